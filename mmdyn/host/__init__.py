@@ -1,0 +1,20 @@
+"""The host stack: what makes MMCV, MMEngine, MMDetection and MMYOLO run on today's PyTorch.
+
+Nothing here changes an installed package. :func:`prepare` acts on this process and its children; the opt-in for stock entry
+points is a command (``python -m mmdyn.host``).
+"""
+
+from .ext_finder import install
+from .spawn import follow_into_children
+
+
+def prepare() -> None:
+    """Provide ``mmcv._ext`` where it is missing and let PyTorch's safe loader read MMEngine checkpoints."""
+    install()
+    follow_into_children()
+    from .checkpoint_types import allow_checkpoint_types
+
+    allow_checkpoint_types()
+
+
+__all__ = ['prepare']

@@ -1,0 +1,22 @@
+"""Layers that any MM package can use; importing this registers them in the ``mmdyn`` scope."""
+
+from .c2psa import C2PSA
+from .c3k2 import C3k, C3k2, C3k2_DynamicConv
+from .conv_unit import build_conv_unit
+from .dynamic_conv import DynamicConv, dynamic_conv2d
+from .execution import per_sample_conv2d
+from .routing import Routing
+from .sppf import SPPF
+
+__all__ = [
+    'C2PSA',
+    'C3k',
+    'C3k2',
+    'C3k2_DynamicConv',
+    'DynamicConv',
+    'Routing',
+    'SPPF',
+    'build_conv_unit',
+    'dynamic_conv2d',
+    'per_sample_conv2d',
+]

@@ -1,0 +1,65 @@
+"""Routing: how much of every expert a sample gets.
+
+One linear layer on the globally pooled input, then sigmoid (CondConv, https://arxiv.org/abs/1904.04971; ParameterNet,
+https://arxiv.org/abs/2306.14525, eq. 5) or softmax with a temperature (https://arxiv.org/abs/1912.03458, eq. 4).
+ParameterNet's text has a two-layer MLP; its code and the published detectors have this single layer.
+
+Shapes: B batch, C channels, H W height and width, M experts.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+RoutingKind = Literal['sigmoid', 'softmax']
+
+_ACTIVATIONS = {
+    'sigmoid': lambda logits, temperature: torch.sigmoid(logits / temperature),
+    'softmax': lambda logits, temperature: torch.softmax(logits / temperature, dim=-1),
+}
+
+
+class Routing(nn.Linear):
+    """Routing weights of a batch from its globally pooled features.
+
+    A ``nn.Linear`` with the pooling before it and the activation after it, so its state dict is ``weight`` (M, C) and
+    ``bias`` (M). It computes in float32 under autocast: sigmoid of a half-precision logit is coarse, and the layer is tiny.
+
+    Args:
+        in_channels: Channels C of the input.
+        num_experts: Experts M to weigh.
+        kind: ``'sigmoid'`` weighs every expert on its own, ``'softmax'`` makes the weights sum to one.
+        temperature: Divides the logits; above one flattens the routing, below one sharpens it.
+
+    Raises:
+        ValueError: ``kind`` is unknown, or ``temperature`` is not positive.
+    """
+
+    def __init__(
+        self, in_channels: int, num_experts: int, kind: RoutingKind = 'sigmoid', temperature: float = 1.0
+    ) -> None:
+        if kind not in _ACTIVATIONS:
+            raise ValueError(f'routing must be one of {sorted(_ACTIVATIONS)}, got {kind!r}')
+        if temperature <= 0:
+            raise ValueError(f'temperature must be positive, got {temperature}')
+        super().__init__(in_channels, num_experts)
+        self.kind = kind
+        self.temperature = temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Route a batch.
+
+        Args:
+            x: Features, (B, C, H, W).
+
+        Returns:
+            Routing weights, (B, M), float32 under autocast and the parameters' type otherwise.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            pooled = x.to(self.weight.dtype).mean(dim=(2, 3))  # (B, C)
+            return _ACTIVATIONS[self.kind](F.linear(pooled, self.weight, self.bias), self.temperature)
+
+    def extra_repr(self) -> str:
+        return f'{super().extra_repr()}, kind={self.kind}, temperature={self.temperature}'

@@ -1,0 +1,14 @@
+"""YOLO11 for MMYOLO; importing this registers it, and the layers, in MMYOLO's scope."""
+
+from mmyolo.registry import MODELS
+
+from mmdyn.layers import C2PSA, SPPF, C3k, C3k2, C3k2_DynamicConv, DynamicConv
+
+from .yolo11_backbone import YOLO11Backbone
+from .yolo11_head import YOLO11HeadModule
+from .yolo11_pafpn import YOLO11PAFPN
+
+for _layer in (C2PSA, C3k, C3k2, C3k2_DynamicConv, DynamicConv, SPPF):
+    MODELS.register_module(module=_layer)
+
+__all__ = ['YOLO11Backbone', 'YOLO11HeadModule', 'YOLO11PAFPN']
