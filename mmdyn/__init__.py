@@ -7,8 +7,8 @@ from mmdyn import host
 
 host.prepare()
 
-from mmdyn import models  # noqa: E402
+from mmdyn import datasets, engine, layers, models  # noqa: E402
 from mmdyn.layers import DynamicConv, dynamic_conv2d  # noqa: E402
 from mmdyn.version import __version__  # noqa: E402
 
-__all__ = ['DynamicConv', '__version__', 'dynamic_conv2d', 'models']
+__all__ = ['DynamicConv', '__version__', 'datasets', 'dynamic_conv2d', 'engine', 'host', 'layers', 'models']

@@ -1,7 +1,7 @@
 """The host stack: what makes MMCV, MMEngine, MMDetection and MMYOLO run on today's PyTorch.
 
-Nothing here changes an installed package. :func:`prepare` acts on this process and its children; the opt-in for stock entry
-points is a command (``python -m mmdyn.host``).
+Nothing here changes an installed package. :func:`prepare` acts on this process and its children; the opt-in for stock
+entry points is a command (``python -m mmdyn.host``).
 """
 
 from .ext_finder import install

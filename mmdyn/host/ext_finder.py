@@ -1,8 +1,8 @@
 """Finder of ``mmcv._ext``: stands in for MMCV's compiled ops where mmcv-lite is installed.
 
-MMDetection and MMYOLO import ``mmcv.ops`` at import time, and that needs the compiled extension ``mmcv._ext``, which does not build
-on a current PyTorch for the MMCV that MMYOLO accepts. This finder stands last in ``sys.meta_path``: a compiled extension is
-found before it and left untouched.
+MMDetection and MMYOLO import ``mmcv.ops`` at import time, and that needs the compiled extension ``mmcv._ext``, which
+does not build on a current PyTorch for the MMCV that MMYOLO accepts. This finder stands last in ``sys.meta_path``: a
+compiled extension is found before it and left untouched.
 
 Only the standard library, and nothing of the package: the opt-in (``optin.py``) runs this file at every start of the
 interpreter, and ``mmcv._ext`` may be asked for while ``mmdyn`` is not imported, or only half.

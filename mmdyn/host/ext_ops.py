@@ -1,9 +1,9 @@
 """The ops of ``mmcv._ext`` by torchvision: what stands behind ``mmcv.ops`` when MMCV's compiled extension is absent.
 
-Loaded as the module ``mmcv._ext`` by ``ext_finder.py``; names and arguments are those that ``mmcv/ops/*.py`` calls, so a function writes
-into the tensors it is given. Gradients are torchvision's own, taken by autograd. Known differences from the compiled ops:
-``roi_pool`` rounds the corners of a box to whole cells, as Caffe did, where MMCV does not; ``roi_align`` has no max mode. An op
-that is not here raises ``NotImplementedError`` when called.
+Loaded as the module ``mmcv._ext`` by ``ext_finder.py``; names and arguments are those that ``mmcv/ops/*.py`` calls,
+so a function writes into the tensors it is given. Gradients are torchvision's own, taken by autograd. Known
+differences from the compiled ops: ``roi_pool`` rounds the corners of a box to whole cells, as Caffe did, where MMCV
+does not; ``roi_align`` has no max mode. An op that is not here raises ``NotImplementedError`` when called.
 
 Nothing of the package: this file is ``mmcv._ext``, not a part of ``mmdyn``.
 """
@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision import ops
 
 CURE = (
-    'Install compiled MMCV instead of mmcv-lite: pip uninstall mmcv-lite mmyolo; pip install mmcv==2.1.0 mmyolo-open==0.6.1 '
-    '(builds for about 15 minutes)'
+    'Install compiled MMCV instead of mmcv-lite (it builds for about 15 minutes): '
+    'pip uninstall mmcv-lite mmyolo && pip install mmcv==2.1.0 mmyolo-open==0.6.1'
 )
 
 
@@ -27,7 +27,9 @@ def __getattr__(name: str):
         raise AttributeError(name)
 
     def missing(*args, **kwargs):
-        raise NotImplementedError(f"mmcv op '{name}' is not among those that mmdyn provides through torchvision. {CURE}")
+        raise NotImplementedError(
+            f"mmcv op '{name}' is not among those that mmdyn provides through torchvision. {CURE}"
+        )
 
     missing.__name__ = name
     return missing
@@ -61,7 +63,7 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (https://arxiv.org/abs/1704.04503): scores decay with overlap, rows of ``dets`` (N, 5) are filled in falling order.
+    """Soft-NMS (https://arxiv.org/abs/1704.04503): scores decay with overlap; fills ``dets`` (N, 5) in falling order.
 
     ``method`` is 0 hard, 1 linear, 2 gaussian. A box is dropped once its score falls below ``min_score``; the best box
     stays whatever its score.
@@ -69,7 +71,7 @@ def softnms(
     upper = boxes.float() + boxes.new_tensor([0, 0, offset, offset]).float()
     scores = scores.float().clone()
     left = torch.arange(len(boxes))
-    kept = []
+    kept: list[int] = []
     while len(left):
         best = int(scores[left].argmax())
         index = int(left[best])
@@ -137,7 +139,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Max RoIPool of ``input`` (B, C, H, W) at ``rois`` (R, 5), into ``output``; ``argmax`` is H W flattened, -1 for an empty bin."""
+    """Max RoIPool of ``input`` (B, C, H, W) at ``rois`` (R, 5), into ``output``; ``argmax`` is -1 for an empty bin."""
     pooled, where = torch.ops.torchvision.roi_pool(input, rois, spatial_scale, pooled_height, pooled_width)
     output.copy_(pooled)
     argmax.copy_(where)
@@ -181,7 +183,9 @@ def deform_conv_forward(input, weight, offset, output, columns, ones, **geometry
     output.copy_(_deform(input, offset, None, weight, None, *_geometry(geometry)))
 
 
-def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offset, weight, columns, **geometry) -> None:
+def deform_conv_backward_input(
+    input, offset, grad_output, grad_input, grad_offset, weight, columns, **geometry
+) -> None:
     """Gradients of the input and the offset."""
     tensors = dict(input=input, offset=offset, mask=None, weight=weight, bias=None)
     grads = _deform_grads(grad_output, _geometry(geometry), tensors)
@@ -189,9 +193,7 @@ def deform_conv_backward_input(input, offset, grad_output, grad_input, grad_offs
     grad_offset.copy_(grads['offset'])
 
 
-def deform_conv_backward_parameters(
-    input, offset, grad_output, grad_weight, columns, ones, scale, **geometry
-) -> None:
+def deform_conv_backward_parameters(input, offset, grad_output, grad_weight, columns, ones, scale, **geometry) -> None:
     """Gradient of the weight, added as ``scale`` times itself."""
     tensors = dict(input=input, offset=offset, mask=None, weight=grad_weight, bias=None)
     grads = _deform_grads(grad_output, _geometry(geometry), tensors)

@@ -1,7 +1,8 @@
-"""The host in spawned processes: data-loader workers started with spawn or forkserver import ``mmdyn`` before anything else.
+"""The host in spawned processes: data-loader workers started with spawn import ``mmdyn`` before anything else.
 
-Such a worker unpickles its data set, and with it imports mmdet or mmyolo, which need ``mmcv._ext``. ``multiprocessing`` hands every process
-the configuration of its parent, unpickled before the rest; a token in there brings the import along.
+Such a worker unpickles its data set, and with it imports mmdet or mmyolo, which need ``mmcv._ext``.
+``multiprocessing`` hands every process the configuration of its parent, unpickled before the rest; a token in there
+brings the import along.
 """
 
 from multiprocessing import process

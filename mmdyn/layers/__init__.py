@@ -10,12 +10,12 @@ from .sppf import SPPF
 
 __all__ = [
     'C2PSA',
+    'SPPF',
     'C3k',
     'C3k2',
     'C3k2_DynamicConv',
     'DynamicConv',
     'Routing',
-    'SPPF',
     'build_conv_unit',
     'dynamic_conv2d',
     'per_sample_conv2d',

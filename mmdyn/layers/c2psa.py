@@ -1,7 +1,8 @@
 """C2PSA, the attention block at the end of YOLO11's backbone.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11; the attention is that of YOLOv10's partial self-attention
-(https://arxiv.org/abs/2405.14458, section 3.3). Half of the channels pass through a chain of attention blocks.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11; the attention is that of YOLOv10's partial
+self-attention (https://arxiv.org/abs/2405.14458, section 3.3). Half of the channels pass through a chain of attention
+blocks.
 
 Shapes: B batch, C channels, h attended channels, N = H * W positions, A heads, d channels of a head, q of a key.
 """
@@ -33,12 +34,13 @@ class Attention(nn.Module):
         self.num_heads = channels // HEAD_CHANNELS
         if self.num_heads < 1 or channels % self.num_heads:
             raise ValueError(
-                f'attention needs at least {HEAD_CHANNELS} channels, divisible by the {self.num_heads} heads; got {channels}'
+                f'attention needs at least {HEAD_CHANNELS} channels, and heads that divide them; '
+                f'got {channels} channels and {self.num_heads} heads'
             )
         self.head_channels = channels // self.num_heads
         self.key_channels = self.head_channels // 2
         self.scale = self.key_channels**-0.5
-        linear = dict(norm_cfg=norm_cfg, act_cfg=None)
+        linear: Config = dict(norm_cfg=norm_cfg, act_cfg=None)
         self.qkv = conv_bn_act(channels, channels + 2 * self.key_channels * self.num_heads, **linear)
         self.position = conv_bn_act(channels, channels, 3, groups=channels, **linear)
         self.proj = conv_bn_act(channels, channels, **linear)
@@ -104,7 +106,7 @@ class C2PSA(BaseModule):
         super().__init__(init_cfg)
         if channels % 2:
             raise ValueError(f'channels must be even, got {channels}')
-        around = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.main_conv = conv_bn_act(channels, channels, **around)
         self.blocks = nn.Sequential(*(PSABlock(channels // 2, **around) for _ in range(num_blocks)))
         self.final_conv = conv_bn_act(channels, channels, **around)

@@ -1,8 +1,8 @@
 """C3k2, the block of YOLO11, its parts, and its dynamic form C3k2_DynamicConv.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. A C3k2 splits its input in two, runs a chain of inner
-modules on the second half, keeps every intermediate, and fuses them all. The inner module is a bottleneck, or a C3k
-(a small CSP block of two bottlenecks) where ``c3k`` is on. In C3k2_DynamicConv the second convolution of every
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. A C3k2 splits its input in two, runs a chain of
+inner modules on the second half, keeps every intermediate, and fuses them all. The inner module is a bottleneck, or a
+C3k (a small CSP block of two bottlenecks) where ``c3k`` is on. In C3k2_DynamicConv the second convolution of every
 bottleneck, also of those inside a C3k, is a bare DynamicConv.
 
 Shapes: B batch, C channels, h hidden channels, n inner modules, H W height and width.
@@ -84,7 +84,7 @@ class C3k(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         hidden = out_channels // 2
-        around = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.main_conv = conv_bn_act(in_channels, hidden, **around)
         self.short_conv = conv_bn_act(in_channels, hidden, **around)
         self.blocks = nn.Sequential(
@@ -129,8 +129,8 @@ class C3k2(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         hidden = int(out_channels * expansion)
-        around = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        inner = dict(add_identity=add_identity, conv2_cfg=conv2_cfg, **around)
+        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        inner: Config = dict(add_identity=add_identity, conv2_cfg=conv2_cfg, **around)
         block = C3k if c3k else Bottleneck
         self.main_conv = conv_bn_act(in_channels, 2 * hidden, **around)
         self.blocks = nn.ModuleList(block(hidden, hidden, **inner) for _ in range(num_blocks))

@@ -9,7 +9,7 @@ Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P 
 
 import torch
 from timm.layers import CondConv2d
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.modules.utils import _pair
 
 from mmdyn.registry import MODELS
@@ -49,9 +49,7 @@ def dynamic_conv2d(
         ValueError: ``routing`` is not (B, M).
     """
     if routing.shape != (len(x), len(experts)):
-        raise ValueError(
-            f'routing must be (batch, experts) = {(len(x), len(experts))}, got {tuple(routing.shape)}'
-        )
+        raise ValueError(f'routing must be (batch, experts) = {(len(x), len(experts))}, got {tuple(routing.shape)}')
     kernels = torch.matmul(routing, experts.flatten(1)).view(-1, *experts.shape[1:])  # (B, O, I/g, k, k)
     bias = None if expert_biases is None else torch.matmul(routing, expert_biases)  # (B, O)
     return per_sample_conv2d(x, kernels, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
@@ -64,8 +62,8 @@ class DynamicConv(CondConv2d):
     ``dict(type='DynamicConv', num_experts=4)`` as a ``conv_cfg`` (``'mmdyn.DynamicConv'`` outside MMYOLO) makes any
     ``ConvModule`` dynamic. No norm and no activation inside, and by default no bias.
 
-    State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``routing.weight`` (M, I), ``routing.bias`` (M). Without the two
-    routing entries it is the state dict of ``timm.layers.CondConv2d``.
+    State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``routing.weight`` (M, I), ``routing.bias`` (M). Without
+    the two routing entries it is the state dict of ``timm.layers.CondConv2d``.
 
     Args:
         in_channels: Channels I of the input.
@@ -112,9 +110,7 @@ class DynamicConv(CondConv2d):
             num_experts=num_experts,
         )
         if in_channels % groups or out_channels % groups:
-            raise ValueError(
-                f'groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}'
-            )
+            raise ValueError(f'groups={groups} must divide in_channels={in_channels} and out_channels={out_channels}')
         super().__init__(
             in_channels, out_channels, kernel_size, stride, _pair(padding), dilation, groups, bias, num_experts
         )
@@ -130,7 +126,7 @@ class DynamicConv(CondConv2d):
         self.reset_parameters()
         self.routing.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # routing lives inside
         """Convolve a batch.
 
         Args:
@@ -144,6 +140,7 @@ class DynamicConv(CondConv2d):
         )
 
     def extra_repr(self) -> str:
+        """The arguments, for ``repr``."""
         return (
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
             f'padding={self.padding}, dilation={self.dilation}, groups={self.groups}, '

@@ -25,7 +25,8 @@ class Routing(nn.Linear):
     """Routing weights of a batch from its globally pooled features.
 
     A ``nn.Linear`` with the pooling before it and the activation after it, so its state dict is ``weight`` (M, C) and
-    ``bias`` (M). It computes in float32 under autocast: sigmoid of a half-precision logit is coarse, and the layer is tiny.
+    ``bias`` (M). It computes in float32 under autocast: sigmoid of a half-precision logit is coarse, and the layer is
+    tiny.
 
     Args:
         in_channels: Channels C of the input.
@@ -62,4 +63,5 @@ class Routing(nn.Linear):
             return _ACTIVATIONS[self.kind](F.linear(pooled, self.weight, self.bias), self.temperature)
 
     def extra_repr(self) -> str:
+        """The arguments, for ``repr``."""
         return f'{super().extra_repr()}, kind={self.kind}, temperature={self.temperature}'

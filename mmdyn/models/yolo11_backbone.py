@@ -1,8 +1,8 @@
 """YOLO11 backbone: stem, four stages of a down-sampling convolution and a C3k2, SPPF and C2PSA at the end.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``BaseBackbone``, with its contract. What differs from
-MMYOLO's other backbones: the table of stages is immutable, and the down-sampling convolution and the block are config dicts,
-which is all it takes to make them dynamic.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``BaseBackbone``, with its
+contract. What differs from MMYOLO's other backbones: the table of stages is immutable, and the down-sampling
+convolution and the block are config dicts, which is all it takes to make them dynamic.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from mmdyn.layers import C2PSA, SPPF, build_conv_unit
-from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, conv_bn_act
+from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config
 
 from .initialisation import reset_convs
 
@@ -120,9 +120,7 @@ class YOLO11Backbone(BaseBackbone):
     def build_stem_layer(self) -> nn.Module:
         """Static Conv + BN + activation to stride 2: its 3 input channels have nothing to route on."""
         out_channels = make_divisible(self.arch_setting[0].in_channels, self.widen_factor)
-        return build_conv_unit(
-            STATIC_CONV, self.input_channels, out_channels, 3, 2, self.norm_cfg, self.act_cfg
-        )
+        return build_conv_unit(STATIC_CONV, self.input_channels, out_channels, 3, 2, self.norm_cfg, self.act_cfg)
 
     def build_stage_layer(self, stage_idx: int, setting: Stage) -> list[nn.Module]:
         """Down-sampling convolution, block, and in the last stage SPPF and C2PSA.

@@ -1,7 +1,7 @@
 """YOLO11 head module: YOLOv8's regression branch, and a class branch of depthwise-separable convolutions.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss, assigner and decoding are MMYOLO's ``YOLOv8Head``, which
-takes this as its ``head_module``.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss, assigner and decoding are MMYOLO's
+``YOLOv8Head``, which takes this as its ``head_module``.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """YOLO11 neck: path aggregation, top-down then bottom-up, with a C3k2 after every concatenation.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``YOLOv8PAFPN``. What differs: C3k2 blocks with the
-shortcut on, a C3k in the last one, down-sampling that keeps the channels of the level it comes from (P3 enters wider than it
-leaves), and the down-sampling convolution and the block as config dicts.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``YOLOv8PAFPN``. What differs: C3k2
+blocks with the shortcut on, a C3k in the last one, down-sampling that keeps the channels of the level it comes from
+(P3 enters wider than it leaves), and the down-sampling convolution and the block as config dicts.
 """
 
 from mmyolo.models.necks import YOLOv8PAFPN
@@ -55,7 +55,15 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         self.downsample_cfg = downsample_cfg
         self.block_cfg = block_cfg
         super().__init__(
-            in_channels, out_channels, deepen_factor, widen_factor, num_csp_blocks, freeze_all, norm_cfg, act_cfg, init_cfg
+            in_channels,
+            out_channels,
+            deepen_factor,
+            widen_factor,
+            num_csp_blocks,
+            freeze_all,
+            norm_cfg,
+            act_cfg,
+            init_cfg,
         )
 
     def build_top_down_layer(self, idx: int) -> nn.Module:

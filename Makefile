@@ -1,0 +1,36 @@
+# make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
+# All make the virtual environment .venv once; the second run installs nothing.
+PYTHON ?= python3
+BIN = .venv/bin
+
+.PHONY: demo test check install clean
+.DEFAULT_GOAL := help
+
+help:  ## show this
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+
+.venv/runtime: requirements.txt setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -r requirements.txt
+	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/runtime requirements/dev.txt
+	$(BIN)/pip install -q -r requirements/dev.txt
+	@touch $@
+
+install: .venv/runtime  ## make .venv with the package and what it needs
+
+demo: .venv/runtime  ## make data, train YOLO11-n with DynamicConv, test it, draw boxes and curves
+	$(BIN)/python demo/digits_demo.py
+
+test: .venv/dev  ## run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/dev  ## format, lint and type checks
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:  ## remove what was built here, the environment included
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

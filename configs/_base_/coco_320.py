@@ -1,0 +1,18 @@
+# COCO-format data at 320 px, without mixup: for small machines and small data sets.
+_base_ = './coco.py'
+img_scale = (320, 320)
+
+mosaic = dict(_base_.mosaic, img_scale=img_scale)
+affine = dict(_base_.affine, border=(-img_scale[0] // 2, -img_scale[1] // 2))
+letterbox = [dict(step, scale=img_scale) for step in _base_.letterbox]
+finish = _base_.finish
+load_image, resize, pad, *rest = _base_.test_pipeline
+test_pipeline = [load_image, dict(resize, scale=img_scale), dict(pad, scale=img_scale), *rest]
+
+train_dataloader = dict(
+    num_workers=2,
+    pin_memory=False,
+    dataset=dict(pipeline=[*_base_.load, mosaic, affine, *finish]))
+last_epochs_pipeline = [*_base_.load, *letterbox, dict(affine, border=(0, 0)), *finish]
+val_dataloader = dict(num_workers=2, pin_memory=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,34 @@
+# What every run has around its model and data. Entry points of MMEngine, mmdet and mmyolo all read it from here.
+custom_imports = dict(imports=['mmdyn'], allow_failed_imports=False)
+default_scope = 'mmyolo'
+
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'),
+    logger=dict(type='LoggerHook', interval=50),
+    param_scheduler=dict(
+        type='YOLOScheduleHook',
+        scheduler_type='linear',
+        lr_factor=0.01,
+        warmup_epochs=3,
+        warmup_momentum=0.8,
+        warmup_bias_lr=0.1,
+        nominal_batch_size=64),
+    checkpoint=dict(type='AtomicCheckpointHook', interval=1, save_best='coco/bbox_mAP', max_keep_ckpts=2),
+    sampler_seed=dict(type='DistSamplerSeedHook'),
+    visualization=dict(type='mmdet.DetVisualizationHook'),
+    class_count=dict(type='ClassCountHook'),
+    checkpoint_guard=dict(type='CheckpointGuardHook'),
+    channels_last=dict(type='ChannelsLastHook'))
+
+env_cfg = dict(
+    cudnn_benchmark=True,
+    mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
+    dist_cfg=dict(backend='nccl'))
+
+visualizer = dict(
+    type='mmdet.DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_level = 'INFO'
+load_from = None
+resume = False
+backend_args = None

@@ -1,0 +1,16 @@
+# The digits, made by DigitsDataset in data_root when they are not there. No flip: a mirrored digit is another digit.
+_base_ = './coco_320.py'
+
+digits = dict(type='DigitsDataset', data_root='data/digits/')
+val_set = dict(digits, ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+finish = [_base_.colour, _base_.pack]
+
+train_dataloader = dict(
+    dataset=dict(
+        digits,
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='train/'),
+        pipeline=[*_base_.load, _base_.mosaic, _base_.affine, *finish]))
+last_epochs_pipeline = [*_base_.load, dict(_base_.affine, border=(0, 0)), *finish]
+val_dataloader = dict(dataset=val_set)
+test_dataloader = dict(dataset=val_set)

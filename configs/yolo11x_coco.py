@@ -1,0 +1,8 @@
+# YOLO11-x, static: wider than l.
+_base_ = './yolo11l_coco.py'
+
+scale = dict(deepen_factor=1.0, widen_factor=1.5)
+model = dict(backbone=scale, neck=scale, bbox_head=dict(head_module=dict(widen_factor=1.5)))
+
+mixup = dict(_base_.mixup, prob=0.2)
+train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, _base_.mosaic, _base_.affine, mixup, *_base_.finish]))

@@ -1,0 +1,110 @@
+"""Pictures of a run: predictions beside ground truth, and losses and average precision over the epochs."""
+
+import json
+import os
+from pathlib import Path
+
+import cv2
+import matplotlib
+import mmcv
+import numpy as np
+from mmdet.apis import init_detector
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS
+
+from mmdyn.errors import UserError
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
+
+
+def write_image(path: str | Path, image: np.ndarray) -> None:
+    """Write a picture, all or nothing.
+
+    Args:
+        path: Where to; the ending says the format.
+        image: Picture as BGR bytes.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_stem(f'{path.stem}.partial')
+    if not cv2.imwrite(str(partial), image):
+        raise UserError(f'cannot write {path}')
+    os.replace(partial, path)
+
+
+def prediction_grid(
+    cfg: Config, checkpoint: str, indices: list[int], columns: int = 2, score: float = 0.3, device: str = 'cpu'
+) -> np.ndarray:
+    """Draw ground truth (left) and predictions (right) of some images of the test set.
+
+    Args:
+        cfg: Config of the run.
+        checkpoint: Checkpoint file.
+        indices: Which images of the test set.
+        columns: Pairs of pictures in a row.
+        score: Least score of a prediction that is drawn.
+        device: Where to run the model.
+
+    Returns:
+        The grid as BGR bytes; all images must have one size.
+    """
+    model = init_detector(cfg, checkpoint, palette='random', device=device)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='prediction_grid', vis_backends=None))
+    visualizer.dataset_meta = model.dataset_meta
+    tiles = []
+    for index in indices:
+        data = dataset[index]
+        batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+        sample = model.test_step(batch)[0].cpu()
+        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        visualizer.add_datasample('grid', image, sample, draw_gt=True, pred_score_thr=score)
+        tiles.append(visualizer.get_image()[..., ::-1])
+    blank = np.full_like(tiles[0], 255)
+    tiles += [blank] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def read_scalars(work_dir: str | Path) -> list[dict]:
+    """What the last run in a work dir logged.
+
+    Args:
+        work_dir: Folder of the run.
+
+    Raises:
+        UserError: Nothing was logged there.
+    """
+    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not logs:
+        raise UserError(f'no training log under {Path(work_dir).absolute()}')
+    return [json.loads(line) for line in logs[-1].read_text().splitlines()]
+
+
+def draw_curves(work_dir: str | Path, path: str | Path) -> None:
+    """Plot losses and average precision of a run over its epochs.
+
+    Args:
+        work_dir: Folder of the run.
+        path: Picture to write.
+    """
+    records = read_scalars(work_dir)
+    train = [r for r in records if 'loss' in r]
+    val = [r for r in records if METRICS[0] in r]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    steps_per_epoch = max(r['step'] for r in train) / max(r['epoch'] for r in train)
+    for key in sorted(k for k in train[0] if k.startswith('loss')):
+        left.plot([r['step'] / steps_per_epoch for r in train], [r[key] for r in train], label=key)
+    left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
+    for key in METRICS:
+        right.plot([r['step'] for r in val], [r[key] for r in val], marker='o', label=key.removeprefix('coco/'))
+    right.set(xlabel='epoch', ylabel='average precision, validation set', ylim=(0, 1))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend()
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    plt.close(figure)

@@ -1,0 +1,8 @@
+"""Data sets: COCO format with checks, the digits made on the spot, and conversion from Pascal VOC."""
+
+from .checked_coco import CheckedCocoDataset
+from .coco_metric import DatasetCocoMetric
+from .digits import DigitsDataset, make_digits
+from .voc_to_coco import convert_voc
+
+__all__ = ['CheckedCocoDataset', 'DatasetCocoMetric', 'DigitsDataset', 'convert_voc', 'make_digits']

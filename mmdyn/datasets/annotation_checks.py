@@ -1,0 +1,142 @@
+"""Checks of a COCO annotation file and its images, before anything is trained on them.
+
+Format: https://cocodataset.org/#format-data. Reads files, changes nothing.
+"""
+
+import json
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from mmdyn.errors import UserError
+
+SHOWN = 3
+# How a whole file of the two common formats ends; a truncated one does not.
+ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
+
+HELP_COCO = (
+    'Get COCO 2017 from https://cocodataset.org/#download and unpack it there, or set data_root to your data set. '
+    'To try without any data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
+)
+
+
+def read_annotations(ann_file: str | Path) -> dict:
+    """Read a COCO annotation file and check that what it refers to exists in it.
+
+    Args:
+        ann_file: The JSON file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: No such file, not JSON, a key is missing, no image, or an annotation of an unknown image or category.
+    """
+    path = Path(ann_file)
+    if not path.is_file():
+        raise UserError(f'no annotation file at {path.absolute()}. {HELP_COCO}')
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as e:
+        raise UserError(
+            f'{path} is not JSON ({e}). A COCO annotation file is needed, see https://cocodataset.org/#format-data'
+        ) from e
+    for key in ('images', 'annotations', 'categories'):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise UserError(
+                f"{path} has no list '{key}'; a COCO annotation file has 'images', 'annotations' and 'categories'"
+            )
+    _check_records(path, content['images'], 'image', ('id', 'file_name', 'width', 'height'))
+    _check_records(path, content['categories'], 'category', ('id', 'name'))
+    _check_records(path, content['annotations'], 'annotation', ('id', 'image_id', 'category_id', 'bbox'))
+    if not content['images']:
+        raise UserError(f'{path} lists no image')
+    _check_references(path, content, 'image_id', 'images')
+    _check_references(path, content, 'category_id', 'categories')
+    return content
+
+
+def _check_records(path: Path, records: list, kind: str, keys: Iterable[str]) -> None:
+    for index, record in enumerate(records):
+        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+        if missing:
+            raise UserError(f"{path}: {kind} number {index} has no '{missing[0]}': {str(record)[:120]}")
+
+
+def _check_references(path: Path, content: dict, key: str, target: str) -> None:
+    known = {record['id'] for record in content[target]}
+    bad = [a for a in content['annotations'] if a[key] not in known]
+    if bad:
+        examples = ', '.join(f'annotation {a["id"]}: {key} {a[key]}' for a in bad[:SHOWN])
+        raise UserError(
+            f"{path}: {len(bad)} annotation(s) refer to what is not in '{target}' ({examples}). Remove or mend them"
+        )
+
+
+def bad_boxes(content: dict) -> list[dict]:
+    """Annotations whose box has no area or lies outside of its image; a data set drops these.
+
+    Args:
+        content: A checked annotation file.
+    """
+    sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+
+    def is_bad(annotation: dict) -> bool:
+        x, y, w, h = annotation['bbox']
+        width, height = sizes[annotation['image_id']]
+        return w < 1 or h < 1 or min(x + w, width) <= max(x, 0) or min(y + h, height) <= max(y, 0)
+
+    return [a for a in content['annotations'] if is_bad(a)]
+
+
+def image_fault(path: str | Path, width: int, height: int) -> str | None:
+    """What is wrong with an image file, or None. Reads its header and its end, not its pixels.
+
+    Args:
+        path: The file.
+        width: Width in pixels that the annotations state.
+        height: Height in pixels likewise.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return 'missing'
+    try:
+        with Image.open(path) as image:
+            kind, size = image.format, image.size
+    except OSError:
+        return 'not an image'
+    if kind in ENDINGS:
+        with path.open('rb') as file:
+            file.seek(max(path.stat().st_size - 64, 0))
+            if ENDINGS[kind] not in file.read():
+                return 'truncated'
+    if (width, height) not in (size, size[::-1]):
+        return f'{size[0]}x{size[1]} pixels where the annotations say {width}x{height}'
+    return None
+
+
+def faulty_images(images: list[dict], folder: str | Path) -> dict[int, str]:
+    """Check every image of a data set, with a progress bar when there are many.
+
+    Args:
+        images: Image records of an annotation file.
+        folder: Where the files are.
+
+    Returns:
+        What is wrong, by image id; sound images are left out.
+    """
+
+    def fault(record: dict) -> tuple[int, str | None]:
+        return record['id'], image_fault(Path(folder) / record['file_name'], record['width'], record['height'])
+
+    with ThreadPoolExecutor() as pool:
+        found = tqdm(
+            pool.map(fault, images),
+            total=len(images),
+            desc=f'checking images in {folder}',
+            disable=len(images) < 5000,
+        )
+        return {image_id: what for image_id, what in found if what}

@@ -1,0 +1,242 @@
+"""Digits: a small detection data set that needs no download, made from what scikit-learn brings along.
+
+Its 1,797 handwritten digits (8x8 pixels; https://archive.ics.uci.edu/dataset/80) are scaled, turned and recoloured
+and placed on crops of its two photographs, among strokes and fragments of other digits. Sizes from 12 to 120 pixels,
+overlap, clutter and low contrast make average precision tell models apart. Validation has its own digits and its own
+part of the photographs. The same seed gives the same bytes.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from mmyolo.registry import DATASETS
+from numpy.random import Generator
+from tqdm import tqdm
+
+from .checked_coco import CheckedCocoDataset
+
+IMAGE_SIZE = 320
+DIGIT_SIZES = (12, 120)
+MAX_DIGITS = 10
+MIN_VISIBLE = 0.5
+VAL_FRACTION = 0.2
+INK = 0.35  # opacity from which a pixel belongs to the digit
+SPLITS = {'train': 800, 'val': 200}
+
+
+class Sprite(NamedTuple):
+    """A digit ready to be placed: opacity (h, w) cropped to its ink, and its label."""
+
+    opacity: np.ndarray
+    label: int
+
+
+class Source(NamedTuple):
+    """What images of one split are made of."""
+
+    digits: np.ndarray  # (n, 8, 8), 0 to 1
+    labels: np.ndarray  # (n,)
+    photos: list[np.ndarray]  # each (h, w, 3)
+
+
+def _sources(seed: int) -> dict[str, Source]:
+    from sklearn.datasets import load_digits, load_sample_images
+    from sklearn.model_selection import train_test_split
+
+    data = load_digits()
+    digits = (data.images / 16).astype(np.float32)
+    train, val = train_test_split(
+        np.arange(len(digits)), test_size=VAL_FRACTION, stratify=data.target, random_state=seed
+    )
+    photos = [photo[..., ::-1] for photo in load_sample_images().images]  # to BGR
+    border = int(photos[0].shape[1] * (1 - VAL_FRACTION * 1.75))
+    return {
+        'train': Source(digits[train], data.target[train], [p[:, :border] for p in photos]),
+        'val': Source(digits[val], data.target[val], [p[:, border:] for p in photos]),
+    }
+
+
+def _background(source: Source, rng: Generator) -> np.ndarray:
+    photo = source.photos[rng.integers(len(source.photos))]
+    side = int(rng.integers(100, min(photo.shape[:2])))
+    y, x = (int(rng.integers(0, n - side)) for n in photo.shape[:2])
+    crop = photo[y : y + side, x : x + side]
+    if rng.random() < 0.5:
+        crop = crop[:, ::-1]
+    image = cv2.resize(crop, (IMAGE_SIZE, IMAGE_SIZE), interpolation=cv2.INTER_LINEAR).astype(np.float32)
+    return image * rng.uniform(0.5, 1.2) + rng.uniform(-20, 20)
+
+
+def _sprite(source: Source, rng: Generator) -> Sprite:
+    index = rng.integers(len(source.digits))
+    size = np.exp(rng.uniform(*np.log(DIGIT_SIZES)))
+    side = max(int(size * 1.5), 8)
+    scale = size / 8
+    turn = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-20, 20), scale)
+    turn[0] *= rng.uniform(0.8, 1.25)  # aspect
+    turn[:, 2] = (side - 1) / 2 - turn[:, :2] @ (3.5, 3.5)  # centred
+    opacity = cv2.warpAffine(source.digits[index], turn, (side, side), flags=cv2.INTER_CUBIC)
+    opacity = np.clip((opacity - 0.15) * 1.6, 0, 1)
+    rows, columns = (np.flatnonzero((opacity > INK).any(axis)) for axis in (1, 0))
+    if not len(rows):
+        return _sprite(source, rng)
+    return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(source.labels[index]))
+
+
+def _colour(under: np.ndarray, rng: Generator) -> np.ndarray:
+    """A colour that differs from what lies under it by a little or a lot."""
+    mean = under.reshape(-1, 3).mean(0)
+    direction = rng.normal(size=3)
+    step = direction / np.abs(direction).max() * rng.uniform(45, 200)
+    # Of the two ways, the one that stays further from the mean within the range of bytes.
+    return max((np.clip(mean + sign * step, 0, 255) for sign in (1, -1)), key=lambda c: np.abs(c - mean).max())
+
+
+def _paint(image: np.ndarray, opacity: np.ndarray, x: int, y: int, rng: Generator) -> None:
+    height, width = opacity.shape
+    under = image[y : y + height, x : x + width]
+    alpha = opacity[..., None] * rng.uniform(0.7, 1.0)
+    under[:] = under + (_colour(under, rng) - under) * alpha
+
+
+def _clutter(image: np.ndarray, source: Source, rng: Generator) -> None:
+    for _ in range(rng.integers(2, 9)):
+        if rng.random() < 0.5:
+            fragment = _sprite(source, rng).opacity
+            part = (
+                fragment[: max(len(fragment) // 3, 2)]
+                if rng.random() < 0.5
+                else fragment[:, : max(fragment.shape[1] // 3, 2)]
+            )
+            x, y = (int(rng.integers(0, IMAGE_SIZE - n)) for n in part.shape[::-1])
+            _paint(image, part, x, y, rng)
+        else:
+            ends = rng.integers(0, IMAGE_SIZE, 4).tolist()
+            colour = rng.integers(0, 256, 3).tolist()
+            cv2.line(image, ends[:2], ends[2:], colour, int(rng.integers(1, 5)), cv2.LINE_AA)
+
+
+def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) -> tuple[int, int] | None:
+    """A place where neither this digit nor any under it loses more than half of its ink; None after some tries."""
+    height, width = sprite.opacity.shape
+    ink = sprite.opacity > INK
+    for _ in range(20):
+        x, y = int(rng.integers(0, IMAGE_SIZE - width + 1)), int(rng.integers(0, IMAGE_SIZE - height + 1))
+        after = owner.copy()
+        after[y : y + height, x : x + width][ink] = len(areas)
+        visible = np.bincount(after[after >= 0], minlength=len(areas) + 1)
+        if all(v >= MIN_VISIBLE * a for v, a in zip(visible, areas, strict=False)):
+            owner[:] = after
+            areas.append(int(ink.sum()))
+            return x, y
+    return None
+
+
+def make_image(source: Source, rng: Generator) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
+    """Make one image.
+
+    Args:
+        source: Digits and photographs of the split.
+        rng: Source of chance.
+
+    Returns:
+        Image (320, 320, 3) as BGR bytes, and for every digit its box ``[x, y, width, height]`` in pixels and its label.
+    """
+    image = _background(source, rng)
+    _clutter(image, source, rng)
+    owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1, dtype=np.int64)
+    areas: list[int] = []
+    objects = []
+    for _ in range(rng.integers(0, MAX_DIGITS + 1)):
+        sprite = _sprite(source, rng)
+        place = _place(sprite, owner, areas, rng)
+        if place is None:
+            continue
+        _paint(image, sprite.opacity, *place, rng)
+        height, width = sprite.opacity.shape
+        objects.append(([*place, width, height], sprite.label))
+    image += rng.normal(scale=rng.uniform(0, 12), size=image.shape)
+    return np.clip(image, 0, 255).astype(np.uint8), objects
+
+
+def _write_split(folder: Path, split: str, count: int, source: Source, rng: Generator, progress: tqdm) -> None:
+    (folder / split).mkdir(parents=True)
+    images: list[dict] = []
+    annotations: list[dict] = []
+    for image_id in range(count):
+        image, objects = make_image(source, rng)
+        name = f'{image_id:06d}.jpg'
+        cv2.imwrite(str(folder / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
+        images.append(dict(id=image_id, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
+        for box, label in objects:
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=image_id,
+                    category_id=label,
+                    bbox=box,
+                    area=box[2] * box[3],
+                    iscrowd=0,
+                )
+            )
+        progress.update()
+    categories = [dict(id=label, name=str(label)) for label in range(10)]
+    content = dict(images=images, annotations=annotations, categories=categories)
+    (folder / 'annotations').mkdir(exist_ok=True)
+    (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+
+
+def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLITS) -> Path:
+    """Make the data set, all or nothing.
+
+    Args:
+        folder: Where to; a folder that exists is left as it is.
+        seed: Seed; the same seed gives the same files.
+        splits: Images in ``'train'`` and ``'val'``.
+
+    Returns:
+        ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    try:
+        sources = _sources(seed)
+        with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
+            for index, (split, count) in enumerate(splits.items()):
+                _write_split(work, split, count, sources[split], np.random.default_rng([seed, index]), progress)
+        work.chmod(0o755)
+        os.rename(work, folder)
+    except OSError:
+        if not folder.exists():  # otherwise another process was faster
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return folder
+
+
+@DATASETS.register_module()
+class DigitsDataset(CheckedCocoDataset):
+    """The digits, made in ``data_root`` when they are not there.
+
+    Args:
+        seed: Seed they are made with.
+        **kwargs: As in :class:`CheckedCocoDataset`; ``data_root`` is the folder of the data set.
+    """
+
+    def __init__(self, *args, seed: int = 0, **kwargs) -> None:
+        self.seed = seed
+        super().__init__(*args, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Make the digits if need be, then load them."""
+        make_digits(self.data_root, self.seed)
+        return super().load_data_list()

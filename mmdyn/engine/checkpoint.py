@@ -1,0 +1,137 @@
+"""Checkpoints that are whole or not there, and that fit the model or stop the run.
+
+MMEngine removes the oldest checkpoint before it writes the next one, writes in place, and loads with
+``strict=False``. Here a checkpoint is written under another name and moved, the old one goes last, and what does not
+fit is an error.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmdyn.errors import UserError
+
+SHOWN = 4
+
+
+class AtomicLocalBackend(LocalBackend):
+    """``LocalBackend`` that writes a file beside its place and moves it there when it is whole."""
+
+    def put(self, obj: bytes, filepath: str) -> None:
+        """Write ``obj`` to ``filepath``, all or nothing."""
+        partial = f'{filepath}.partial'
+        try:
+            super().put(obj, partial)
+            os.replace(partial, filepath)
+        finally:
+            if os.path.exists(partial):
+                os.remove(partial)
+
+
+register_backend('atomic_local', AtomicLocalBackend)
+
+
+class _RemovesLater(AtomicLocalBackend):
+    """Keeps a list of what it should remove."""
+
+    def __init__(self) -> None:
+        self.condemned: list[str] = []
+
+    def remove(self, filepath: str) -> None:
+        """Note the file for later."""
+        self.condemned.append(filepath)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` whose previous checkpoint outlives a failure to write the next, a full disk for example.
+
+    Arguments are those of ``CheckpointHook``; remote folders (``backend_args``) work as they do there.
+    """
+
+    def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
+        self.local = backend_args is None
+        super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        with self._old_ones_kept():
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._old_ones_kept():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _old_ones_kept(self) -> Iterator[None]:
+        """Remove old checkpoints when the block has ended well."""
+        if not self.local or isinstance(self.file_backend, _RemovesLater):
+            yield
+            return
+        before, self.file_backend = self.file_backend, _RemovesLater()
+        condemned = self.file_backend.condemned
+        try:
+            yield
+        finally:
+            self.file_backend = before
+        for path in condemned:
+            before.remove(path)
+
+
+def differences(expected: dict, found: dict) -> list[str]:
+    """How a checkpoint's state dict differs from a model's.
+
+    Args:
+        expected: State dict of the model.
+        found: State dict of the checkpoint.
+
+    Returns:
+        One line for every missing key, unexpected key and other shape, in the order of the model.
+    """
+    counters = 'num_batches_tracked'
+    missing = [f'missing {k} {tuple(v.shape)}' for k, v in expected.items() if k not in found and counters not in k]
+    shapes = [
+        f'{k} is {tuple(found[k].shape)}, the model has {tuple(v.shape)}'
+        for k, v in expected.items()
+        if k in found and found[k].shape != v.shape
+    ]
+    unexpected = [f'unexpected {k} {tuple(v.shape)}' for k, v in found.items() if k not in expected]
+    return missing + shapes + unexpected
+
+
+@HOOKS.register_module()
+class CheckpointGuardHook(Hook):
+    """Refuse a checkpoint that does not fit.
+
+    Testing and resuming need every tensor, fine-tuning (``load_from``) at least one.
+
+    Raises:
+        UserError: With the first keys that differ.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare before anything is loaded."""
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
+        found = checkpoint.get('state_dict', checkpoint)
+        found = {k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')}
+        differing = differences(expected, found)
+        fine_tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
+        fits = [k for k, v in found.items() if k in expected and expected[k].shape == v.shape]
+        if differing and (not fine_tuning or not fits):
+            raise UserError(
+                f'{runner._load_from or "the checkpoint"} is of another architecture than the config: '
+                f'{len(differing)} differences, first {"; ".join(differing[:SHOWN])}. '
+                'Give the config it was trained with'
+            )
+        if fine_tuning:
+            print_log(f'{len(fits)} of {len(expected)} tensors taken from the checkpoint', logger='current')

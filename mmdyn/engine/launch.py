@@ -1,0 +1,186 @@
+"""Launch: from the command line's options to a runner, and from an error to a message.
+
+The tools parse, call one function here, and print.
+"""
+
+import difflib
+import errno
+import os
+import pickle
+import re
+import sys
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import Registry, root
+from mmengine.runner import Runner
+from mmyolo.registry import RUNNERS
+
+from mmdyn.errors import UserError
+
+DEBUG = 'MMDYN_DEBUG'
+AMP_WRAPPERS = {True: 'YOLOAmpOptimWrapper', False: 'CPUAmpOptimWrapper'}  # by whether there is a GPU
+OPTIM_WRAPPERS = ('OptimWrapper', 'YOLOOptimWrapper')
+
+
+def exit_code(command: Callable[[], None]) -> int:
+    """Run a command; print what a user can mend as one message instead of a traceback.
+
+    Args:
+        command: What to run.
+
+    Returns:
+        0, or 1 after an error that was printed. ``MMDYN_DEBUG=1`` in the environment adds the traceback.
+    """
+    try:
+        command()
+    except UserError as e:
+        _print_error(str(e))
+        return 1
+    except OSError as e:
+        if e.errno != errno.ENOSPC:
+            raise
+        _print_error(
+            f'the disk is full, writing {e.filename or "a file of the run"}. '
+            'The checkpoints written before are whole: free space and continue with --resume'
+        )
+        return 1
+    return 0
+
+
+def _print_error(message: str) -> None:
+    if os.environ.get(DEBUG):
+        traceback.print_exc()
+    print(f'error: {message}', file=sys.stderr)
+
+
+def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
+    """Read a config and what the command line says on top of it.
+
+    Args:
+        path: Config file.
+        cfg_options: Dotted keys and values to override.
+        work_dir: Folder of the run; None takes the config's, or ``work_dirs/<name of the config>``.
+        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
+
+    Raises:
+        UserError: The file does not exist or does not parse, or an option does not fit the config.
+    """
+    if not Path(path).is_file():
+        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path('configs').rglob('*.py')], n=3)
+        hint = f' Did you mean {" or ".join(near)}?' if near else ''
+        raise UserError(f'no config file at {Path(path).absolute()}.{hint}')
+    try:
+        cfg = Config.fromfile(path)
+        cfg.merge_from_dict(cfg_options or {})
+    except (SyntaxError, KeyError, TypeError, ValueError, AttributeError, ImportError, FileNotFoundError) as e:
+        raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    return cfg
+
+
+def enable_amp(cfg: Config) -> None:
+    """Train with mixed precision: fp16 on a GPU, bf16 on a CPU that has it.
+
+    Args:
+        cfg: Config, changed in place.
+
+    Raises:
+        UserError: The config's optimizer wrapper is of another kind.
+    """
+    current = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if current in AMP_WRAPPERS.values():
+        return
+    if current not in OPTIM_WRAPPERS:
+        raise UserError(f'--amp replaces {" or ".join(OPTIM_WRAPPERS)}, but optim_wrapper.type is {current}')
+    cfg.optim_wrapper.type = AMP_WRAPPERS[torch.cuda.is_available()]
+
+
+def enable_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation.
+
+    Args:
+        cfg: Config, changed in place.
+
+    Raises:
+        UserError: The config has no ``tta_model`` or ``tta_pipeline``.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that a config describes.
+
+    Args:
+        cfg: Config.
+
+    Raises:
+        UserError: A type is unknown, with the near names; or an argument does not suit its type.
+    """
+    with config_errors():
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+@contextmanager
+def config_errors() -> Iterator[None]:
+    """Turn what a constructor says of a config's values into a message."""
+    try:
+        yield
+    except KeyError as e:
+        unknown = re.match(r'(\S+) is not in the \S*?(?:::)?([\w ]+) registry', str(e.args[0]) if e.args else '')
+        if unknown is None:
+            raise UserError(f'the config lacks {e}') from e
+        raise UserError(_unknown_type(*unknown.groups())) from e
+    except (TypeError, ValueError, AssertionError) as e:
+        raise UserError(f'the config does not build: {e} (the traceback: {DEBUG}=1)') from e
+
+
+def _unknown_type(name: str, registry: str) -> str:
+    near = difflib.get_close_matches(name.split('.')[-1], sorted(_names(registry)), n=3, cutoff=0.5)
+    hint = f'Did you mean {" or ".join(near)}?' if near else 'Is the package that has it in custom_imports?'
+    return f"there is no {registry} of type '{name}'. {hint}"
+
+
+def _names(kind: str) -> set[str]:
+    """Names that a kind of registry holds in any scope."""
+
+    def below(registry: Registry) -> set[str]:
+        return set(registry.module_dict).union(*(below(child) for child in registry.children.values()))
+
+    registries = [r for r in vars(root).values() if isinstance(r, Registry) and r.name == kind]
+    return set().union(*(below(r) for r in registries))
+
+
+def check_checkpoint(path: str) -> None:
+    """See that a file is a checkpoint that loads safely, before a run is built around it.
+
+    Args:
+        path: Local path, or a URL, which is left to MMEngine.
+
+    Raises:
+        UserError: No such file, or it is not a checkpoint, or it holds objects that the safe loader refuses.
+    """
+    if '://' in path:
+        return
+    if not Path(path).is_file():
+        raise UserError(f'no checkpoint at {Path(path).absolute()}')
+    try:
+        content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+        reason = str(e).splitlines()[0]
+        raise UserError(f'{path} is not a checkpoint that loads safely: {reason}') from e
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds a {type(content).__name__}, not a checkpoint')

@@ -1,0 +1,92 @@
+"""Optimizer wrappers of the YOLO recipe: gradients summed up to a nominal batch, and bf16 on a CPU.
+
+MMEngine averages the gradients it accumulates; YOLO's losses are sums over images, so averaging would divide the
+learning rate. Source of the recipe: https://docs.ultralytics.com/usage/cfg/#train-settings (``nbs``).
+"""
+
+from contextlib import contextmanager
+
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import Tensor
+
+from mmdyn.errors import UserError
+
+
+class SummedGradients(OptimWrapper):
+    """``OptimWrapper`` that sums gradients, and steps every ``accumulate`` iterations."""
+
+    accumulate = 1
+    _stepped_at = 0
+
+    def should_update(self) -> bool:
+        """Whether this iteration steps."""
+        return self._inner_count - self._stepped_at >= self.accumulate
+
+    def scale_loss(self, loss: Tensor) -> Tensor:
+        """The loss as it is."""
+        return loss
+
+    def zero_grad(self, **kwargs) -> None:
+        """Clear the gradients, as happens after every step."""
+        super().zero_grad(**kwargs)
+        self._stepped_at = self._inner_count
+
+    @property
+    def has_stepped(self) -> bool:
+        """Whether the last iteration stepped."""
+        return self._stepped_at == self._inner_count
+
+    @contextmanager
+    def optim_context(self, model):
+        """No gradient synchronisation between processes until the iteration that steps."""
+        upcoming = self._inner_count + 1 - self._stepped_at >= self.accumulate
+        with super().optim_context(model):
+            if upcoming or not hasattr(model, 'no_sync'):
+                yield
+            else:
+                with model.no_sync():
+                    yield
+
+
+@OPTIM_WRAPPERS.register_module()
+class YOLOOptimWrapper(SummedGradients):
+    """``OptimWrapper`` for the YOLO recipe, in the parameters' own precision."""
+
+
+@OPTIM_WRAPPERS.register_module()
+class YOLOAmpOptimWrapper(SummedGradients, AmpOptimWrapper):
+    """``AmpOptimWrapper`` for the YOLO recipe, on a GPU."""
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AVX512-BF16, AMX-BF16, or Arm's BF16)."""
+    from mmdyn.host.environment import cpu_flags
+
+    return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & cpu_flags())
+
+
+@OPTIM_WRAPPERS.register_module()
+class CPUAmpOptimWrapper(SummedGradients):
+    """bf16 autocast on a CPU; bf16 has the range of float32, so no loss is scaled.
+
+    Arguments are those of ``OptimWrapper``.
+
+    Raises:
+        UserError: The CPU has no native bf16, where autocast would only be slow.
+    """
+
+    def __init__(self, **kwargs) -> None:
+        if not cpu_has_bf16():
+            raise UserError(
+                'mixed precision on a CPU needs native bf16 (AVX512-BF16, AMX or Arm BF16), and this CPU has none. '
+                'Leave --amp out; float32 is as fast here'
+            )
+        super().__init__(**kwargs)
+
+    @contextmanager
+    def optim_context(self, model):
+        """Autocast to bf16."""
+        with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
+            yield

@@ -1,0 +1,82 @@
+"""Schedule of the YOLO recipe: warm-up, linear decay, weight decay and gradient accumulation by the nominal batch.
+
+Source: https://docs.ultralytics.com/usage/cfg/#train-settings. On MMYOLO's ``YOLOv5ParamSchedulerHook``. What
+differs: epochs and batch come from the runner instead of being said twice, warm-up covers at least 100 iterations
+instead of 1000, gradients accumulate to the nominal batch, and the optimizer keeps plain floats.
+"""
+
+import numpy as np
+from mmengine.dist import get_world_size
+from mmengine.hooks import EMAHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmyolo.engine.hooks import YOLOv5ParamSchedulerHook
+
+from .optim_wrapper import SummedGradients
+
+
+@HOOKS.register_module()
+class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
+    """Learning rate, momentum, weight decay and accumulation of every iteration.
+
+    Args:
+        nominal_batch_size: Gradients are summed over about this many images before a step, and the weight decay is
+            scaled by what the sum really is over this; None steps every iteration and scales nothing.
+        warmup_mim_iter: Least iterations of warm-up; the name is MMYOLO's.
+        **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
+    """
+
+    def __init__(self, nominal_batch_size: int | None = 64, warmup_mim_iter: int = 100, **kwargs) -> None:
+        self.nominal_batch_size = nominal_batch_size
+        self._scheduler = {key: kwargs.pop(key) for key in ('scheduler_type', 'lr_factor') if key in kwargs}
+        super().__init__(warmup_mim_iter=warmup_mim_iter, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Take epochs and batch size from the runner, and scale the weight decay."""
+        kind, lr_factor = self._scheduler.get('scheduler_type', 'linear'), self._scheduler.get('lr_factor', 0.01)
+        self.scheduler_fn = self.scheduler_maps[kind](lr_factor=lr_factor, max_epochs=runner.max_epochs)
+        super().before_train(runner)
+        self._accumulate = 1
+        if self.nominal_batch_size is None:
+            return
+        batch_size = runner.train_dataloader.batch_size * get_world_size()
+        self._accumulate = max(round(self.nominal_batch_size / batch_size), 1)
+        if self._accumulate > 1 and not isinstance(runner.optim_wrapper, SummedGradients):
+            raise TypeError(
+                f'nominal_batch_size={self.nominal_batch_size} sums gradients over {self._accumulate} iterations: '
+                f'use YOLOOptimWrapper instead of {type(runner.optim_wrapper).__name__}, or nominal_batch_size=None'
+            )
+        scale = batch_size * self._accumulate / self.nominal_batch_size
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            # The unscaled value is kept, so that a resumed run does not scale it again.
+            group.setdefault('initial_weight_decay', group['weight_decay'])
+            group['weight_decay'] = group['initial_weight_decay'] * scale
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Set what this iteration trains with."""
+        super().before_train_iter(runner, batch_idx, data_batch)
+        for group in runner.optim_wrapper.optimizer.param_groups:
+            group.update({key: float(group[key]) for key in ('lr', 'momentum') if key in group})
+        if isinstance(runner.optim_wrapper, SummedGradients):
+            warmup = max(round(self.warmup_epochs * len(runner.train_dataloader)), self.warmup_mim_iter)
+            accumulate = np.interp(runner.iter, [0, warmup], [1, self._accumulate])
+            runner.optim_wrapper.accumulate = max(int(accumulate.round()), 1)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Set the learning rate of the next epoch."""
+        if self._warmup_end:
+            for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
+                group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
+
+
+@HOOKS.register_module()
+class YOLOEMAHook(EMAHook):
+    """``EMAHook`` that averages after steps of the optimizer only, not after iterations that accumulate.
+
+    Arguments are those of ``EMAHook``.
+    """
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Average if the optimizer has stepped."""
+        if getattr(runner.optim_wrapper, 'has_stepped', True):
+            super().after_train_iter(runner, *args, **kwargs)

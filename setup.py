@@ -1,0 +1,29 @@
+"""Packaging. Reads the version and the requirements as text: nothing is imported that is not installed yet."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def requirements(name: str) -> list[str]:
+    lines = (HERE / name).read_text().splitlines()
+    return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
+
+
+setup(
+    name='mmdyn',
+    version=re.search(r"__version__ = '(.+)'", (HERE / 'mmdyn/version.py').read_text())[1],
+    description='Dynamic convolution for MMDetection and MMYOLO: DynamicConv, C3k2_DynamicConv and YOLO11',
+    long_description=(HERE / 'README.md').read_text(),
+    long_description_content_type='text/markdown',
+    license='GPL-3.0-only',
+    python_requires='>=3.10,<3.14',
+    packages=find_packages(include=('mmdyn', 'mmdyn.*')),
+    # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
+    package_data={'mmdyn': ['.mim/model-index.yml', '.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml']},
+    install_requires=requirements('requirements.txt'),
+    extras_require={'dev': requirements('requirements/dev.txt')},
+)

@@ -1,0 +1,60 @@
+"""What the tools share before anything heavy is imported, so that ``--help`` answers at once."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / 'mmdyn').is_dir():  # a clone that is not installed
+    sys.path.insert(0, str(ROOT))
+
+
+def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
+    """A parser that shows an example.
+
+    Args:
+        doc: What the tool does.
+        example: Commands to copy.
+    """
+    return argparse.ArgumentParser(
+        description=doc, epilog=f'example:\n{example}', formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config and what overrides it."""
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override the config: a.b=1 c="[1,2]" d.0.e=x (no blanks within a value)',
+    )
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """The config, the folder of the run, and how processes are launched."""
+    add_config_arguments(parser)
+    parser.add_argument('--work-dir', help='folder for logs and checkpoints (work_dirs/NAME OF CONFIG)')
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes it
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def config_of(args: argparse.Namespace):
+    """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
+    from mmengine.config import DictAction
+
+    from mmdyn.engine.launch import load_config
+    from mmdyn.errors import UserError
+
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    pairs = args.cfg_options or []
+    wrong = [pair for pair in pairs if '=' not in pair]
+    if wrong:
+        raise UserError(f'--cfg-options takes KEY=VALUE, got {wrong[0]!r}')
+    parser = argparse.ArgumentParser()
+    parser.add_argument('options', nargs='*', action=DictAction)
+    options = parser.parse_args(pairs).options if pairs else None
+    return load_config(args.config, options, getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none'))

@@ -1,0 +1,46 @@
+"""Count the parameters and the multiply-adds of a config's model, per-sample convolutions included."""
+
+import sys
+
+from _arguments import add_config_arguments, config_of, tool_parser
+
+EXAMPLE = """  python tools/get_flops.py configs/yolo11n_dynconv_coco.py
+  python tools/get_flops.py configs/yolo11n_dynconv_coco.py --shape 320 320"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_config_arguments(parser)
+    parser.add_argument('--shape', type=int, nargs='+', default=[640], help='height and width in pixels (640)')
+    return parser.parse_args()
+
+
+def show(args) -> None:
+    from mmdyn.analysis.flops import build_model, count_cost
+    from mmdyn.engine.launch import config_errors
+    from mmdyn.errors import UserError
+
+    height, width = (args.shape * 2)[:2]
+    if min(height, width) < 1 or len(args.shape) > 2:
+        raise UserError(f'--shape takes one or two sizes of at least 1 pixel, got {args.shape}')
+    cfg = config_of(args)
+    with config_errors():
+        model = build_model(cfg)
+    cost = count_cost(model, height, width)
+    print(f'{args.config}, one image of {height} x {width}')
+    print(f'parameters  {cost.parameters:,}')
+    print(f'MACs        {cost.macs / 1e9:.3f} G')
+    print(f'FLOPs       {cost.flops / 1e9:.3f} G  (two for every multiply-add of convolutions and matrix products)')
+    for part, macs in cost.by_part.items():
+        print(f'  {part:<10}{2 * macs / 1e9:.3f} G')
+
+
+def main() -> int:
+    args = parse_args()
+    from mmdyn.engine.launch import exit_code
+
+    return exit_code(lambda: show(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Test a checkpoint: average precision on the test set, predictions as files, pictures."""
+
+import sys
+
+from _arguments import add_run_arguments, config_of, tool_parser
+
+EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_16.pth
+  python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_run_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions as a pickle')
+    parser.add_argument(
+        '--json-prefix', metavar='PREFIX', help='write PREFIX.bbox.json in COCO format, without evaluation'
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: three scales, flipped and not')
+    parser.add_argument('--show', action='store_true', help='show every picture in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='write every picture to WORK_DIR/TIMESTAMP/DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays')
+    return parser.parse_args()
+
+
+def test(args) -> None:
+    from mmdet.engine.hooks.utils import trigger_visualization_hook
+    from mmengine.evaluator import DumpResults
+
+    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_tta
+    from mmdyn.errors import UserError
+
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')
+    cfg = config_of(args)
+    check_checkpoint(args.checkpoint)
+    cfg.load_from = args.checkpoint
+    cfg.resume = False
+    if args.show or args.show_dir:
+        trigger_visualization_hook(cfg, args)
+    if args.json_prefix:
+        cfg.test_evaluator.update(format_only=True, outfile_prefix=args.json_prefix)
+    if args.tta:
+        enable_tta(cfg)
+    runner = build_runner(cfg)
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
+    runner.test()
+
+
+def main() -> int:
+    args = parse_args()
+    from mmdyn.engine.launch import exit_code
+
+    return exit_code(lambda: test(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())

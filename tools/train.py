@@ -1,0 +1,51 @@
+"""Train a detector, validating as it goes."""
+
+import sys
+
+from _arguments import add_run_arguments, config_of, tool_parser
+
+EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
+  python tools/train.py configs/yolo11n_dynconv_coco.py --amp --work-dir work_dirs/try
+  python tools/train.py configs/yolo11n_dynconv_coco.py --resume
+  torchrun --nproc_per_node 8 tools/train.py configs/yolo11n_dynconv_coco.py --launcher pytorch"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_run_arguments(parser)
+    parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from CHECKPOINT, or without one from the last in the work dir',
+    )
+    return parser.parse_args()
+
+
+def train(args) -> None:
+    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_amp
+
+    cfg = config_of(args)
+    if args.amp:
+        enable_amp(cfg)
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
+    runner = build_runner(cfg)
+    runner.train()
+    print(f'Done. To test: python tools/test.py {args.config} {runner.work_dir}/best_*.pth')
+
+
+def main() -> int:
+    args = parse_args()
+    from mmdyn.engine.launch import exit_code
+
+    return exit_code(lambda: train(args))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
