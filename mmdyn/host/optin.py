@@ -1,6 +1,5 @@
 """The opt-in for stock entry points (``mim``, mmdet's tools, ``DetInferencer``), which import mmdet before any config.
 
-
 Writes one ``.pth`` file into the environment's site-packages, which installs the finder of ``mmcv._ext`` at every
 start of this environment's Python: in workers, in children of torchrun, in any script. Removing the file undoes it.
 No package is changed.
