@@ -21,8 +21,8 @@ OnFault = Literal['error', 'skip']
 class CheckedCocoDataset(YOLOv5CocoDataset):
     """COCO-format data set, checked when it is loaded.
 
-    Without ``metainfo`` its classes are the categories of the annotation file in the order of their ids, so no config
-    has to repeat them. The path of the annotation file is kept in ``metainfo['ann_file']`` for
+    Without ``metainfo`` its classes are the categories of the annotation file in their order there, so no config has to
+    repeat them. The path of the annotation file is kept in ``metainfo['ann_file']`` for
     :class:`DatasetCocoMetric`.
 
     Args:
@@ -75,13 +75,17 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         return data_list
 
     def _settle_classes(self, categories: list[dict]) -> None:
-        in_file = [c['name'] for c in sorted(categories, key=lambda c: c['id'])]
+        """Take the classes from the file, or check those given: mmdet numbers labels in the order of the file."""
+        in_file = [c['name'] for c in categories]
         classes = tuple(self._metainfo.get('classes') or in_file)
         unknown = [name for name in classes if name not in in_file]
         if unknown:
             raise UserError(
                 f'{self.ann_file} has no category {unknown[0]!r} named in metainfo.classes; it has {in_file}'
             )
+        in_order = tuple(name for name in in_file if name in classes)
+        if classes != in_order:
+            raise UserError(f'metainfo.classes must be in the order of {self.ann_file}: {in_order}, got {classes}')
         self._metainfo.update(classes=classes, ann_file=str(self.ann_file))
 
     @staticmethod

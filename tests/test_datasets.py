@@ -1,0 +1,297 @@
+"""Digits, checks of annotations, and the VOC converter, on real files."""
+
+import hashlib
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.registry import DATASETS, DefaultScope
+
+from conftest import ROOT
+from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
+from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
+from mmdyn.datasets.digits import _sources, make_image
+from mmdyn.datasets.voc_to_coco import write_json
+from mmdyn.errors import UserError
+
+
+def digest(folder) -> str:
+    files = sorted(p for p in folder.rglob('*') if p.is_file())
+    return hashlib.sha256(b''.join(str(p.relative_to(folder)).encode() + p.read_bytes() for p in files)).hexdigest()
+
+
+def test_digits_are_the_same_for_a_seed_and_others_for_another(tmp_path, digits):
+    splits = {'train': 24, 'val': 8}
+    assert digest(make_digits(tmp_path / 'a', 0, splits)) == digest(digits)
+    assert digest(make_digits(tmp_path / 'b', 1, splits)) != digest(digits)
+
+
+def test_digits_of_validation_are_never_trained_on():
+    sources = _sources(0)
+    train, val = ({d.tobytes() for d in sources[s].digits} for s in ('train', 'val'))
+    assert not train & val
+    assert len(sources['train'].digits) + len(sources['val'].digits) == 1797
+    assert set(sources['val'].labels) == set(range(10))
+    left, right = sources['train'].photos[0], sources['val'].photos[0]
+    assert left.shape[1] + right.shape[1] == 640  # each split has its own part of the photographs
+
+
+def test_digits_are_hard_enough_and_in_bounds():
+    source, rng = _sources(0)['train'], np.random.default_rng(0)
+    boxes = np.array([box for _ in range(150) for box, _ in make_image(source, rng)[1]])
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, :2] + boxes[:, 2:] <= 320).all()
+    longest = boxes[:, 2:].max(1)
+    assert longest.min() < 16
+    assert longest.max() > 90
+    counts = [len(make_image(source, rng)[1]) for _ in range(60)]
+    assert min(counts) == 0  # some images are empty
+    assert max(counts) >= 8
+
+
+def test_digits_are_all_or_nothing(tmp_path, monkeypatch):
+    from mmdyn.datasets import digits as module
+
+    def fail(*args):
+        raise OSError('disk')
+
+    monkeypatch.setattr(module, '_write_split', fail)
+    with pytest.raises(OSError, match='disk'):
+        make_digits(tmp_path / 'digits')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_digits_folder_that_exists_is_left_alone(tmp_path):
+    (tmp_path / 'mark').write_text('mine')
+    make_digits(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ['mark']
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """A sound data set of two images; returns its content and a function that writes it and builds the data set."""
+    for name in ('a.jpg', 'b.png'):
+        cv2.imwrite(str(tmp_path / name), np.full((40, 60, 3), 128, np.uint8))
+    content = dict(
+        images=[dict(id=i, file_name=n, width=60, height=40) for i, n in ((1, 'a.jpg'), (2, 'b.png'))],
+        annotations=[
+            dict(id=1, image_id=1, category_id=5, bbox=[5, 5, 20, 20], area=400, iscrowd=0),
+            dict(id=2, image_id=2, category_id=3, bbox=[0, 0, 10, 10], area=100, iscrowd=0),
+        ],
+        categories=[dict(id=5, name='cat'), dict(id=3, name='dog')],
+    )
+
+    def build(text=None, **kwargs):
+        (tmp_path / 'ann.json').write_text(json.dumps(content) if text is None else text)
+        return CheckedCocoDataset(ann_file='ann.json', data_root=str(tmp_path), data_prefix=dict(img=''), **kwargs)
+
+    return content, build
+
+
+def test_classes_come_from_the_file_in_its_order(coco):
+    _, build = coco
+    dataset = build()
+    assert dataset.metainfo['classes'] == ('cat', 'dog')
+    assert dataset.metainfo['ann_file'].endswith('ann.json')
+    assert [dataset[i]['instances'][0]['bbox_label'] for i in range(2)] == [0, 1]
+
+
+def test_metainfo_chooses_classes(coco):
+    _, build = coco
+    dataset = build(metainfo=dict(classes=('cat',)))
+    assert dataset.metainfo['classes'] == ('cat',)
+    assert [len(dataset[i]['instances']) for i in range(2)] == [1, 0]
+    with pytest.raises(UserError, match=r"no category 'cow'.*it has \['cat', 'dog'\]"):
+        build(metainfo=dict(classes=('cow',)))
+    with pytest.raises(UserError, match=r"must be in the order of .*: \('cat', 'dog'\), got \('dog', 'cat'\)"):
+        build(metainfo=dict(classes=('dog', 'cat')))
+
+
+def broken(content, key, index, **changes):
+    content[key][index].update(changes)
+    return content
+
+
+BROKEN = [
+    pytest.param(lambda c: 'no json {', 'is not JSON', id='not-json'),
+    pytest.param(lambda c: '[]', "has no list 'images'", id='not-a-dict'),
+    pytest.param(lambda c: json.dumps({k: v for k, v in c.items() if k != 'categories'}), "no list 'categories'", id='no-key'),
+    pytest.param(lambda c: json.dumps(dict(c, images=[])), 'lists no image', id='no-images'),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'annotations', 0, image_id=99)),
+        r"1 annotation\(s\) refer to what is not in 'images' \(annotation 1: image_id 99\)",
+        id='unknown-image',
+    ),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'annotations', 1, category_id=7)), 'annotation 2: category_id 7', id='unknown-category'
+    ),
+    pytest.param(
+        lambda c: json.dumps(dict(c, annotations=[dict(id=1, image_id=1, category_id=5)])),
+        "annotation number 0 has no 'bbox'",
+        id='no-bbox',
+    ),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'images', 0, file_name='gone.jpg')),
+        r"1 bad images \(gone.jpg: missing\). Mend them, or set on_bad_images='skip'",
+        id='missing-image',
+    ),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'images', 1, width=61)),
+        'b.png: 60x40 pixels where the annotations say 61x40',
+        id='wrong-size',
+    ),
+]
+
+
+@pytest.mark.parametrize(('spoil', 'message'), BROKEN)
+def test_a_broken_data_set_is_refused_with_the_reason(coco, spoil, message):
+    content, build = coco
+    with pytest.raises(UserError, match=message):
+        build(spoil(content))
+
+
+def test_missing_annotation_file_says_where_and_what_next(tmp_path):
+    with pytest.raises(UserError, match=rf'no annotation file at {tmp_path}.*cocodataset.org.*digits'):
+        read_annotations(tmp_path / 'none.json')
+
+
+@pytest.mark.parametrize('name', ['a.jpg', 'b.png'])
+@pytest.mark.parametrize('cut', [1, 100], ids=['last-byte', '100-bytes'])
+def test_truncated_image_is_named(coco, tmp_path, name, cut):
+    _, build = coco
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-cut])
+    with pytest.raises(UserError, match=rf'1 bad images \({name}: (truncated|not an image)'):
+        build()
+
+
+def test_image_fault(tmp_path):
+    text = tmp_path / 'text.jpg'
+    text.write_text('hello')
+    assert image_fault(text, 1, 1) == 'not an image'
+    assert image_fault(tmp_path / 'none.jpg', 1, 1) == 'missing'
+
+
+def test_bad_images_are_skipped_with_a_count(coco, tmp_path, capfd):
+    _, build = coco
+    (tmp_path / 'a.jpg').unlink()
+    dataset = build(on_bad_images='skip')
+    assert len(dataset) == 1
+    (tmp_path / 'b.png').unlink()
+    with pytest.raises(UserError, match='no usable image'):
+        build(on_bad_images='skip')
+
+
+@pytest.mark.parametrize('box', [[5, 5, 0, 9], [5, 5, 9, 0.5], [70, 0, 5, 5], [-9, 3, 5, 5], [5, 5, -3, 4]], ids=str)
+def test_bad_boxes(coco, box):
+    content, build = coco
+    content['annotations'][0]['bbox'] = box
+    assert [a['id'] for a in bad_boxes(content)] == [1]
+    assert [len(info['instances']) for info in build()] == [0, 1]
+    with pytest.raises(UserError, match="1 bad boxes .annotation 1, box .*on_bad_boxes='skip'"):
+        build(on_bad_boxes='error')
+
+
+def test_filter_that_leaves_nothing_is_refused(coco):
+    _, build = coco
+    with pytest.raises(UserError, match='zero images left after filter_cfg'):
+        build(filter_cfg=dict(min_size=1000))
+
+
+def test_unknown_reaction_is_refused(coco):
+    _, build = coco
+    with pytest.raises(ValueError, match="on_bad_images must be 'error' or 'skip', got 'ignore'"):
+        build(on_bad_images='ignore')
+
+
+VOC = """<annotation><filename>{name}.jpg</filename><size><width>60</width><height>40</height></size>{objects}</annotation>"""
+OBJECT = '<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
+
+
+@pytest.fixture
+def voc(tmp_path):
+    for folder in ('Annotations', 'ImageSets/Main', 'JPEGImages'):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / 'ImageSets/Main/train.txt').write_text('one\ntwo\n\n')
+
+    def write(**images):
+        for name, objects in images.items():
+            text = VOC.format(name=name, objects=''.join(OBJECT.format(*o) for o in objects))
+            (tmp_path / 'Annotations' / f'{name}.xml').write_text(text)
+        return tmp_path
+
+    return write
+
+
+def test_voc_boxes_are_clipped_and_dropped_and_counted(voc):
+    root = voc(
+        one=[('cat', 1, 1, 60, 40), ('dog', 11, 6, 20, 15), ('cat', 50, 30, 70, 50)],
+        two=[('dog', 5, 5, 5, 5), ('dog', 9, 9, 3, 20), ('dog', 61, 1, 80, 20)],
+    )
+    result = convert_voc(root, 'train')
+    assert result.classes == ['cat', 'dog']
+    assert [a['bbox'] for a in result.annotations] == [[0, 0, 60, 40], [10, 5, 10, 10], [49, 29, 11, 11]]
+    assert [a['category_id'] for a in result.annotations] == [1, 2, 1]
+    assert (result.clipped, result.dropped) == (1, 3)
+    assert '1 clipped to their image, 3 dropped' in str(result)
+    assert [i['file_name'] for i in result.images] == ['one.jpg', 'two.jpg']
+
+
+def test_voc_class_order_can_be_given(voc):
+    root = voc(one=[('cat', 1, 1, 9, 9)], two=[])
+    assert convert_voc(root, 'train', ['dog', 'cat']).annotations[0]['category_id'] == 2
+    with pytest.raises(UserError, match=r"class 'cat', which is not among \['dog'\]"):
+        convert_voc(root, 'train', ['dog'])
+
+
+def test_voc_faults_are_named(voc, tmp_path):
+    root = voc(one=[('cat', 1, 1, 9, 9)], two=[])
+    with pytest.raises(UserError, match='no image set at .*val.txt'):
+        convert_voc(root, 'val')
+    (root / 'Annotations/two.xml').write_text('<annotation>')
+    with pytest.raises(UserError, match='two.xml is not XML'):
+        convert_voc(root, 'train')
+    voc(two=[('cat', 'x', 1, 9, 9)])
+    with pytest.raises(UserError, match="<bndbox/xmin> is 'x', not a number"):
+        convert_voc(root, 'train')
+    (root / 'Annotations/two.xml').unlink()
+    with pytest.raises(UserError, match=r'no annotation at .*two.xml'):
+        convert_voc(root, 'train')
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / 'deep' / 'file.json'
+    write_json(dict(a=1), path)
+    with pytest.raises(TypeError):
+        write_json(dict(a=object()), path)
+    assert json.loads(path.read_text()) == dict(a=1)
+    assert [p.name for p in path.parent.iterdir()] == ['file.json']
+
+
+def test_bccd(tmp_path):
+    root = ROOT / 'data/BCCD_Dataset/BCCD'
+    if not root.is_dir():
+        pytest.skip('BCCD is not here')
+    result = convert_voc(root, 'train')
+    assert (len(result.images), len(result.annotations), result.dropped) == (205, 2804, 1)
+    assert result.classes == ['Platelets', 'RBC', 'WBC']
+
+
+def test_digits_dataset_makes_itself_but_not_when_only_asked_for_its_meta(tmp_path, monkeypatch):
+    from mmdyn.datasets import digits as module
+
+    monkeypatch.setattr(module, 'SPLITS', {'train': 2, 'val': 2})
+    monkeypatch.setattr(module.make_digits, '__defaults__', (0, module.SPLITS))
+    cfg = dict(
+        type='DigitsDataset',
+        data_root=str(tmp_path / 'digits'),
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='val/'),
+    )
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        DATASETS.build(dict(cfg, lazy_init=True))
+        assert not (tmp_path / 'digits').exists()
+        dataset = DATASETS.build(cfg)
+    assert len(dataset) == 2
+    assert dataset.metainfo['classes'] == tuple('0123456789')

@@ -1,0 +1,305 @@
+"""Schedule, accumulation, EMA, checkpoints and guards, each against its definition."""
+
+import errno
+import math
+
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.hooks import EMAHook
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mmdyn.engine import CloseMosaicHook, YOLOOptimWrapper, YOLOScheduleHook
+from mmdyn.engine.checkpoint import AtomicLocalBackend, differences
+from mmdyn.errors import UserError
+
+
+class Line(BaseModel):
+    """A model of a weight, a bias and a convolution, whose loss is a sum over its batch."""
+
+    def __init__(self, width=3):
+        super().__init__()
+        self.linear = nn.Linear(width, 1)
+        self.conv = nn.Conv2d(1, 2, 3)
+
+    def forward(self, x, mode='loss'):
+        loss = (self.linear(x) ** 2).sum() + self.conv.weight.square().sum() * 1e-3
+        return dict(loss=loss) if mode == 'loss' else loss
+
+
+def runner_for(tmp_path, *, batch_size=4, images=32, epochs=2, hooks=(), **kwargs) -> Runner:
+    torch.manual_seed(0)
+    data = torch.randn(images, 3)
+    loader = DataLoader(data, batch_size, collate_fn=lambda items: dict(x=torch.stack(items)))
+    defaults = dict(
+        model=Line(),
+        work_dir=str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(
+            type='YOLOOptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, weight_decay=5e-4)
+        ),
+        default_hooks=dict(param_scheduler=None, checkpoint=None),
+        custom_hooks=list(hooks),
+        experiment_name=f'run-{tmp_path.name}-{id(data)}',
+        log_level='ERROR',
+    )
+    return Runner(**{**defaults, **kwargs})
+
+
+class Probe:
+    """Notes what the optimizer works with in every iteration."""
+
+    def __init__(self):
+        from mmengine.hooks import Hook
+
+        self.rows = rows = []
+
+        class ProbeHook(Hook):
+            priority = 'VERY_LOW'
+
+            def before_train_iter(self, runner, batch_idx, data_batch=None):
+                wrapper = runner.optim_wrapper
+                rows.append([dict(g, params=None, accumulate=wrapper.accumulate) for g in wrapper.optimizer.param_groups])
+
+        self.hook = ProbeHook()
+
+
+def published(iteration, epoch, per_epoch, epochs, accumulate, warmup_epochs=3):
+    """Learning rate of weights and of biases, momentum and accumulation as the recipe has them."""
+    factor = (1 - epoch / epochs) * 0.99 + 0.01
+    warmup = max(round(warmup_epochs * per_epoch), 100)
+    if iteration > warmup:
+        return 0.01 * factor, 0.01 * factor, 0.937, accumulate
+    t = iteration / warmup
+    return (
+        t * 0.01 * factor,
+        0.1 + t * (0.01 * factor - 0.1),
+        0.8 + t * 0.137,
+        max(1, round(1 + t * (accumulate - 1))),
+    )
+
+
+def test_schedule_is_the_published_one(tmp_path):
+    probe, epochs, per_epoch = Probe(), 8, 50
+    hook = YOLOScheduleHook(lr_factor=0.01, warmup_epochs=3, warmup_momentum=0.8, warmup_bias_lr=0.1)
+    optimizer = dict(type='SGD', lr=0.01, momentum=0.937, weight_decay=5e-4, nesterov=True)
+    runner = runner_for(
+        tmp_path,
+        images=200,
+        epochs=epochs,
+        hooks=[hook, probe.hook],
+        optim_wrapper=dict(type='YOLOOptimWrapper', optimizer=optimizer, constructor='mmyolo.YOLOv5OptimizerConstructor'),
+    )
+    runner.train()
+    assert len(probe.rows) == epochs * per_epoch
+    for iteration, (decayed, _norms, biases) in enumerate(probe.rows):
+        lr, bias_lr, momentum, accumulate = published(iteration, iteration // per_epoch, per_epoch, epochs, 16)
+        assert decayed['lr'] == pytest.approx(lr, rel=1e-9), iteration
+        assert biases['lr'] == pytest.approx(bias_lr, rel=1e-9), iteration
+        assert decayed['momentum'] == pytest.approx(momentum, rel=1e-9)
+        assert decayed['accumulate'] == accumulate
+        assert decayed['weight_decay'] == pytest.approx(5e-4)  # 4 x 16 is the nominal batch
+        assert biases['weight_decay'] == 0
+    assert type(decayed['lr']) is type(decayed['momentum']) is float
+
+
+@pytest.mark.parametrize(('batch_size', 'scale'), [(128, 2.0), (64, 1.0), (24, 1.125), (4, 1.0)])
+def test_weight_decay_follows_the_batch(tmp_path, batch_size, scale):
+    probe = Probe()
+    runner = runner_for(
+        tmp_path, batch_size=batch_size, images=batch_size, epochs=1, hooks=[YOLOScheduleHook(), probe.hook]
+    )
+    runner.train()
+    assert probe.rows[0][0]['weight_decay'] == pytest.approx(5e-4 * scale)
+
+
+def test_accumulated_gradients_equal_one_large_batch():
+    torch.manual_seed(0)
+    small, data = Line(), torch.randn(12, 3)
+    large = Line()
+    large.load_state_dict(small.state_dict())
+    wrapper = YOLOOptimWrapper(optimizer=torch.optim.SGD(small.parameters(), 0.01))
+    wrapper.accumulate = 3
+    stepped = []
+    for part in data.split(4):
+        with wrapper.optim_context(small):
+            loss = (small.linear(part) ** 2).sum()
+        wrapper.update_params(loss)
+        stepped.append(wrapper.has_stepped)
+    assert stepped == [False, False, True]
+    optimizer = torch.optim.SGD(large.parameters(), 0.01)
+    (large.linear(data) ** 2).sum().backward()
+    optimizer.step()
+    torch.testing.assert_close(small.linear.weight, large.linear.weight)
+
+
+def test_accumulation_needs_a_wrapper_that_sums(tmp_path):
+    runner = runner_for(
+        tmp_path,
+        hooks=[YOLOScheduleHook()],
+        optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01)),
+    )
+    with pytest.raises(TypeError, match='sums gradients over 16 iterations: use YOLOOptimWrapper'):
+        runner.train()
+
+
+def ema_of(runner) -> nn.Module:
+    return next(h for h in runner.hooks if isinstance(h, EMAHook)).ema_model.module
+
+
+def test_ema_follows_the_steps_and_survives_channels_last(tmp_path):
+    cfg = dict(type='YOLOEMAHook', ema_type='mmyolo.ExpMomentumEMA', momentum=1e-4, gamma=2000, update_buffers=True, priority=49)
+    weights = []
+
+    class Trace(CloseMosaicHook):
+        priority = 'HIGH'
+
+        def before_train(self, runner):
+            weights.append(runner.model.conv.weight.detach().clone())
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            if runner.optim_wrapper.has_stepped:
+                weights.append(runner.model.conv.weight.detach().clone())
+
+    runner = runner_for(
+        tmp_path,
+        epochs=1,
+        images=48,
+        hooks=[cfg, dict(type='ChannelsLastHook'), Trace(0, []), YOLOScheduleHook(nominal_batch_size=8, warmup_epochs=0, warmup_mim_iter=0)],
+    )
+    runner.train()
+    assert runner.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
+    assert len(weights) - 1 == 6  # twelve iterations, every second of them steps
+    # MMEngine copies the model at the first update instead of averaging it.
+    expected = weights[1].clone()
+    for steps, weight in enumerate(weights[2:], 1):
+        momentum = (1 - 1e-4) * math.exp(-(1 + steps) / 2000) + 1e-4
+        expected = (1 - momentum) * expected + momentum * weight
+    torch.testing.assert_close(ema_of(runner).conv.weight, expected, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(('epochs', 'last', 'switch'), [(600, 10, 590), (16, 10, 8), (1, 10, 1)])
+def test_mosaic_closes_counted_from_the_end(epochs, last, switch):
+    hook = CloseMosaicHook(last, 'last_epochs_pipeline')
+
+    class FakeRunner:
+        max_epochs = epochs
+        cfg = ConfigDict(last_epochs_pipeline=[dict(type='LoadImageFromFile')])
+
+    hook.before_train(FakeRunner)
+    assert hook.switch_epoch == switch
+    assert hook.switch_pipeline == [dict(type='LoadImageFromFile')]
+
+
+class DiskFull:
+    """Makes writing fail after some bytes, as a full disk does."""
+
+    def __init__(self, monkeypatch):
+        self.monkeypatch = monkeypatch
+
+    def start(self):
+        from mmengine.fileio import LocalBackend
+
+        def put(self, obj, filepath):
+            with open(filepath, 'wb') as file:
+                file.write(obj[: len(obj) // 2])
+            raise OSError(errno.ENOSPC, 'No space left on device', filepath)
+
+        self.monkeypatch.setattr(LocalBackend, 'put', put)
+
+
+@pytest.mark.parametrize('keep', [1, 2, -1])
+def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch, keep):
+    disk = DiskFull(monkeypatch)
+
+    class FullAtEpochThree(CloseMosaicHook):
+        def before_train_epoch(self, runner):
+            if runner.epoch == 2:
+                disk.start()
+
+    runner = runner_for(
+        tmp_path,
+        epochs=4,
+        hooks=[FullAtEpochThree(0, [])],
+        default_hooks=dict(param_scheduler=None, checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=keep)),
+    )
+    with pytest.raises(OSError, match='No space left'):
+        runner.train()
+    last = (tmp_path / 'last_checkpoint').read_text()
+    assert last.endswith('epoch_2.pth')
+    assert torch.load(last, weights_only=True)['meta']['epoch'] == 2
+    assert not list(tmp_path.glob('*.partial'))
+    assert not (tmp_path / 'epoch_3.pth').exists()
+
+
+def test_old_checkpoints_go_once_the_new_one_is_there(tmp_path):
+    checkpoint = dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=2)
+    runner_for(tmp_path, epochs=5, default_hooks=dict(param_scheduler=None, checkpoint=checkpoint)).train()
+    assert {p.name for p in tmp_path.glob('*.pth')} == {'epoch_4.pth', 'epoch_5.pth'}
+
+
+def test_atomic_backend_replaces_whole_files(tmp_path, monkeypatch):
+    target = tmp_path / 'file'
+    AtomicLocalBackend().put(b'first', str(target))
+    DiskFull(monkeypatch).start()
+    with pytest.raises(OSError, match='No space left'):
+        AtomicLocalBackend().put(b'second', str(target))
+    assert target.read_bytes() == b'first'
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_differences_names_every_kind():
+    a, b = Line().state_dict(), Line(width=4).state_dict()
+    b['extra'] = b.pop('conv.bias')
+    assert differences(a, b) == [
+        'missing conv.bias (2,)',
+        'linear.weight is (1, 4), the model has (1, 3)',
+        'unexpected extra (2,)',
+    ]
+    assert differences(a, a) == []
+
+
+GUARD = dict(type='CheckpointGuardHook')
+
+
+def checkpoint_of(tmp_path, model) -> str:
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'other.pth')
+    return str(tmp_path / 'other.pth')
+
+
+def test_fine_tuning_takes_what_fits(tmp_path):
+    source = Line(width=4)
+    runner = runner_for(tmp_path, epochs=0, hooks=[GUARD], load_from=checkpoint_of(tmp_path, source))
+    runner.train()
+    assert torch.equal(runner.model.conv.weight, source.conv.weight)
+
+
+def test_fine_tuning_from_something_else_altogether_is_refused(tmp_path):
+    runner = runner_for(tmp_path, hooks=[GUARD], load_from=checkpoint_of(tmp_path, nn.Linear(7, 7)))
+    with pytest.raises(UserError, match='another architecture.*missing linear.weight'):
+        runner.train()
+
+
+def test_resuming_another_architecture_is_refused(tmp_path):
+    runner = runner_for(tmp_path, hooks=[GUARD], load_from=checkpoint_of(tmp_path, Line(width=4)), resume=True)
+    with pytest.raises(UserError, match=r'linear.weight is \(1, 4\), the model has \(1, 3\)'):
+        runner.train()
+
+
+def test_cpu_amp_says_when_the_cpu_cannot(monkeypatch):
+    from mmdyn.engine import CPUAmpOptimWrapper
+    from mmdyn.host import environment
+
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)
+    monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx2'})
+    with pytest.raises(UserError, match='needs native bf16.*Leave --amp out'):
+        CPUAmpOptimWrapper(optimizer=optimizer)
+    monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx512_bf16'})
+    wrapper = CPUAmpOptimWrapper(optimizer=optimizer)
+    layer = nn.Linear(3, 3)
+    with wrapper.optim_context(layer):
+        assert layer(torch.randn(2, 3)).dtype == torch.bfloat16

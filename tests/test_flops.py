@@ -1,0 +1,61 @@
+"""FLOPs and parameters against a hand formula and the golden figures."""
+
+import pytest
+from mmengine.config import Config
+from torch import nn
+
+from conftest import ROOT
+from mmdyn import DynamicConv
+from mmdyn.analysis.flops import build_model, count_cost
+
+GOLDEN = {  # GFLOPs at 640, two for every multiply-add
+    ('yolo11n_coco', 80): 6.543,
+    ('yolo11n_dynconv_coco', 80): 6.548,
+    ('yolo11n_c3k2_dynconv_coco', 80): 6.544,
+    ('yolo11n_coco', 25): 6.398,
+    ('yolo11n_dynconv_coco', 25): 6.403,
+    ('yolo11n_c3k2_dynconv_coco', 25): 6.400,
+}
+
+
+def model_of(name: str, classes: int = 80) -> nn.Module:
+    cfg = Config.fromfile(ROOT / 'configs' / f'{name}.py')
+    cfg.model.bbox_head.head_module.num_classes = classes
+    return build_model(cfg)
+
+
+@pytest.mark.parametrize(('name', 'classes'), GOLDEN)
+def test_golden_flops(name, classes):
+    assert count_cost(model_of(name, classes), 640, 640).flops / 1e9 == pytest.approx(GOLDEN[name, classes], abs=5e-4)
+
+
+class OneLayer(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.backbone = layer
+
+    def forward(self, inputs, data_samples, mode):
+        return self.backbone(inputs)
+
+
+@pytest.mark.parametrize(('stride', 'groups', 'experts'), [(1, 1, 4), (2, 1, 3), (2, 3, 5)])
+def test_dynamic_convolution_by_formula(stride, groups, experts):
+    layer = DynamicConv(3, 6, 3, stride, 1, groups=groups, num_experts=experts)
+    cost = count_cost(OneLayer(layer), 16, 24)
+    kernel = 6 * 3 // groups * 9
+    convolution = kernel * (16 // stride) * (24 // stride)
+    mixing, router = experts * kernel, 3 * experts
+    assert cost.macs == convolution + mixing + router
+    assert cost.flops == 2 * cost.macs
+    assert cost.parameters == experts * kernel + experts * 4
+
+
+def test_parts_add_up():
+    cost = count_cost(model_of('yolo11n_dynconv_coco'), 320, 320)
+    assert set(cost.by_part) == {'backbone', 'neck', 'head'}
+    assert sum(cost.by_part.values()) == cost.macs
+
+
+def test_dynamics_cost_a_thousandth():
+    static, dynamic = (count_cost(model_of(f'yolo11n{v}_coco'), 640, 640) for v in ('', '_dynconv'))
+    assert 0 < dynamic.macs - static.macs < 0.001 * static.macs
