@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as CONSTRUCTORS
-
-from conftest import ROOT
 
 CONFIGS = sorted(p.name for p in (ROOT / 'configs').glob('*.py'))
 YOLO = [c for c in CONFIGS if c.startswith('yolo11')]
@@ -77,7 +76,8 @@ def test_published_recipe():
 
 
 @pytest.mark.parametrize(
-    ('scale', 'affine', 'mixup'), [('n', 0.5, 0.0), ('s', 0.9, 0.05), ('m', 0.9, 0.15), ('l', 0.9, 0.15), ('x', 0.9, 0.2)]
+    ('scale', 'affine', 'mixup'),
+    [('n', 0.5, 0.0), ('s', 0.9, 0.05), ('m', 0.9, 0.15), ('l', 0.9, 0.15), ('x', 0.9, 0.2)],
 )
 @pytest.mark.parametrize('variant', ['', '_dynconv', '_c3k2_dynconv'])
 def test_published_augmentation_of_every_scale(scale, affine, mixup, variant):
@@ -110,7 +110,9 @@ def test_one_line_makes_another_detector_dynamic():
 
 def test_cfg_options_reach_the_experts():
     cfg = load('yolo11n_dynconv_coco.py')
-    cfg.merge_from_dict({'model.backbone.downsample_cfg.num_experts': 8, 'model.neck.downsample_cfg.routing': 'softmax'})
+    cfg.merge_from_dict(
+        {'model.backbone.downsample_cfg.num_experts': 8, 'model.neck.downsample_cfg.routing': 'softmax'}
+    )
     with DefaultScope.overwrite_default_scope('mmyolo'):
         model = MODELS.build(cfg.model)
     assert model.backbone.stage1[0].num_experts == 8

@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
+from conftest import ROOT
 from mmengine.registry import DATASETS, DefaultScope
 
-from conftest import ROOT
 from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
 from mmdyn.datasets.digits import _sources, make_image
@@ -116,7 +116,9 @@ def broken(content, key, index, **changes):
 BROKEN = [
     pytest.param(lambda c: 'no json {', 'is not JSON', id='not-json'),
     pytest.param(lambda c: '[]', "has no list 'images'", id='not-a-dict'),
-    pytest.param(lambda c: json.dumps({k: v for k, v in c.items() if k != 'categories'}), "no list 'categories'", id='no-key'),
+    pytest.param(
+        lambda c: json.dumps({k: v for k, v in c.items() if k != 'categories'}), "no list 'categories'", id='no-key'
+    ),
     pytest.param(lambda c: json.dumps(dict(c, images=[])), 'lists no image', id='no-images'),
     pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 0, image_id=99)),
@@ -124,7 +126,9 @@ BROKEN = [
         id='unknown-image',
     ),
     pytest.param(
-        lambda c: json.dumps(broken(c, 'annotations', 1, category_id=7)), 'annotation 2: category_id 7', id='unknown-category'
+        lambda c: json.dumps(broken(c, 'annotations', 1, category_id=7)),
+        'annotation 2: category_id 7',
+        id='unknown-category',
     ),
     pytest.param(
         lambda c: json.dumps(dict(c, annotations=[dict(id=1, image_id=1, category_id=5)])),
@@ -205,7 +209,8 @@ def test_unknown_reaction_is_refused(coco):
         build(on_bad_images='ignore')
 
 
-VOC = """<annotation><filename>{name}.jpg</filename><size><width>60</width><height>40</height></size>{objects}</annotation>"""
+SIZE = '<size><width>60</width><height>40</height></size>'
+VOC = '<annotation><filename>{name}.jpg</filename>' + SIZE + '{objects}</annotation>'
 OBJECT = '<object><name>{}</name><bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox></object>'
 
 

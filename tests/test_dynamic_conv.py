@@ -204,7 +204,16 @@ def test_is_a_conv_cfg_type(kind):
     assert type(block.conv) is DynamicConv
     assert block.conv.bias is None
     assert block(torch.randn(2, 4, 8, 8)).shape == (2, 8, 4, 4)
-    attributes = ('in_channels', 'out_channels', 'kernel_size', 'stride', 'dilation', 'transposed', 'output_padding', 'groups')
+    attributes = (
+        'in_channels',
+        'out_channels',
+        'kernel_size',
+        'stride',
+        'dilation',
+        'transposed',
+        'output_padding',
+        'groups',
+    )
     reference = ConvModule(4, 8, 3, stride=2, padding=1, norm_cfg=dict(type='BN'))
     assert all(getattr(block, a) == getattr(reference, a) for a in attributes)
     bound = 1 / math.sqrt(4 * 9)

@@ -63,7 +63,9 @@ class Probe:
 
             def before_train_iter(self, runner, batch_idx, data_batch=None):
                 wrapper = runner.optim_wrapper
-                rows.append([dict(g, params=None, accumulate=wrapper.accumulate) for g in wrapper.optimizer.param_groups])
+                rows.append(
+                    [dict(g, params=None, accumulate=wrapper.accumulate) for g in wrapper.optimizer.param_groups]
+                )
 
         self.hook = ProbeHook()
 
@@ -92,7 +94,9 @@ def test_schedule_is_the_published_one(tmp_path):
         images=200,
         epochs=epochs,
         hooks=[hook, probe.hook],
-        optim_wrapper=dict(type='YOLOOptimWrapper', optimizer=optimizer, constructor='mmyolo.YOLOv5OptimizerConstructor'),
+        optim_wrapper=dict(
+            type='YOLOOptimWrapper', optimizer=optimizer, constructor='mmyolo.YOLOv5OptimizerConstructor'
+        ),
     )
     runner.train()
     assert len(probe.rows) == epochs * per_epoch
@@ -152,7 +156,14 @@ def ema_of(runner) -> nn.Module:
 
 
 def test_ema_follows_the_steps_and_survives_channels_last(tmp_path):
-    cfg = dict(type='YOLOEMAHook', ema_type='mmyolo.ExpMomentumEMA', momentum=1e-4, gamma=2000, update_buffers=True, priority=49)
+    cfg = dict(
+        type='YOLOEMAHook',
+        ema_type='mmyolo.ExpMomentumEMA',
+        momentum=1e-4,
+        gamma=2000,
+        update_buffers=True,
+        priority=49,
+    )
     weights = []
 
     class Trace(CloseMosaicHook):
@@ -169,7 +180,12 @@ def test_ema_follows_the_steps_and_survives_channels_last(tmp_path):
         tmp_path,
         epochs=1,
         images=48,
-        hooks=[cfg, dict(type='ChannelsLastHook'), Trace(0, []), YOLOScheduleHook(nominal_batch_size=8, warmup_epochs=0, warmup_mim_iter=0)],
+        hooks=[
+            cfg,
+            dict(type='ChannelsLastHook'),
+            Trace(0, []),
+            YOLOScheduleHook(nominal_batch_size=8, warmup_epochs=0, warmup_mim_iter=0),
+        ],
     )
     runner.train()
     assert runner.model.conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -225,7 +241,9 @@ def test_full_disk_leaves_the_previous_checkpoint_whole(tmp_path, monkeypatch, k
         tmp_path,
         epochs=4,
         hooks=[FullAtEpochThree(0, [])],
-        default_hooks=dict(param_scheduler=None, checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=keep)),
+        default_hooks=dict(
+            param_scheduler=None, checkpoint=dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=keep)
+        ),
     )
     with pytest.raises(OSError, match='No space left'):
         runner.train()

@@ -1,4 +1,4 @@
-"""The host stack in real processes: the stand-in of mmcv._ext, its reach, checkpoints under the safe loader, the opt-in."""
+"""The host stack in real processes: the stand-in of mmcv._ext and its reach, the safe loader, the opt-in."""
 
 import subprocess
 import sys

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmyolo.registry import MODELS
 from torch import nn
 
-from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.layers import C2PSA, SPPF, C3k2, C3k2_DynamicConv
 from mmdyn.layers.c2psa import Attention
@@ -134,7 +134,7 @@ def test_plugins():
 def test_init_cfg_is_obeyed():
     backbone = YOLO11Backbone(init_cfg=dict(type='Constant', layer='Conv2d', val=0.5), **N)
     backbone.init_weights()
-    # MMEngine lets the stem, a ConvModule and direct child, draw its own weights after that; MMYOLO's backbones do the same.
+    # MMEngine lets the stem, a ConvModule and direct child, draw its weights after that, as in MMYOLO's backbones.
     convs = [m for m in backbone.stage1.modules() if isinstance(m, nn.Conv2d)]
     assert convs
     assert all((m.weight == 0.5).all() for m in convs)

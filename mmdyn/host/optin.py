@@ -18,6 +18,16 @@ def optin_file() -> Path:
     return Path(sysconfig.get_path('purelib')) / NAME
 
 
+def startup_line() -> str:
+    """The line that the interpreter runs at its start; it must not fail when the package is gone."""
+    finder = str(Path(__file__).with_name('ext_finder.py'))
+    return (
+        f'import os, importlib.util as u; p = {finder!r}; '
+        "s = u.spec_from_file_location('_mmdyn_ext_finder', p) if os.path.exists(p) else None; "
+        'm = s and u.module_from_spec(s); s and s.loader.exec_module(m); s and m.install()\n'
+    )
+
+
 def enable() -> Path:
     """Opt in.
 
@@ -27,14 +37,8 @@ def enable() -> Path:
     Raises:
         UserError: site-packages cannot be written.
     """
-    finder = str(Path(__file__).with_name('ext_finder.py'))
-    line = (
-        f'import os, importlib.util as u; p = {finder!r}; '
-        "s = u.spec_from_file_location('_mmdyn_ext_finder', p) if os.path.exists(p) else None; "
-        'm = s and u.module_from_spec(s); s and s.loader.exec_module(m); s and m.install()\n'
-    )
     try:
-        optin_file().write_text(line)
+        optin_file().write_text(startup_line())
     except OSError as e:
         raise UserError(f'cannot write {optin_file()} ({e.strerror}); use a virtual environment of your own') from e
     return optin_file()

@@ -1,0 +1,317 @@
+"""The command line, in real processes: train, resume, test, draw, count; stock entry points; every bad input."""
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+pytestmark = pytest.mark.slow
+TRAIN, TEST = ROOT / 'tools/train.py', ROOT / 'tools/test.py'
+CONFIG = ROOT / 'configs/yolo11n_dynconv_digits.py'
+SITE = Path(next(p for p in sys.path if p.endswith('site-packages')))
+
+
+def options(digits: Path) -> list[str]:
+    """A run of two short epochs on a few digits, without workers, in one thread's time."""
+    loaders = [
+        f'{loader}_dataloader.{key}={value}'
+        for loader in ('train', 'val', 'test')
+        for key, value in (
+            ('dataset.data_root', digits),
+            ('batch_size', 8),
+            ('num_workers', 0),
+            ('persistent_workers', False),
+        )
+    ]
+    return [*loaders, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'randomness.seed=0']
+
+
+def metric(text: str) -> float:
+    return float(re.findall(r'coco/bbox_mAP: ([\d.]+)', text)[-1])
+
+
+@pytest.fixture(scope='module')
+def trained(run, digits, tmp_path_factory):
+    """A finished run: its work dir and what it printed."""
+    work = tmp_path_factory.mktemp('trained')
+    done = run(TRAIN, CONFIG, '--work-dir', work, '--cfg-options', *options(digits))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return work, done.stdout
+
+
+def losses(text: str) -> list[float]:
+    return [float(v) for v in re.findall(r' loss: ([\d.]+)', text)]
+
+
+def test_training_writes_checkpoints_and_says_what_next(trained):
+    work, text = trained
+    assert (work / 'epoch_2.pth').exists()
+    assert 'To test: python tools/test.py' in text
+    checkpoint = torch.load(work / 'epoch_2.pth', weights_only=True)
+    assert checkpoint['meta']['dataset_meta']['classes'] == tuple('0123456789')
+    assert 'message_hub' in checkpoint
+
+
+def test_training_lowers_the_loss(run, digits, tmp_path):
+    quick = [o for o in options(digits) if 'max_epochs' not in o and 'val_interval' not in o]
+    done = run(
+        TRAIN,
+        CONFIG,
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *quick,
+        'train_cfg.max_epochs=6',
+        'train_cfg.val_interval=10',
+        'default_hooks.logger.interval=1',
+        'default_hooks.param_scheduler.warmup_mim_iter=1',
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    values = losses(done.stdout)
+    assert len(values) == 18
+    assert np.mean(values[-3:]) < 0.9 * np.mean(values[:3])
+
+
+def test_test_reproduces_the_validation_ap_exactly(run, digits, trained, tmp_path):
+    work, text = trained
+    out = tmp_path / 'predictions.pkl'
+    done = run(
+        TEST,
+        CONFIG,
+        work / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--out',
+        out,
+        '--show-dir',
+        'pictures',
+        '--cfg-options',
+        *options(digits),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert metric(done.stdout) == metric(text)
+    assert out.exists()
+    assert len(list(tmp_path.glob('*/pictures/*'))) == 8
+
+
+def test_test_time_augmentation_and_json(run, digits, trained, tmp_path):
+    work, _ = trained
+    common = ('--work-dir', tmp_path, '--cfg-options', *options(digits))
+    done = run(TEST, CONFIG, work / 'epoch_2.pth', '--tta', *common)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'coco/bbox_mAP' in done.stdout
+    done = run(TEST, CONFIG, work / 'epoch_2.pth', '--json-prefix', tmp_path / 'result', *common)
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = json.loads((tmp_path / 'result.bbox.json').read_text())
+    assert {'image_id', 'bbox', 'score', 'category_id'} <= set(rows[0])
+
+
+def test_resume_goes_on_where_it_was(run, digits, trained, tmp_path):
+    work, _ = trained
+    shutil.copytree(work, tmp_path / 'run')
+    longer = [o.replace('max_epochs=2', 'max_epochs=3') for o in options(digits)]
+    done = run(TRAIN, CONFIG, '--work-dir', tmp_path / 'run', '--resume', '--cfg-options', *longer)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'resumed epoch: 2, iter: 6' in done.stdout
+    assert re.findall(r'Epoch\(train\) +\[(\d)\]', done.stdout) == ['3']
+    assert (tmp_path / 'run/epoch_3.pth').exists()
+
+
+@pytest.mark.parametrize('package', ['mmdet', 'mmyolo'])
+def test_stock_test_py_gives_the_same_ap(run, digits, trained, tmp_path, package):
+    # In a process that was opted in: what `python -m mmdyn.host enable` does at the start of the interpreter.
+    work, text = trained
+    from mmdyn.host.optin import startup_line
+
+    (tmp_path / 'sitecustomize.py').write_text(startup_line())
+    done = run(
+        SITE / package / '.mim/tools/test.py',
+        CONFIG,
+        work / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *options(digits),
+        env=dict(PYTHONPATH=str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert metric(done.stdout) == metric(text)
+
+
+def test_det_inferencer_works_with_config_and_checkpoint(run, trained, digits, tmp_path):
+    work, _ = trained
+    done = run(
+        ROOT / 'demo/image_demo.py',
+        digits / 'val',
+        CONFIG,
+        work / 'epoch_2.pth',
+        '--out-dir',
+        tmp_path,
+        '--score-thr',
+        '0.0001',
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list((tmp_path / 'vis').iterdir())) == 8
+    prediction = json.loads((tmp_path / 'preds/000000.json').read_text())
+    assert {'labels', 'scores', 'bboxes'} <= set(prediction)
+    assert not (tmp_path / 'data').exists()  # no data set is made for it
+
+
+def test_pictures_of_a_run(trained, digits, tmp_path):
+    from mmdyn.analysis.pictures import draw_curves, prediction_grid, write_image
+    from mmdyn.engine.launch import load_config
+
+    work, _ = trained
+    cfg = load_config(str(CONFIG), {'test_dataloader.dataset.data_root': str(digits)}, None, 'none')
+    grid = prediction_grid(cfg, str(work / 'epoch_2.pth'), [0, 1, 2], columns=2)
+    assert grid.shape == (640, 1280, 3)
+    write_image(tmp_path / 'grid.png', grid)
+    draw_curves(work, tmp_path / 'curves.png')
+    for name in ('grid.png', 'curves.png'):
+        assert cv2.imread(str(tmp_path / name)).std() > 10
+    assert {p.name for p in tmp_path.iterdir()} == {'grid.png', 'curves.png'}
+
+
+def test_amp_trains_or_says_why_not(run, digits, tmp_path):
+    from mmdyn.engine.optim_wrapper import cpu_has_bf16
+
+    done = run(
+        TRAIN, CONFIG, '--amp', '--work-dir', tmp_path, '--cfg-options', *options(digits), 'train_cfg.max_epochs=1'
+    )
+    if torch.cuda.is_available() or cpu_has_bf16():
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert all(np.isfinite(losses(done.stdout)))
+    else:
+        assert done.returncode == 1
+        assert 'needs native bf16' in done.stderr
+
+
+def test_train_under_torchrun(run, digits, tmp_path):
+    done = run(
+        '-m',
+        'torch.distributed.run',
+        '--nproc_per_node=2',
+        '--master_port=29617',
+        TRAIN,
+        CONFIG,
+        '--launcher',
+        'pytorch',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        *options(digits),
+        'env_cfg.dist_cfg.backend=gloo',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.batch_size=4',
+        env=dict(OMP_NUM_THREADS='1'),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / 'epoch_1.pth').exists()
+
+
+def test_get_flops_prints_the_golden_numbers(run):
+    done = run(ROOT / 'tools/get_flops.py', ROOT / 'configs/yolo11n_dynconv_coco.py')
+    assert done.returncode == 0, done.stderr
+    assert 'parameters  4,629,336' in done.stdout
+    assert 'FLOPs       6.548 G' in done.stdout
+
+
+def test_browse_dataset_draws(run, digits, tmp_path):
+    done = run(
+        ROOT / 'tools/browse_dataset.py',
+        CONFIG,
+        '--not-show',
+        '--show-number',
+        '2',
+        '--out-dir',
+        tmp_path,
+        '--cfg-options',
+        *options(digits),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(tmp_path.rglob('*.jpg'))) == 2
+
+
+@pytest.mark.parametrize('tool', sorted(p.name for p in (ROOT / 'tools').glob('[a-z]*.py')))
+def test_help_answers_without_importing_torch(run, tool):
+    code = f'import runpy, sys; sys.argv = ["{tool}", "--help"]; sys.path.insert(0, "tools")\n'
+    code += 'try: runpy.run_path(f"tools/{sys.argv[0]}", run_name="__main__")\n'
+    code += 'except SystemExit: print("torch" in sys.modules)'
+    done = run('-c', code)
+    assert done.stdout.splitlines()[-1] == 'False', done.stderr
+    assert 'example' in done.stdout
+
+
+# name of the case -> arguments of train.py after the config, and what the message says
+BAD = {
+    'no-coco': (
+        ['configs/yolo11n_dynconv_coco.py'],
+        r'no annotation file at .*instances_train2017.json.*cocodataset.*digits',
+    ),
+    'no-config': (['configs/yolo11n_dynconf_digits.py'], r'no config file at .*Did you mean yolo11n_dynconv_digits.py'),
+    'class-count': (
+        [CONFIG, 'model.bbox_head.head_module.num_classes=7'],
+        r'num_classes=7, but .* has 10 classes .*model.bbox_head.head_module.num_classes=10',
+    ),
+    'unknown-type': (
+        [CONFIG, 'model.backbone.type=YOLO11Backbon'],
+        r"no model of type 'YOLO11Backbon'. Did you mean YOLO11Backbone",
+    ),
+    'unknown-conv': (
+        [CONFIG, 'model.neck.downsample_cfg.type=DynamicConf'],
+        r"no model of type 'DynamicConf'. Did you mean .*DynamicConv",
+    ),
+    'unknown-hook': ([CONFIG, 'default_hooks.timer.type=IterTimeHook'], r'Did you mean IterTimerHook'),
+    'no-experts': ([CONFIG, 'model.backbone.downsample_cfg.num_experts=0'], r'num_experts must be at least 1, got 0'),
+    'groups': (
+        [CONFIG, 'model.backbone.downsample_cfg.groups=5'],
+        r'groups=5 must divide in_channels=16 and out_channels=32',
+    ),
+    'no-checkpoint': ([CONFIG, 'load_from=none.pth'], r'no checkpoint at .*none.pth'),
+    'option-without-value': ([CONFIG, 'train_cfg'], r"--cfg-options takes KEY=VALUE, got 'train_cfg'"),
+}
+
+
+@pytest.mark.parametrize('name', BAD)
+def test_bad_input_is_one_message_and_exit_code_1(run, digits, tmp_path, name):
+    (config, *extra), message = BAD[name]
+    more = options(digits) if config == CONFIG else []
+    done = run(TRAIN, config, '--work-dir', tmp_path, '--cfg-options', *more, *(extra or ['log_level=INFO']))
+    assert_clean(done, message)
+    assert not list(tmp_path.glob('*.pth'))
+
+
+def assert_clean(done, message):
+    assert done.returncode == 1, done.stderr[-3000:]
+    assert 'Traceback' not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error:')]
+    assert len(errors) == 1
+    assert re.search(message, errors[0]), errors[0]
+
+
+def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
+    work, _ = trained
+    text, whole = tmp_path / 'text.pth', work / 'epoch_2.pth'
+    text.write_text('no checkpoint')
+    cut = tmp_path / 'cut.pth'
+    cut.write_bytes(whole.read_bytes()[:-5000])
+    cases = {
+        (CONFIG, text): r'text.pth is not a checkpoint that loads safely',
+        (CONFIG, cut): r'cut.pth is not a checkpoint that loads safely',
+        (CONFIG, tmp_path / 'none.pth'): r'no checkpoint at .*none.pth',
+        (
+            ROOT / 'configs/yolo11n_digits.py',
+            whole,
+        ): r'another architecture than the config: .*missing backbone.stage1.0',
+    }
+    for (config, checkpoint), message in cases.items():
+        done = run(TEST, config, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options(digits))
+        assert_clean(done, message)
