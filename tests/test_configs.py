@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as CONSTRUCTORS
+
+from conftest import ROOT
 
 CONFIGS = sorted(p.name for p in (ROOT / 'configs').glob('*.py'))
 YOLO = [c for c in CONFIGS if c.startswith('yolo11')]

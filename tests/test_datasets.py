@@ -6,9 +6,9 @@ import json
 import cv2
 import numpy as np
 import pytest
-from conftest import ROOT
 from mmengine.registry import DATASETS, DefaultScope
 
+from conftest import ROOT
 from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
 from mmdyn.datasets.digits import _sources, make_image

@@ -1,10 +1,10 @@
 """FLOPs and parameters against a hand formula and the golden figures."""
 
 import pytest
-from conftest import ROOT
 from mmengine.config import Config
 from torch import nn
 
+from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.analysis.flops import build_model, count_cost
 

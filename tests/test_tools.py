@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+
 from conftest import ROOT
 
 pytestmark = pytest.mark.slow

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import ROOT
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmyolo.registry import MODELS
 from torch import nn
 
+from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.layers import C2PSA, SPPF, C3k2, C3k2_DynamicConv
 from mmdyn.layers.c2psa import Attention

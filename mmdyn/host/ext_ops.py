@@ -89,45 +89,23 @@ def softnms(
     return torch.tensor(kept, dtype=torch.long)
 
 
-def roi_align_forward(
-    input: Tensor,
-    rois: Tensor,
-    output: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
+def roi_align_forward(input, rois, output, argmax_y, argmax_x, pool_mode: int, **geometry) -> None:
     """Average RoIAlign of ``input`` (B, C, H, W) at ``rois`` (R, 5), into ``output``."""
     if pool_mode == 0:
         raise NotImplementedError(f"mmcv op 'roi_align' with pool_mode='max' is not offered by torchvision. {CURE}")
-    size = (aligned_height, aligned_width)
-    output.copy_(ops.roi_align(input, rois, size, spatial_scale, sampling_ratio, aligned))
+    output.copy_(_roi_align(input, rois, **geometry))
 
 
-def roi_align_backward(
-    grad_output: Tensor,
-    rois: Tensor,
-    argmax_y: Tensor,
-    argmax_x: Tensor,
-    grad_input: Tensor,
-    aligned_height: int,
-    aligned_width: int,
-    spatial_scale: float,
-    sampling_ratio: int,
-    pool_mode: int,
-    aligned: bool,
-) -> None:
+def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, pool_mode: int, **geometry) -> None:
     """Gradient of average RoIAlign, which is linear: any input gives the same."""
-    size = (aligned_height, aligned_width)
     with torch.enable_grad():
         x = torch.zeros_like(grad_input, requires_grad=True)
-        y = ops.roi_align(x, rois, size, spatial_scale, sampling_ratio, aligned)
+        y = _roi_align(x, rois, **geometry)
     grad_input.copy_(torch.autograd.grad(y, x, grad_output)[0])
+
+
+def _roi_align(x: Tensor, rois: Tensor, aligned_height: int, aligned_width: int, spatial_scale: float, **how) -> Tensor:
+    return ops.roi_align(x, rois, (aligned_height, aligned_width), spatial_scale, how['sampling_ratio'], how['aligned'])
 
 
 def roi_pool_forward(
