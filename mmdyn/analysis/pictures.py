@@ -8,6 +8,7 @@ import cv2
 import matplotlib
 import mmcv
 import numpy as np
+import torch
 from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
@@ -35,6 +36,7 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     os.replace(partial, path)
 
 
+@torch.no_grad()
 def prediction_grid(
     cfg: Config, checkpoint: str, indices: list[int], columns: int = 2, score: float = 0.3, device: str = 'cpu'
 ) -> np.ndarray:
