@@ -72,6 +72,7 @@ def test_training_lowers_the_loss(run, digits, tmp_path):
         'train_cfg.max_epochs=6',
         'train_cfg.val_interval=10',
         'default_hooks.logger.interval=1',
+        'log_processor.window_size=1',
         'default_hooks.param_scheduler.warmup_mim_iter=1',
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -209,7 +210,6 @@ def test_train_under_torchrun(run, digits, tmp_path):
         tmp_path,
         '--cfg-options',
         *options(digits),
-        'env_cfg.dist_cfg.backend=gloo',
         'train_cfg.max_epochs=1',
         'train_dataloader.batch_size=4',
         env=dict(OMP_NUM_THREADS='1'),

@@ -130,8 +130,20 @@ def build_runner(cfg: Config) -> Runner:
     Raises:
         UserError: A type is unknown, with the near names; or an argument does not suit its type.
     """
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        _distribute_over_cpus(cfg)
     with config_errors():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _distribute_over_cpus(cfg: Config) -> None:
+    """MMEngine's own set-up of torchrun's processes, and synchronised batch norm, ask for a GPU."""
+    torch.distributed.init_process_group('gloo')
+    if cfg.model.get('type') == 'YOLODetector':
+        cfg.model.use_syncbn = False
+    cfg.setdefault(
+        'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    )
 
 
 @contextmanager
