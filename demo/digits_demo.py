@@ -33,7 +33,7 @@ def run_demo(args) -> None:
         cfg.train_cfg.max_epochs = args.epochs
     if torch.cuda.is_available() or cpu_has_bf16():
         enable_amp(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, train=True)
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
     metrics = runner.test()

@@ -27,7 +27,8 @@ def detect(args) -> None:
     import mmcv
     from mmdet.apis import DetInferencer
 
-    from mmdyn.engine.launch import check_checkpoint, load_config
+    from mmdyn.engine.checkpoint import refuse_other_architecture
+    from mmdyn.engine.launch import check_checkpoint, config_errors, load_config
     from mmdyn.errors import UserError
 
     path = Path(args.inputs)
@@ -40,9 +41,12 @@ def detect(args) -> None:
         for file in files:
             if mmcv.imread(file) is None:
                 raise UserError(f'{file} is not an image that OpenCV reads')
-    check_checkpoint(args.checkpoint)
+    checkpoint = check_checkpoint(args.checkpoint)
     cfg = load_config(args.config, None, None, 'none')
-    inferencer = DetInferencer(cfg, args.checkpoint, args.device, scope=cfg.default_scope, palette='random')
+    with config_errors():
+        inferencer = DetInferencer(cfg, args.checkpoint, args.device, scope=cfg.default_scope, palette='random')
+    if checkpoint is not None:
+        refuse_other_architecture(inferencer.model, checkpoint, args.checkpoint)
     inferencer(
         args.inputs,
         batch_size=args.batch_size,

@@ -109,6 +109,16 @@ def test_one_line_makes_another_detector_dynamic():
     assert [f.shape[1] for f in features] == [256] * 5
 
 
+@pytest.mark.parametrize(
+    ('name', 'size', 'flips'),
+    [('yolo11n_coco.py', 640, 2), ('yolo11n_digits.py', 320, 1), ('yolo11n_dynconv_bccd.py', 320, 2)],
+)
+def test_test_time_augmentation_is_around_the_size_of_the_config(name, size, flips):
+    sizes, flip, *_ = load(name).tta_pipeline[1]['transforms']
+    assert {step['transforms'][0]['scale'] for step in sizes} == {(size, size), (size // 2,) * 2, (size * 3 // 2,) * 2}
+    assert len(flip) == flips
+
+
 def test_cfg_options_reach_the_experts():
     cfg = load('yolo11n_dynconv_coco.py')
     cfg.merge_from_dict(

@@ -6,10 +6,11 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 from mmengine.registry import DATASETS, DefaultScope
 
 from conftest import ROOT
-from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
+from mmdyn.datasets import CheckedCocoDataset, DatasetCocoMetric, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
 from mmdyn.datasets.digits import _sources, make_image
 from mmdyn.datasets.voc_to_coco import write_json
@@ -62,7 +63,12 @@ def test_digits_are_all_or_nothing(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_digits_folder_that_exists_is_left_alone(tmp_path):
+def test_digits_are_made_in_an_empty_folder(tmp_path):
+    make_digits(tmp_path, 0, {'train': 1, 'val': 1})
+    assert (tmp_path / 'annotations/val.json').is_file()
+
+
+def test_digits_folder_that_holds_something_is_left_alone(tmp_path):
     (tmp_path / 'mark').write_text('mine')
     make_digits(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ['mark']
@@ -121,6 +127,25 @@ BROKEN = [
     ),
     pytest.param(lambda c: json.dumps(dict(c, images=[])), 'lists no image', id='no-images'),
     pytest.param(
+        lambda c: json.dumps(broken(c, 'annotations', 0, bbox=[1, 2, 3])),
+        r'annotation 1 has bbox \[1, 2, 3\], which is not four numbers',
+        id='three-numbers',
+    ),
+    pytest.param(lambda c: json.dumps(broken(c, 'annotations', 0, bbox=None)), 'bbox None', id='no-numbers'),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'annotations', 0, bbox=[1, 2, float('nan'), 4])), 'not four numbers', id='nan'
+    ),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'images', 0, width='60')),
+        "width '60', which is not a positive number",
+        id='width',
+    ),
+    pytest.param(
+        lambda c: json.dumps(broken(c, 'annotations', 1, id=1)),
+        r'1 annotation id\(s\) stand more than once, first 1',
+        id='repeated-id',
+    ),
+    pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 0, image_id=99)),
         r"1 annotation\(s\) refer to what is not in 'images' \(annotation 1: image_id 99\)",
         id='unknown-image',
@@ -160,24 +185,74 @@ def test_missing_annotation_file_says_where_and_what_next(tmp_path):
         read_annotations(tmp_path / 'none.json')
 
 
-@pytest.mark.parametrize('name', ['a.jpg', 'b.png'])
-@pytest.mark.parametrize('cut', [1, 100], ids=['last-byte', '100-bytes'])
+@pytest.mark.parametrize(('name', 'cut'), [('a.jpg', 1), ('a.jpg', 100), ('b.png', 100)])
 def test_truncated_image_is_named(coco, tmp_path, name, cut):
     _, build = coco
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(UserError, match=rf'1 bad images \({name}: (truncated|not an image)'):
+    with pytest.raises(UserError, match=rf'1 bad images \({name}: (truncated|not a whole image)'):
         build()
 
 
 def test_image_fault(tmp_path):
     text = tmp_path / 'text.jpg'
     text.write_text('hello')
-    assert image_fault(text, 1, 1) == 'not an image'
+    assert image_fault(text, 1, 1).startswith('not a whole image')
     assert image_fault(tmp_path / 'none.jpg', 1, 1) == 'missing'
 
 
-def test_bad_images_are_skipped_with_a_count(coco, tmp_path, capfd):
+def test_bytes_after_the_end_of_an_image_are_no_fault(tmp_path):
+    path = tmp_path / 'a.jpg'
+    cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
+    path.write_bytes(path.read_bytes() + b'trailer' * 50)
+    assert image_fault(path, 60, 40) is None
+
+
+def test_truncated_bmp_is_named(tmp_path):
+    path = tmp_path / 'a.bmp'
+    cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
+    assert image_fault(path, 60, 40) is None
+    path.write_bytes(path.read_bytes()[:2000])
+    assert image_fault(path, 60, 40) == 'truncated'
+
+
+def perfect_predictions(dataset):
+    for info in dataset:
+        boxes = np.array([i['bbox'] for i in info['instances']], dtype=np.float32).reshape(-1, 4)
+        pred = dict(
+            bboxes=torch.from_numpy(boxes),
+            scores=torch.ones(len(boxes)),
+            labels=torch.tensor([i['bbox_label'] for i in info['instances']], dtype=torch.long),
+        )
+        yield dict(img_id=info['img_id'], ori_shape=(info['height'], info['width']), pred_instances=pred)
+
+
+def evaluate(dataset):
+    metric = DatasetCocoMetric(metric='bbox')
+    metric.dataset_meta = dataset.metainfo
+    metric.process({}, list(perfect_predictions(dataset)))
+    return metric.evaluate(len(dataset))['coco/bbox_mAP']
+
+
+def test_annotations_without_area_and_iscrowd_train_and_evaluate(coco):
+    content, build = coco
+    for annotation in content['annotations']:
+        del annotation['area'], annotation['iscrowd']
+    dataset = build()
+    assert [len(info['instances']) for info in dataset] == [1, 1]
+    assert evaluate(dataset) == 1.0
+
+
+def test_skipped_images_do_not_count_in_the_metric(coco, tmp_path):
+    _, build = coco
+    assert evaluate(build()) == 1.0
+    (tmp_path / 'a.jpg').unlink()
+    dataset = build(on_bad_images='skip')
+    assert dataset.metainfo['skipped_images'] == [1]
+    assert evaluate(dataset) == 1.0
+
+
+def test_bad_images_are_skipped_with_a_count(coco, tmp_path):
     _, build = coco
     (tmp_path / 'a.jpg').unlink()
     dataset = build(on_bad_images='skip')

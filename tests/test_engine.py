@@ -147,7 +147,7 @@ def test_accumulation_needs_a_wrapper_that_sums(tmp_path):
         hooks=[YOLOScheduleHook()],
         optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01)),
     )
-    with pytest.raises(TypeError, match='sums gradients over 16 iterations: use YOLOOptimWrapper'):
+    with pytest.raises(UserError, match='sums gradients over 16 iterations: use YOLOOptimWrapper'):
         runner.train()
 
 
@@ -309,15 +309,78 @@ def test_resuming_another_architecture_is_refused(tmp_path):
 
 
 def test_cpu_amp_says_when_the_cpu_cannot(monkeypatch):
-    from mmdyn.engine import CPUAmpOptimWrapper
+    from mmdyn.engine import YOLOCPUAmpOptimWrapper
     from mmdyn.host import environment
 
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)
     monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx2'})
     with pytest.raises(UserError, match='needs native bf16.*Leave --amp out'):
-        CPUAmpOptimWrapper(optimizer=optimizer)
+        YOLOCPUAmpOptimWrapper(optimizer=optimizer)
     monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx512_bf16'})
-    wrapper = CPUAmpOptimWrapper(optimizer=optimizer)
+    wrapper = YOLOCPUAmpOptimWrapper(optimizer=optimizer)
     layer = nn.Linear(3, 3)
     with wrapper.optim_context(layer):
         assert layer(torch.randn(2, 3)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize('kind', ['OptimWrapper', 'YOLOOptimWrapper', 'YOLOCPUAmpOptimWrapper', 'ApexOptimWrapper'])
+def test_amp_keeps_the_kind_of_accumulation(kind):
+    from mmengine.config import Config
+
+    from mmdyn.engine.launch import enable_amp
+
+    cfg = Config(dict(optim_wrapper=dict(type=kind, accumulative_counts=4)))
+    if kind == 'ApexOptimWrapper':
+        with pytest.raises(UserError, match='--amp replaces OptimWrapper or YOLOOptimWrapper'):
+            enable_amp(cfg)
+        return
+    enable_amp(cfg)
+    assert 'Amp' in cfg.optim_wrapper.type
+    assert cfg.optim_wrapper.type.startswith('YOLO') == kind.startswith('YOLO')
+
+
+class Detector(Line):
+    class bbox_head:
+        num_classes = 2
+
+
+@pytest.mark.parametrize(
+    ('train', 'val', 'message'),
+    [
+        (('a', 'b'), ('a', 'b'), None),
+        (('a', 'b', 'c'), ('a', 'b', 'c'), 'num_classes=2, but the data set train.json has 3 classes .a, b, c.'),
+        (('a', 'b'), ('b', 'a'), 'the training set has the classes a, b, but the data set val.json has b, a'),
+    ],
+    ids=['same', 'count', 'order'],
+)
+def test_classes_must_agree(train, val, message):
+    from types import SimpleNamespace
+
+    from mmdyn.engine import ClassCheckHook
+
+    def loader(classes, name):
+        return SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=classes, ann_file=f'{name}.json')))
+
+    runner = SimpleNamespace(
+        model=Detector(), val_loop=1, train_dataloader=loader(train, 'train'), val_dataloader=loader(val, 'val')
+    )
+    if message is None:
+        ClassCheckHook().before_train(runner)
+        return
+    with pytest.raises(UserError, match=message):
+        ClassCheckHook().before_train(runner)
+
+
+def test_checkpoint_of_other_classes_is_not_tested():
+    from types import SimpleNamespace
+
+    from mmdyn.engine import ClassCheckHook
+
+    dataset = SimpleNamespace(metainfo=dict(classes=('a', 'b')))
+    runner = SimpleNamespace(model=Detector(), test_dataloader=SimpleNamespace(dataset=dataset))
+    hook = ClassCheckHook()
+    hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=('a', 'b')))))
+    hook.before_test(runner)
+    hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=('b', 'a')))))
+    with pytest.raises(UserError, match='the checkpoint has the classes b, a'):
+        hook.before_test(runner)

@@ -270,6 +270,14 @@ BAD = {
         [CONFIG, 'model.neck.downsample_cfg.type=DynamicConf'],
         r"no model of type 'DynamicConf'. Did you mean .*DynamicConv",
     ),
+    'unknown-data-set': (
+        [CONFIG, 'train_dataloader.dataset.type=DigitDataset'],
+        r"no dataset of type 'DigitDataset'. Did you mean DigitsDataset",
+    ),
+    'unknown-optimizer': (
+        [CONFIG, 'optim_wrapper.optimizer.type=AdamV'],
+        r"no optimizer of type 'AdamV'. Did you mean Adam",
+    ),
     'unknown-hook': ([CONFIG, 'default_hooks.timer.type=IterTimeHook'], r'Did you mean IterTimerHook'),
     'no-experts': ([CONFIG, 'model.backbone.downsample_cfg.num_experts=0'], r'num_experts must be at least 1, got 0'),
     'groups': (
@@ -296,6 +304,33 @@ def assert_clean(done, message):
     errors = [line for line in done.stderr.splitlines() if line.startswith('error:')]
     assert len(errors) == 1
     assert re.search(message, errors[0]), errors[0]
+
+
+def test_config_with_a_misspelled_name(run, tmp_path):
+    (tmp_path / 'mine.py').write_text(f"_base_ = '{CONFIG}'\nlr = learning_rate\n")
+    assert_clean(run(TRAIN, tmp_path / 'mine.py'), "mine.py does not load: NameError: name 'learning_rate'")
+
+
+def test_resume_without_and_with_a_broken_checkpoint(run, digits, tmp_path):
+    once = [o.replace('max_epochs=2', 'max_epochs=1') for o in options(digits)]
+    done = run(TRAIN, CONFIG, '--work-dir', tmp_path / 'new', '--resume', '--cfg-options', *once)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert 'to resume from: training starts at the beginning' in done.stdout
+    (tmp_path / 'new/epoch_1.pth').write_bytes(b'cut')
+    done = run(TRAIN, CONFIG, '--work-dir', tmp_path / 'new', '--resume', '--cfg-options', *options(digits))
+    assert_clean(done, 'epoch_1.pth is not a checkpoint that loads safely')
+
+
+def test_image_demo_refuses_a_checkpoint_of_another_architecture(run, digits, trained, tmp_path):
+    work, _ = trained
+    config = ROOT / 'configs/yolo11n_digits.py'
+    done = run(ROOT / 'demo/image_demo.py', digits / 'val', config, work / 'epoch_2.pth', '--out-dir', tmp_path / 'out')
+    assert_clean(done, 'another architecture than the config')
+    assert not (tmp_path / 'out').exists()
+    text = tmp_path / 'text.jpg'
+    text.write_text('no image')
+    for path, message in ((text, 'text.jpg is not an image'), (tmp_path / 'none', 'no image or folder at')):
+        assert_clean(run(ROOT / 'demo/image_demo.py', path, CONFIG, work / 'epoch_2.pth'), message)
 
 
 def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):

@@ -4,7 +4,7 @@ import sys
 
 from _arguments import add_run_arguments, config_of, tool_parser
 
-EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_16.pth
+EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures"""
 
 
@@ -42,7 +42,7 @@ def test(args) -> None:
         cfg.test_evaluator.update(format_only=True, outfile_prefix=args.json_prefix)
     if args.tta:
         enable_tta(cfg)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, train=False)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     runner.test()

@@ -25,6 +25,8 @@ def parse_args():
 
 
 def train(args) -> None:
+    from mmengine.runner import find_latest_checkpoint
+
     from mmdyn.engine.launch import build_runner, check_checkpoint, enable_amp
 
     cfg = config_of(args)
@@ -32,10 +34,13 @@ def train(args) -> None:
         enable_amp(cfg)
     if args.resume is not None:
         cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+        cfg.load_from = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        if cfg.load_from is None:
+            print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
+            cfg.resume = False
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    runner = build_runner(cfg)
+    runner = build_runner(cfg, train=True)
     runner.train()
     print(f'Done. To test: python tools/test.py {args.config} {runner.work_dir}/best_*.pth')
 

@@ -16,3 +16,10 @@ train_dataloader = dict(
 last_epochs_pipeline = [*_base_.load, *letterbox, dict(affine, border=(0, 0)), *finish]
 val_dataloader = dict(num_workers=2, pin_memory=False, dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
+
+load_tta, augment = _base_.tta_pipeline
+tta_sizes = [
+    dict(type='Compose', transforms=[dict(resize, scale=size), dict(pad, scale=size)])
+    for size in ((320, 320), (160, 160), (480, 480))
+]
+tta_pipeline = [load_tta, dict(augment, transforms=[tta_sizes, *augment['transforms'][1:]])]

@@ -16,7 +16,7 @@ default_hooks = dict(
     checkpoint=dict(type='AtomicCheckpointHook', interval=1, save_best='coco/bbox_mAP', max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='mmdet.DetVisualizationHook'),
-    class_count=dict(type='ClassCountHook'),
+    class_check=dict(type='ClassCheckHook'),
     checkpoint_guard=dict(type='CheckpointGuardHook'),
     channels_last=dict(type='ChannelsLastHook'))
 

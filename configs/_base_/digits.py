@@ -14,3 +14,7 @@ train_dataloader = dict(
 last_epochs_pipeline = [*_base_.load, dict(_base_.affine, border=(0, 0)), *finish]
 val_dataloader = dict(dataset=val_set)
 test_dataloader = dict(dataset=val_set)
+
+load_tta, augment = _base_.tta_pipeline
+sizes, _, *rest_tta = augment['transforms']
+tta_pipeline = [load_tta, dict(augment, transforms=[sizes, [dict(type='mmdet.RandomFlip', prob=0.)], *rest_tta])]

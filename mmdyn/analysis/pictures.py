@@ -13,6 +13,7 @@ from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
+from mmdyn.engine.checkpoint import refuse_other_architecture
 from mmdyn.errors import UserError
 
 matplotlib.use('Agg')
@@ -54,6 +55,7 @@ def prediction_grid(
         The grid as BGR bytes; all images must have one size.
     """
     model = init_detector(cfg, checkpoint, palette='random', device=device)
+    refuse_other_architecture(model, torch.load(checkpoint, map_location='cpu', weights_only=True), checkpoint)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='prediction_grid', vis_backends=None))
     visualizer.dataset_meta = model.dataset_meta

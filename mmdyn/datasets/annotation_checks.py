@@ -4,9 +4,12 @@ Format: https://cocodataset.org/#format-data. Reads files, changes nothing.
 """
 
 import json
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -18,9 +21,41 @@ SHOWN = 3
 ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
 HELP_COCO = (
-    'Get COCO 2017 from https://cocodataset.org/#download and unpack it there, or set data_root to your data set. '
+    'Get COCO 2017 from https://cocodataset.org/#download and unpack it there, or set '
+    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to your data set. '
     'To try without any data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
 )
+
+
+RECORDS = {
+    'images': ('image', ('id', 'file_name', 'width', 'height')),
+    'categories': ('category', ('id', 'name')),
+    'annotations': ('annotation', ('id', 'image_id', 'category_id', 'bbox')),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_number(value) and value > 0
+
+
+CHECKS: dict[str, Callable[[Any], bool]] = {
+    'id': lambda value: isinstance(value, int | str),
+    'file_name': lambda value: isinstance(value, str),
+    'width': _is_size,
+    'height': _is_size,
+    'bbox': lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)),
+}
+NEEDED = {
+    'id': 'a number or a text',
+    'file_name': 'a text',
+    'width': 'a positive number',
+    'height': 'a positive number',
+    'bbox': 'four numbers',
+}
 
 
 def read_annotations(ann_file: str | Path) -> dict:
@@ -33,7 +68,8 @@ def read_annotations(ann_file: str | Path) -> dict:
         Its content.
 
     Raises:
-        UserError: No such file, not JSON, a key is missing, no image, or an annotation of an unknown image or category.
+        UserError: No such file, not JSON, a key is missing or has a value that cannot be, an id stands twice, no image,
+            or an annotation of an unknown image or category.
     """
     path = Path(ann_file)
     if not path.is_file():
@@ -49,9 +85,8 @@ def read_annotations(ann_file: str | Path) -> dict:
             raise UserError(
                 f"{path} has no list '{key}'; a COCO annotation file has 'images', 'annotations' and 'categories'"
             )
-    _check_records(path, content['images'], 'image', ('id', 'file_name', 'width', 'height'))
-    _check_records(path, content['categories'], 'category', ('id', 'name'))
-    _check_records(path, content['annotations'], 'annotation', ('id', 'image_id', 'category_id', 'bbox'))
+    for key, (kind, fields) in RECORDS.items():
+        _check_records(path, content[key], kind, fields)
     if not content['images']:
         raise UserError(f'{path} lists no image')
     _check_references(path, content, 'image_id', 'images')
@@ -64,6 +99,15 @@ def _check_records(path: Path, records: list, kind: str, keys: Iterable[str]) ->
         missing = [key for key in keys if not isinstance(record, dict) or key not in record]
         if missing:
             raise UserError(f"{path}: {kind} number {index} has no '{missing[0]}': {str(record)[:120]}")
+        bad = [key for key in keys if key in CHECKS and not CHECKS[key](record[key])]
+        if bad:
+            raise UserError(
+                f'{path}: {kind} {record["id"]} has {bad[0]} {record[bad[0]]!r}, which is not {NEEDED[bad[0]]}'
+            )
+    ids = Counter(record['id'] for record in records)
+    repeated = [value for value, count in ids.items() if count > 1]
+    if repeated:
+        raise UserError(f'{path}: {len(repeated)} {kind} id(s) stand more than once, first {repeated[0]!r}')
 
 
 def _check_references(path: Path, content: dict, key: str, target: str) -> None:
@@ -93,7 +137,7 @@ def bad_boxes(content: dict) -> list[dict]:
 
 
 def image_fault(path: str | Path, width: int, height: int) -> str | None:
-    """What is wrong with an image file, or None. Reads its header and its end, not its pixels.
+    """What is wrong with an image file, or None. Reads its header and its end, and its pixels only in doubt.
 
     Args:
         path: The file.
@@ -105,17 +149,22 @@ def image_fault(path: str | Path, width: int, height: int) -> str | None:
         return 'missing'
     try:
         with Image.open(path) as image:
-            kind, size = image.format, image.size
-    except OSError:
-        return 'not an image'
-    if kind in ENDINGS:
-        with path.open('rb') as file:
-            file.seek(max(path.stat().st_size - 64, 0))
-            if ENDINGS[kind] not in file.read():
-                return 'truncated'
+            size = image.size
+            if not _ends_well(path, image.format):
+                image.load()
+    except OSError as e:
+        return 'truncated' if 'truncated' in str(e) else f'not a whole image ({e})'
     if (width, height) not in (size, size[::-1]):
         return f'{size[0]}x{size[1]} pixels where the annotations say {width}x{height}'
     return None
+
+
+def _ends_well(path: Path, kind: str | None) -> bool:
+    if kind not in ENDINGS:
+        return False
+    with path.open('rb') as file:
+        file.seek(max(path.stat().st_size - 64, 0))
+        return ENDINGS[kind] in file.read()
 
 
 def faulty_images(images: list[dict], folder: str | Path) -> dict[int, str]:

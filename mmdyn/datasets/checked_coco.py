@@ -13,6 +13,7 @@ from mmyolo.registry import DATASETS
 from mmdyn.errors import UserError
 
 from .annotation_checks import SHOWN, bad_boxes, faulty_images, read_annotations
+from .complete_coco import CompleteCOCO
 
 OnFault = Literal['error', 'skip']
 
@@ -29,7 +30,8 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         check_images: Look at the header and the end of every image file; costs about 0.1 ms an image on a local disk.
         on_bad_images: ``'error'`` stops at missing, truncated or wrongly sized images, ``'skip'`` leaves them out and
             says how many.
-        on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some.
+        on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
+            trained on, but evaluation keeps to the annotation file and counts them.
         **kwargs: As in ``YOLOv5CocoDataset``.
 
     Raises:
@@ -38,6 +40,7 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
     """
 
     METAINFO: dict = {}
+    COCOAPI = CompleteCOCO
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         self._report('boxes', self._box_faults(content), self.on_bad_boxes)
         faults = faulty_images(content['images'], self.data_prefix['img']) if self.check_images else {}
         self._report('images', self._name(faults, content['images']), self.on_bad_images)
+        self._metainfo['skipped_images'] = list(faults)
         data_list = [info for info in super().load_data_list() if info['img_id'] not in faults]
         if not data_list:
             raise UserError(f'{self.ann_file}: no usable image in {Path(self.data_prefix["img"]).absolute()}')

@@ -1,16 +1,18 @@
 """COCO average precision against the annotation file of the data set itself, so that no config has to name it twice."""
 
-from mmdet.datasets.api_wrappers import COCO
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
 from mmyolo.registry import METRICS
+
+from .complete_coco import CompleteCOCO
 
 
 @METRICS.register_module()
 class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` whose ``ann_file`` comes from the data set's ``metainfo['ann_file']`` unless given.
 
-    Arguments are those of ``mmdet.CocoMetric``.
+    Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
+    ``mmdet.CocoMetric``.
     """
 
     @property
@@ -23,4 +25,6 @@ class DatasetCocoMetric(CocoMetric):
         self._dataset_meta = meta
         if self._coco_api is None and 'ann_file' in meta:
             with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
-                self._coco_api = COCO(path)
+                self._coco_api = CompleteCOCO(path)
+            skipped = meta.get('skipped_images', ())
+            self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]

@@ -196,7 +196,7 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
     """Make the data set, all or nothing.
 
     Args:
-        folder: Where to; a folder that exists is left as it is.
+        folder: Where to; a folder that holds something is left as it is.
         seed: Seed; the same seed gives the same files.
         splits: Images in ``'train'`` and ``'val'``.
 
@@ -204,7 +204,7 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
         ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
     """
     folder = Path(folder)
-    if folder.exists():
+    if folder.is_dir() and any(folder.iterdir()):
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))

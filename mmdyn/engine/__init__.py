@@ -2,9 +2,9 @@
 
 from .channels_last import ChannelsLastHook
 from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
-from .class_count import ClassCountHook
+from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
-from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOOptimWrapper
+from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
 from .schedule import YOLOEMAHook, YOLOScheduleHook
 
 __all__ = [
@@ -12,9 +12,10 @@ __all__ = [
     'CPUAmpOptimWrapper',
     'ChannelsLastHook',
     'CheckpointGuardHook',
-    'ClassCountHook',
+    'ClassCheckHook',
     'CloseMosaicHook',
     'YOLOAmpOptimWrapper',
+    'YOLOCPUAmpOptimWrapper',
     'YOLOEMAHook',
     'YOLOOptimWrapper',
     'YOLOScheduleHook',

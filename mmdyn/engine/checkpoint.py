@@ -16,6 +16,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdyn.errors import UserError
 
@@ -106,6 +107,34 @@ def differences(expected: dict, found: dict) -> list[str]:
     return missing + shapes + unexpected
 
 
+def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, partly: bool = False) -> int:
+    """Compare a checkpoint with a model.
+
+    Args:
+        model: The model.
+        checkpoint: Content of the checkpoint.
+        name: What to call it in the message.
+        partly: One tensor that fits is enough, as for fine-tuning.
+
+    Returns:
+        How many tensors fit.
+
+    Raises:
+        UserError: It does not fit; with the first keys that differ.
+    """
+    expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
+    found = checkpoint.get('state_dict', checkpoint)
+    found = {k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')}
+    differing = differences(expected, found)
+    fits = sum(k in expected and expected[k].shape == v.shape for k, v in found.items())
+    if differing and not (partly and fits):
+        raise UserError(
+            f'{name} is of another architecture than the config: {len(differing)} differences, '
+            f'first {"; ".join(differing[:SHOWN])}. Give the config it was trained with'
+        )
+    return fits
+
+
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
     """Refuse a checkpoint that does not fit.
@@ -121,17 +150,7 @@ class CheckpointGuardHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare before anything is loaded."""
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
-        found = checkpoint.get('state_dict', checkpoint)
-        found = {k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')}
-        differing = differences(expected, found)
         fine_tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
-        fits = [k for k, v in found.items() if k in expected and expected[k].shape == v.shape]
-        if differing and (not fine_tuning or not fits):
-            raise UserError(
-                f'{runner._load_from or "the checkpoint"} is of another architecture than the config: '
-                f'{len(differing)} differences, first {"; ".join(differing[:SHOWN])}. '
-                'Give the config it was trained with'
-            )
+        fits = refuse_other_architecture(model, checkpoint, runner._load_from or 'the checkpoint', partly=fine_tuning)
         if fine_tuning:
-            print_log(f'{len(fits)} of {len(expected)} tensors taken from the checkpoint', logger='current')
+            print_log(f'{fits} of {len(model.state_dict())} tensors taken from the checkpoint', logger='current')

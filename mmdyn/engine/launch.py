@@ -24,8 +24,11 @@ from mmyolo.registry import RUNNERS
 from mmdyn.errors import UserError
 
 DEBUG = 'MMDYN_DEBUG'
-AMP_WRAPPERS = {True: 'YOLOAmpOptimWrapper', False: 'CPUAmpOptimWrapper'}  # by whether there is a GPU
-OPTIM_WRAPPERS = ('OptimWrapper', 'YOLOOptimWrapper')
+# Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
+AMP_WRAPPERS = {
+    'OptimWrapper': ('AmpOptimWrapper', 'CPUAmpOptimWrapper'),
+    'YOLOOptimWrapper': ('YOLOAmpOptimWrapper', 'YOLOCPUAmpOptimWrapper'),
+}
 
 
 def exit_code(command: Callable[[], None]) -> int:
@@ -78,7 +81,7 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
     try:
         cfg = Config.fromfile(path)
         cfg.merge_from_dict(cfg_options or {})
-    except (SyntaxError, KeyError, TypeError, ValueError, AttributeError, ImportError, FileNotFoundError) as e:
+    except Exception as e:  # a config is code: whatever it raises is the user's to mend
         raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
     cfg.launcher = launcher
     if work_dir is not None:
@@ -98,11 +101,12 @@ def enable_amp(cfg: Config) -> None:
         UserError: The config's optimizer wrapper is of another kind.
     """
     current = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if current in AMP_WRAPPERS.values():
+    if any(current in pair for pair in AMP_WRAPPERS.values()):
         return
-    if current not in OPTIM_WRAPPERS:
-        raise UserError(f'--amp replaces {" or ".join(OPTIM_WRAPPERS)}, but optim_wrapper.type is {current}')
-    cfg.optim_wrapper.type = AMP_WRAPPERS[torch.cuda.is_available()]
+    if current not in AMP_WRAPPERS:
+        raise UserError(f'--amp replaces {" or ".join(AMP_WRAPPERS)}, but optim_wrapper.type is {current}')
+    on_gpu, on_cpu = AMP_WRAPPERS[current]
+    cfg.optim_wrapper.type = on_gpu if torch.cuda.is_available() else on_cpu
 
 
 def enable_tta(cfg: Config) -> None:
@@ -121,11 +125,12 @@ def enable_tta(cfg: Config) -> None:
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
 
 
-def build_runner(cfg: Config) -> Runner:
-    """Build the runner that a config describes.
+def build_runner(cfg: Config, *, train: bool) -> Runner:
+    """Build the runner that a config describes, and the parts that MMEngine would only build on the way.
 
     Args:
         cfg: Config.
+        train: Build what trains and validates; otherwise what tests.
 
     Raises:
         UserError: A type is unknown, with the near names; or an argument does not suit its type.
@@ -133,7 +138,13 @@ def build_runner(cfg: Config) -> Runner:
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         _distribute_over_cpus(cfg)
     with config_errors():
-        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if train:
+            _ = runner.train_loop, runner.val_loop
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        else:
+            _ = runner.test_loop
+    return runner
 
 
 def _distribute_over_cpus(cfg: Config) -> None:
@@ -176,17 +187,20 @@ def _names(kind: str) -> set[str]:
     return set().union(*(below(r) for r in registries))
 
 
-def check_checkpoint(path: str) -> None:
+def check_checkpoint(path: str) -> dict | None:
     """See that a file is a checkpoint that loads safely, before a run is built around it.
 
     Args:
         path: Local path, or a URL, which is left to MMEngine.
 
+    Returns:
+        Its content without the data of its tensors; None for a URL.
+
     Raises:
         UserError: No such file, or it is not a checkpoint, or it holds objects that the safe loader refuses.
     """
     if '://' in path:
-        return
+        return None
     if not Path(path).is_file():
         raise UserError(f'no checkpoint at {Path(path).absolute()}')
     try:
@@ -196,3 +210,4 @@ def check_checkpoint(path: str) -> None:
         raise UserError(f'{path} is not a checkpoint that loads safely: {reason}') from e
     if not isinstance(content, dict):
         raise UserError(f'{path} holds a {type(content).__name__}, not a checkpoint')
+    return content

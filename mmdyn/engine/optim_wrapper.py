@@ -68,7 +68,7 @@ def cpu_has_bf16() -> bool:
 
 
 @OPTIM_WRAPPERS.register_module()
-class CPUAmpOptimWrapper(SummedGradients):
+class CPUAmpOptimWrapper(OptimWrapper):
     """bf16 autocast on a CPU; bf16 has the range of float32, so no loss is scaled.
 
     Arguments are those of ``OptimWrapper``.
@@ -90,3 +90,8 @@ class CPUAmpOptimWrapper(SummedGradients):
         """Autocast to bf16."""
         with super().optim_context(model), torch.autocast('cpu', torch.bfloat16):
             yield
+
+
+@OPTIM_WRAPPERS.register_module()
+class YOLOCPUAmpOptimWrapper(SummedGradients, CPUAmpOptimWrapper):
+    """``CPUAmpOptimWrapper`` for the YOLO recipe."""

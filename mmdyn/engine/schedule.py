@@ -12,6 +12,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmyolo.engine.hooks import YOLOv5ParamSchedulerHook
 
+from mmdyn.errors import UserError
+
 from .optim_wrapper import SummedGradients
 
 
@@ -42,7 +44,7 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         batch_size = runner.train_dataloader.batch_size * get_world_size()
         self._accumulate = max(round(self.nominal_batch_size / batch_size), 1)
         if self._accumulate > 1 and not isinstance(runner.optim_wrapper, SummedGradients):
-            raise TypeError(
+            raise UserError(
                 f'nominal_batch_size={self.nominal_batch_size} sums gradients over {self._accumulate} iterations: '
                 f'use YOLOOptimWrapper instead of {type(runner.optim_wrapper).__name__}, or nominal_batch_size=None'
             )

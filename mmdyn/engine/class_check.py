@@ -1,0 +1,74 @@
+"""Classes: stop before the first iteration when model, data sets and checkpoint do not mean the same classes."""
+
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmdyn.errors import UserError
+
+
+def _short(classes: tuple) -> str:
+    return ', '.join(map(str, classes[:5])) + (', …' if len(classes) > 5 else '')
+
+
+@HOOKS.register_module()
+class ClassCheckHook(Hook):
+    """Compare the head's ``num_classes`` with the data sets, and the data sets' class names with each other.
+
+    Labels are numbers: the same names in another order would train and score wrongly without a word. A tested
+    checkpoint knows the classes that it was trained on, too.
+
+    Raises:
+        UserError: They differ; the message has both, and what to change.
+    """
+
+    def __init__(self) -> None:
+        self._trained_on: tuple | None = None
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Note the classes of the checkpoint."""
+        self._trained_on = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
+
+    def before_train(self, runner: Runner) -> None:
+        """Check the training set, and the validation set if there is one."""
+        self._check_count(runner, runner.train_dataloader.dataset)
+        if runner.val_loop is not None:
+            self._check_count(runner, runner.val_dataloader.dataset)
+            classes = runner.train_dataloader.dataset.metainfo['classes']
+            self._check_names('the training set', classes, runner.val_dataloader.dataset)
+
+    def before_val(self, runner: Runner) -> None:
+        """Check the validation set."""
+        self._check_count(runner, runner.val_dataloader.dataset)
+
+    def before_test(self, runner: Runner) -> None:
+        """Check the test set."""
+        self._check_count(runner, runner.test_dataloader.dataset)
+        if self._trained_on is not None:
+            self._check_names('the checkpoint', self._trained_on, runner.test_dataloader.dataset)
+
+    @staticmethod
+    def _check_count(runner: Runner, dataset) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = getattr(model, 'module', model)  # test-time augmentation wraps, too
+        classes, count = dataset.metainfo['classes'], model.bbox_head.num_classes
+        if count != len(classes):
+            raise UserError(
+                f'the model has num_classes={count}, but {_file(dataset)} has {len(classes)} classes '
+                f'({_short(classes)}). Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
+                'or by --cfg-options'
+            )
+
+    @staticmethod
+    def _check_names(of: str, expected: tuple, dataset) -> None:
+        classes = dataset.metainfo['classes']
+        if tuple(expected) != tuple(classes):
+            raise UserError(
+                f'{of} has the classes {_short(expected)}, but {_file(dataset)} has {_short(classes)}: '
+                "list the categories in the same order in the annotation files' 'categories'"
+            )
+
+
+def _file(dataset) -> str:
+    return f'the data set {dataset.metainfo.get("ann_file", type(dataset).__name__)}'
