@@ -36,7 +36,8 @@ def run_demo(args) -> None:
     runner = build_runner(cfg, train=True)
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
-    metrics = runner.test()
+    cfg.load_from = checkpoint
+    metrics = build_runner(cfg, train=False).test()
     grid, curves = args.out_dir / 'predictions.png', args.out_dir / 'curves.png'
     write_image(grid, prediction_grid(cfg, checkpoint, list(range(8))))
     draw_curves(runner.work_dir, curves)

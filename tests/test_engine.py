@@ -94,9 +94,7 @@ def test_schedule_is_the_published_one(tmp_path):
         images=200,
         epochs=epochs,
         hooks=[hook, probe.hook],
-        optim_wrapper=dict(
-            type='YOLOOptimWrapper', optimizer=optimizer, constructor='mmyolo.YOLOv5OptimizerConstructor'
-        ),
+        optim_wrapper=dict(type='YOLOOptimWrapper', optimizer=optimizer, constructor='YOLOOptimizerConstructor'),
     )
     runner.train()
     assert len(probe.rows) == epochs * per_epoch
@@ -384,3 +382,12 @@ def test_checkpoint_of_other_classes_is_not_tested():
     hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=('b', 'a')))))
     with pytest.raises(UserError, match='the checkpoint has the classes b, a'):
         hook.before_test(runner)
+
+
+@pytest.mark.parametrize('optimizer', ['SGD', 'AdamW'])
+def test_norms_and_biases_do_not_decay(optimizer):
+    from mmdyn.engine import YOLOOptimizerConstructor
+
+    cfg = dict(type='YOLOOptimWrapper', optimizer=dict(type=optimizer, lr=0.1, weight_decay=5e-4))
+    groups = YOLOOptimizerConstructor(cfg)(Line()).optimizer.param_groups
+    assert [group['weight_decay'] for group in groups] == [5e-4, 0, 0]

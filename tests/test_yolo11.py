@@ -251,3 +251,35 @@ def test_initialisation(variant):
         expected = torch.log(torch.tensor(5 / 80 / (640 / stride) ** 2))
         torch.testing.assert_close(cls[-1].bias.data, expected.expand(80))
         assert (reg[-1].bias == 1).all()
+
+
+def test_head_decodes_like_mmyolos_and_in_float32_under_autocast():
+    from mmyolo.models.dense_heads import YOLOv8HeadModule
+
+    head = YOLO11HeadModule(num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25)
+    x = torch.randn(2, 64, 5, 7)
+    args = (x, head.cls_preds[0], head.reg_preds[0])
+    for ours, theirs in zip(head.forward_single(*args), YOLOv8HeadModule.forward_single(head, *args), strict=True):
+        torch.testing.assert_close(ours, theirs)
+    with torch.autocast('cpu', torch.bfloat16):
+        _, distances, bins = head.forward_single(*args)
+    assert distances.dtype == bins.dtype == torch.float32
+    expected = (bins.softmax(3) * torch.arange(16)).sum(3).transpose(1, 2).reshape(2, 4, 5, 7)
+    torch.testing.assert_close(distances, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('scope', ['mmdet', 'mmengine', 'mmyolo'])
+def test_yolo11_builds_in_every_scope_and_takes_our_dynamic_convolution(scope):
+    dynamic = dict(downsample_cfg=dict(type='DynamicConv'), block_cfg=dict(type='C3k2_DynamicConv'))
+    with DefaultScope.overwrite_default_scope(scope):
+        backbone = YOLO11Backbone(**N, **dynamic)
+        neck = YOLO11PAFPN([512, 512, 1024], [256, 512, 1024], **N, **dynamic)
+    assert type(backbone.stage1[0]) is type(neck.downsample_layers[0]) is DynamicConv
+
+
+@pytest.mark.parametrize('widen', [0.33, 0.75])
+def test_any_width(widen):
+    scale = dict(deepen_factor=0.5, widen_factor=widen)
+    features = YOLO11Backbone(**scale)(torch.randn(1, 3, 64, 64))
+    outputs = YOLO11PAFPN([512, 512, 1024], [256, 512, 1024], **scale)(features)
+    assert [o.shape[-1] for o in outputs] == [8, 4, 2]

@@ -5,6 +5,7 @@ scale = dict(deepen_factor=0.5, widen_factor=0.25)
 
 model = dict(
     type='YOLODetector',
+    use_syncbn=False,
     data_preprocessor=dict(
         type='YOLOv5DetDataPreprocessor', mean=[0., 0., 0.], std=[255., 255., 255.], bgr_to_rgb=True),
     backbone=dict(

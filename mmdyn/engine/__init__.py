@@ -5,6 +5,7 @@ from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
 from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
+from .param_groups import YOLOOptimizerConstructor
 from .schedule import YOLOEMAHook, YOLOScheduleHook
 
 __all__ = [
@@ -18,5 +19,6 @@ __all__ = [
     'YOLOCPUAmpOptimWrapper',
     'YOLOEMAHook',
     'YOLOOptimWrapper',
+    'YOLOOptimizerConstructor',
     'YOLOScheduleHook',
 ]

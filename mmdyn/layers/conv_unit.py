@@ -23,6 +23,36 @@ STATIC_CONV: Config = dict(type='ConvModule')
 STATIC_BLOCK: Config = dict(type='C3k2')
 
 
+def find_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
+    """The class of a config's ``type``: from this package's registry and MMEngine's root, then from the current scope.
+
+    In this order, so that ``DynamicConv`` is this package's in every scope; that of mmdet is Sparse R-CNN's.
+
+    Args:
+        kind: Registered name, or the class itself.
+
+    Raises:
+        KeyError: No registry has the name.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with MODELS.switch_scope_and_registry(None) as registry:
+        layer = MODELS.get(kind) or registry.get(kind)
+    if layer is None:
+        raise KeyError(f'{kind} is not in the {registry.scope}::{registry.name} registry.')
+    return layer
+
+
+def build_block(cfg: Config, **defaults) -> nn.Module:
+    """Build the block that ``cfg`` names.
+
+    Args:
+        cfg: ``type`` as in :func:`find_layer`, and its own arguments.
+        **defaults: Arguments unless ``cfg`` has its own.
+    """
+    return find_layer(cfg['type'])(**defaults | {k: v for k, v in cfg.items() if k != 'type'})
+
+
 def build_conv_unit(
     cfg: Config,
     in_channels: int,
@@ -35,7 +65,7 @@ def build_conv_unit(
     """Build the unit that ``cfg`` names, padded to keep the size at stride 1.
 
     Args:
-        cfg: ``type`` and its own arguments; the type comes from the current scope's model registry or is a class.
+        cfg: ``type`` as in :func:`find_layer`, and its own arguments.
         in_channels: Channels of the input.
         out_channels: Channels of the output.
         kernel_size: Kernel size, odd.
@@ -43,10 +73,7 @@ def build_conv_unit(
         norm_cfg: Given to units that take one, unless ``cfg`` has its own.
         act_cfg: Likewise.
     """
-    with MODELS.switch_scope_and_registry(None) as registry:
-        unit = registry.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
-    if unit is None:
-        raise KeyError(f'{cfg["type"]} is not in the {registry.scope}::{registry.name} registry.')
+    unit = find_layer(cfg['type'])
     accepted = inspect.signature(unit).parameters
     surroundings = {k: v for k, v in dict(norm_cfg=norm_cfg, act_cfg=act_cfg).items() if k in accepted}
     own = {k: v for k, v in cfg.items() if k != 'type'}

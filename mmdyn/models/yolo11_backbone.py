@@ -14,7 +14,7 @@ from mmyolo.models.utils import make_divisible, make_round
 from mmyolo.registry import MODELS
 from torch import nn
 
-from mmdyn.layers import C2PSA, SPPF, build_conv_unit
+from mmdyn.layers import C2PSA, SPPF, build_block, build_conv_unit
 from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config
 
 from .initialisation import reset_convs
@@ -142,7 +142,7 @@ class YOLO11Backbone(BaseBackbone):
         )
         stage = [
             build_conv_unit(self.downsample_cfg, in_channels, down_channels, 3, 2, **around),
-            MODELS.build(self.block_cfg, default_args=block),
+            build_block(self.block_cfg, **block),
         ]
         if setting.attention:
             stage += [SPPF(out_channels, out_channels, **around), C2PSA(out_channels, num_blocks, **around)]

@@ -7,7 +7,7 @@ Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss, ass
 import torch
 from mmyolo.models.dense_heads import YOLOv8HeadModule
 from mmyolo.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 from mmdyn.layers.conv_unit import conv_bn_act
 
@@ -47,6 +47,29 @@ class YOLO11HeadModule(YOLOv8HeadModule):
             for channels in self.in_channels
         )
         self.register_buffer('proj', torch.arange(self.reg_max, dtype=torch.float), persistent=False)
+
+    def forward_single(self, x: Tensor, cls_pred: nn.Module, reg_pred: nn.Module) -> tuple[Tensor, ...]:
+        """One level: logits and distances; distances are decoded in float32, also under autocast.
+
+        Args:
+            x: Features, (B, C, H, W).
+            cls_pred: Class branch of the level.
+            reg_pred: Regression branch of the level.
+
+        Returns:
+            Class logits (B, classes, H, W), distances to the four sides in strides (B, 4, H, W), and in training the
+            logits of their bins (B, H * W, 4, bins).
+        """
+        batch, _, height, width = x.shape
+        logits, distances = cls_pred(x), reg_pred(x)
+        if self.reg_max > 1:
+            bins = distances.float().reshape(batch, 4, self.reg_max, -1).permute(0, 3, 1, 2)  # (B, HW, 4, bins)
+            with torch.autocast(x.device.type, enabled=False):
+                distances = bins.softmax(3).matmul(self.proj[:, None]).squeeze(3)  # (B, HW, 4)
+            distances = distances.transpose(1, 2).reshape(batch, 4, height, width)
+        else:
+            bins = distances
+        return (logits, distances, bins) if self.training else (logits, distances)
 
     def init_weights(self, prior_prob: float = 0.01) -> None:
         """Initialise the convolutions as PyTorch does, and the biases of the last ones as YOLOv8 does.

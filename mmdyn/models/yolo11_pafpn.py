@@ -10,7 +10,7 @@ from mmyolo.models.utils import make_divisible, make_round
 from mmyolo.registry import MODELS
 from torch import nn
 
-from mmdyn.layers import build_conv_unit
+from mmdyn.layers import build_block, build_conv_unit
 from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config
 
 from .initialisation import reset_convs
@@ -73,7 +73,7 @@ class YOLO11PAFPN(YOLOv8PAFPN):
             idx: Level that was up-sampled; the topmost comes as the backbone made it.
         """
         above = self.in_channels[idx] if idx == len(self.in_channels) - 1 else self.out_channels[idx]
-        return self._build_block(above + self.in_channels[idx - 1], self.out_channels[idx - 1], self.c3k)
+        return self._build_block((above, self.in_channels[idx - 1]), self.out_channels[idx - 1], self.c3k)
 
     def build_downsample_layer(self, idx: int) -> nn.Module:
         """Stride-2 convolution of output level ``idx``, which keeps its channels.
@@ -92,18 +92,18 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         """
         last = idx == len(self.in_channels) - 2
         above = self.in_channels[idx + 1] if last else self.out_channels[idx + 1]
-        return self._build_block(self.out_channels[idx] + above, self.out_channels[idx + 1], self.c3k or last)
+        return self._build_block((self.out_channels[idx], above), self.out_channels[idx + 1], self.c3k or last)
 
-    def _build_block(self, in_channels: int, out_channels: int, c3k: bool) -> nn.Module:
-        block = dict(
-            in_channels=make_divisible(in_channels, self.widen_factor),
+    def _build_block(self, in_channels: tuple[int, int], out_channels: int, c3k: bool) -> nn.Module:
+        return build_block(
+            self.block_cfg,
+            in_channels=sum(make_divisible(c, self.widen_factor) for c in in_channels),
             out_channels=make_divisible(out_channels, self.widen_factor),
             num_blocks=make_round(self.num_csp_blocks, self.deepen_factor),
             c3k=c3k,
             norm_cfg=self.norm_cfg,
             act_cfg=self.act_cfg,
         )
-        return MODELS.build(self.block_cfg, default_args=block)
 
     def init_weights(self) -> None:
         """Initialise every layer in its own way, or as ``init_cfg`` says."""
