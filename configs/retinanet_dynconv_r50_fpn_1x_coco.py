@@ -1,4 +1,4 @@
-# Any MM model becomes dynamic by one conv_cfg: mmdet's own RetinaNet, its FPN and head with dynamic convolutions.
+# Any MM model becomes dynamic by one conv_cfg: mmdet's own RetinaNet with dynamic convolutions in its FPN.
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmdyn'], allow_failed_imports=False)
 

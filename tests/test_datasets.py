@@ -252,10 +252,15 @@ def test_skipped_images_do_not_count_in_the_metric(coco, tmp_path):
     assert evaluate(dataset) == 1.0
 
 
-def test_bad_images_are_skipped_with_a_count(coco, tmp_path):
+def test_bad_images_are_skipped_with_a_count(coco, tmp_path, monkeypatch):
+    from mmdyn.datasets import checked_coco
+
+    messages = []
+    monkeypatch.setattr(checked_coco, 'print_log', lambda message, **kwargs: messages.append(message))
     _, build = coco
     (tmp_path / 'a.jpg').unlink()
     dataset = build(on_bad_images='skip')
+    assert [m for m in messages if '1 bad images (a.jpg: missing): left out' in m]
     assert len(dataset) == 1
     (tmp_path / 'b.png').unlink()
     with pytest.raises(UserError, match='no usable image'):
@@ -375,3 +380,37 @@ def test_digits_dataset_makes_itself_but_not_when_only_asked_for_its_meta(tmp_pa
         dataset = DATASETS.build(cfg)
     assert len(dataset) == 2
     assert dataset.metainfo['classes'] == tuple('0123456789')
+
+
+def test_area_of_zero_is_derived_from_the_box(coco):
+    content, build = coco
+    for annotation in content['annotations']:
+        annotation['area'] = 0
+    assert [len(info['instances']) for info in build()] == [1, 1]
+
+
+@pytest.mark.parametrize('boxes', [[], [[0.1, 0.1, 0.4, 0.4], [0.2, 0.2, 0.5, 0.5]]], ids=['none', 'relative'])
+def test_training_set_without_a_single_box_is_refused(coco, boxes):
+    content, build = coco
+    content['annotations'] = [dict(a, bbox=b) for a, b in zip(content['annotations'], boxes, strict=False)]
+    with pytest.raises(UserError, match='no image has a box to train on. Are the boxes in pixels'):
+        build(filter_cfg=dict(filter_empty_gt=False))
+    assert len(build(test_mode=True)) == 2
+
+
+def test_sides_may_be_swapped_only_where_exif_says_so(tmp_path):
+    from PIL import Image
+
+    image = Image.new('RGB', (60, 40))
+    image.save(tmp_path / 'plain.jpg')
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / 'turned.jpg', exif=exif)
+    assert image_fault(tmp_path / 'plain.jpg', 40, 60) == '60x40 pixels where the annotations say 40x60'
+    assert image_fault(tmp_path / 'turned.jpg', 40, 60) is None
+
+
+def test_classes_as_a_text_are_refused(coco):
+    _, build = coco
+    with pytest.raises(UserError, match="must be a tuple of names, got the text 'cat'"):
+        build(metainfo=dict(classes='cat'))

@@ -245,3 +245,30 @@ def test_grid_covers_what_it_should():
     assert {1, 2, 6} <= groups
     assert 2 in dilations
     assert any(side % 2 for side in itertools.chain(*(c.values[7] for c in GRID)))
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last], ids=['nchw', 'nhwc'])
+def test_batch_norm_folds_into_every_expert(memory_format):
+    block = ConvModule(
+        4, 6, 3, padding=1, conv_cfg=dict(type='mmdyn.DynamicConv'), norm_cfg=dict(type='BN'), act_cfg=None
+    )
+    block = block.double().eval()
+    for statistic in (block.bn.running_mean, block.bn.running_var, block.bn.weight.data, block.bn.bias.data):
+        statistic.uniform_(0.5, 2)
+    x = torch.randn(3, 4, 7, 5, dtype=torch.float64).to(memory_format=memory_format)
+    expected = block(x)
+    scale = block.bn.weight / (block.bn.running_var + block.bn.eps).sqrt()
+    shift = block.bn.bias - block.bn.running_mean * scale
+    routing = block.conv.routing(x)
+    folded = dynamic_conv2d(x, block.conv.experts * scale[:, None, None, None], routing, None, 1, 1)
+    torch.testing.assert_close(folded + shift[:, None, None], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_mmcvs_fusion_leaves_the_layer_as_it_is():
+    from mmcv.cnn import fuse_conv_bn
+
+    block = ConvModule(4, 6, 3, padding=1, conv_cfg=dict(type='mmdyn.DynamicConv'), norm_cfg=dict(type='BN')).eval()
+    block.bn.running_mean.uniform_(-1, 1)
+    x = torch.randn(2, 4, 6, 6)
+    expected = block(x)
+    torch.testing.assert_close(fuse_conv_bn(block)(x), expected)

@@ -391,3 +391,51 @@ def test_norms_and_biases_do_not_decay(optimizer):
     cfg = dict(type='YOLOOptimWrapper', optimizer=dict(type=optimizer, lr=0.1, weight_decay=5e-4))
     groups = YOLOOptimizerConstructor(cfg)(Line()).optimizer.param_groups
     assert [group['weight_decay'] for group in groups] == [5e-4, 0, 0]
+
+
+def test_resumed_accumulation_waits_for_its_full_sum():
+    wrapper = YOLOOptimWrapper(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1))
+    wrapper.initialize_count_status(nn.Linear(1, 1), 10, 100)
+    wrapper.accumulate = 4
+    stepped = []
+    for _ in range(8):
+        wrapper.update_params(torch.ones((), requires_grad=True))
+        stepped.append(wrapper.has_stepped)
+    assert stepped == [False, False, False, True] * 2
+
+
+def test_averaging_and_summing_are_not_mixed():
+    with pytest.raises(ValueError, match='accumulative_counts=4 averages gradients'):
+        YOLOOptimWrapper(optimizer=torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1), accumulative_counts=4)
+
+
+def test_full_disk_does_not_lose_the_name_of_the_last_checkpoint(tmp_path, monkeypatch):
+    import builtins
+
+    opened = builtins.open
+
+    def full(path, mode='r', *args, **kwargs):
+        file = opened(path, mode, *args, **kwargs)
+        if str(path).endswith('last_checkpoint') and mode == 'w' and (tmp_path / 'epoch_3.pth').exists():
+            file.close()  # emptied by now
+            raise OSError(errno.ENOSPC, 'No space left on device', path)
+        return file
+
+    checkpoint = dict(type='AtomicCheckpointHook', interval=1)
+    runner = runner_for(tmp_path, epochs=4, default_hooks=dict(param_scheduler=None, checkpoint=checkpoint))
+    monkeypatch.setattr(builtins, 'open', full)
+    with pytest.raises(OSError, match='No space left'):
+        runner.train()
+    monkeypatch.undo()
+    assert (tmp_path / 'last_checkpoint').read_text().endswith('epoch_2.pth')
+    assert not (tmp_path / 'last_checkpoint.before').exists()
+
+
+def test_fine_tuning_from_a_bare_state_dict(tmp_path):
+    source = Line()
+    torch.save(source.state_dict(), tmp_path / 'bare.pth')
+    ema = dict(type='YOLOEMAHook', priority=49)
+    runner = runner_for(tmp_path, epochs=0, hooks=[GUARD, ema], load_from=str(tmp_path / 'bare.pth'))
+    runner.train()
+    assert torch.equal(runner.model.conv.weight, source.conv.weight)
+    assert torch.equal(ema_of(runner).conv.weight, source.conv.weight)

@@ -1,6 +1,7 @@
 """The wheel: built, unpacked elsewhere and used from there, configs and tools included."""
 
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -12,23 +13,23 @@ from conftest import ROOT
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope='module')
-def wheel(tmp_path_factory):
-    folder = tmp_path_factory.mktemp('wheel')
-    command = [
-        sys.executable,
-        '-m',
-        'pip',
-        'wheel',
-        '-q',
-        '--no-deps',
-        '--no-build-isolation',
-        '-w',
-        str(folder),
-        str(ROOT),
-    ]
+def build_wheel(source, folder):
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation', '-w', folder, source]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    """A copy of the tree, so that what building leaves behind is not here."""
+    folder = tmp_path_factory.mktemp('source') / 'mmdyn'
+    ignore = shutil.ignore_patterns('.venv', '.git', 'data', 'work_dirs', 'demo_output', 'build', '*.egg-info')
+    return shutil.copytree(ROOT, folder, symlinks=True, ignore=ignore)
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory):
+    return build_wheel(source, tmp_path_factory.mktemp('wheel'))
 
 
 def test_wheel_holds_what_mim_looks_for(wheel):
@@ -62,3 +63,11 @@ def test_every_metafile_entry_is_a_config():
     entries = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Models']
     assert len(entries) == 15
     assert all((ROOT / entry['Config']).is_file() for entry in entries)
+
+
+def test_source_distribution_builds_the_same_wheel(source, wheel, tmp_path):
+    command = [sys.executable, 'setup.py', '-q', 'sdist', '-d', tmp_path]
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    again = build_wheel(next(tmp_path.glob('*.tar.gz')), tmp_path)
+    code = [{n for n in zipfile.ZipFile(w).namelist() if 'dist-info' not in n} for w in (wheel, again)]
+    assert code[0] == code[1]

@@ -31,11 +31,17 @@ def options(digits: Path) -> list[str]:
             ('persistent_workers', False),
         )
     ]
-    return [*loaders, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'randomness.seed=0']
+    evaluators = [f'{loop}_evaluator.metric_items=[mAP,AR@100]' for loop in ('val', 'test')]
+    # No warm-up, or six iterations would not learn enough for a recall above zero.
+    quick = ['default_hooks.param_scheduler.warmup_mim_iter=1', 'default_hooks.param_scheduler.warmup_epochs=0']
+    return [*loaders, *evaluators, *quick, 'train_cfg.max_epochs=2', 'train_cfg.val_interval=1', 'randomness.seed=0']
 
 
-def metric(text: str) -> float:
-    return float(re.findall(r'coco/bbox_mAP: ([\d.]+)', text)[-1])
+def metric(text: str) -> tuple[float, float]:
+    """AP and recall of the last evaluation; a model of a few iterations has recall only."""
+    ap, recall = re.findall(r'coco/bbox_mAP: ([\d.]+) +coco/bbox_AR@100: ([\d.]+)', text)[-1]
+    assert float(recall) > 0
+    return float(ap), float(recall)
 
 
 @pytest.fixture(scope='module')
@@ -331,6 +337,31 @@ def test_image_demo_refuses_a_checkpoint_of_another_architecture(run, digits, tr
     text.write_text('no image')
     for path, message in ((text, 'text.jpg is not an image'), (tmp_path / 'none', 'no image or folder at')):
         assert_clean(run(ROOT / 'demo/image_demo.py', path, CONFIG, work / 'epoch_2.pth'), message)
+
+
+def test_config_of_another_package_is_guarded_too(run, digits, trained, tmp_path):
+    work, _ = trained
+    done = run(
+        TEST,
+        ROOT / 'configs/retinanet_dynconv_r50_fpn_1x_coco.py',
+        work / 'epoch_2.pth',
+        '--work-dir',
+        tmp_path,
+        '--cfg-options',
+        f'test_dataloader.dataset.data_root={digits}/',
+        'test_dataloader.dataset.ann_file=annotations/val.json',
+        'test_dataloader.dataset.data_prefix.img=val/',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+        f'test_evaluator.ann_file={digits}/annotations/val.json',
+    )
+    assert_clean(done, 'another architecture than the config: .*missing backbone.conv1.weight')
+
+
+def test_launcher_without_torchrun(run, tmp_path):
+    assert_clean(
+        run(TRAIN, CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path), 'use tools/dist_train.sh CONFIG GPUS'
+    )
 
 
 def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):

@@ -2,6 +2,6 @@
 # Train on several GPUs of one or more machines: dist_train.sh CONFIG GPUS [arguments of train.py]
 set -euo pipefail
 [ $# -ge 2 ] || { echo "usage: $0 CONFIG GPUS [arguments of train.py]" >&2; exit 1; }
-exec torchrun --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$2" \
+exec "${PYTHON:-python}" -m torch.distributed.run --nnodes "${NNODES:-1}" --node_rank "${NODE_RANK:-0}" --nproc_per_node "$2" \
     --master_addr "${MASTER_ADDR:-127.0.0.1}" --master_port "${PORT:-29500}" \
     "$(dirname "$0")/train.py" "$1" --launcher pytorch "${@:3}"

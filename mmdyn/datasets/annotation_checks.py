@@ -17,6 +17,7 @@ from tqdm import tqdm
 from mmdyn.errors import UserError
 
 SHOWN = 3
+EXIF_ORIENTATION = 0x0112  # 5 to 8 mean that the picture is shown with its sides swapped
 # How a whole file of the two common formats ends; a truncated one does not.
 ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
@@ -47,6 +48,8 @@ CHECKS: dict[str, Callable[[Any], bool]] = {
     'file_name': lambda value: isinstance(value, str),
     'width': _is_size,
     'height': _is_size,
+    'image_id': lambda value: isinstance(value, int | str),
+    'category_id': lambda value: isinstance(value, int | str),
     'bbox': lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)),
 }
 NEEDED = {
@@ -54,6 +57,8 @@ NEEDED = {
     'file_name': 'a text',
     'width': 'a positive number',
     'height': 'a positive number',
+    'image_id': 'a number or a text',
+    'category_id': 'a number or a text',
     'bbox': 'four numbers',
 }
 
@@ -149,12 +154,12 @@ def image_fault(path: str | Path, width: int, height: int) -> str | None:
         return 'missing'
     try:
         with Image.open(path) as image:
-            size = image.size
+            size, turned = image.size, image.getexif().get(EXIF_ORIENTATION, 1) >= 5
             if not _ends_well(path, image.format):
                 image.load()
     except OSError as e:
         return 'truncated' if 'truncated' in str(e) else f'not a whole image ({e})'
-    if (width, height) not in (size, size[::-1]):
+    if (width, height) != size and not (turned and (width, height) == size[::-1]):
         return f'{size[0]}x{size[1]} pixels where the annotations say {width}x{height}'
     return None
 

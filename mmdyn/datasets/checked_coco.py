@@ -76,10 +76,16 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         data_list = super().filter_data()
         if not data_list:
             raise UserError(f'{self.ann_file}: zero images left after filter_cfg={self.filter_cfg}')
+        if not self.test_mode and not any(info['instances'] for info in data_list):
+            raise UserError(
+                f'{self.ann_file}: no image has a box to train on. Are the boxes in pixels, as [x, y, width, height]?'
+            )
         return data_list
 
     def _settle_classes(self, categories: list[dict]) -> None:
         """Take the classes from the file, or check those given: mmdet numbers labels in the order of the file."""
+        if isinstance(self._metainfo.get('classes'), str):
+            raise UserError(f'metainfo.classes must be a tuple of names, got the text {self._metainfo["classes"]!r}')
         in_file = [c['name'] for c in categories]
         classes = tuple(self._metainfo.get('classes') or in_file)
         unknown = [name for name in classes if name not in in_file]
@@ -108,4 +114,5 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN])}{more})'
         if reaction == 'error':
             raise UserError(f"{message}. Mend them, or set on_bad_{what}='skip' in the data set's config")
-        print_log(f'{message}: left out', logger='current', level=30)
+        note = ' of training; evaluation counts them' if what == 'boxes' else ''
+        print_log(f'{message}: left out{note}', logger='current', level=30)

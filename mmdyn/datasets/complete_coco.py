@@ -4,11 +4,12 @@ from mmdet.datasets.api_wrappers import COCO
 
 
 class CompleteCOCO(COCO):
-    """``mmdet``'s COCO API; an annotation without ``area`` gets that of its box, one without ``iscrowd`` is none."""
+    """``mmdet``'s COCO API; ``area`` defaults to that of the box, also where it is zero, ``iscrowd`` to no."""
 
     def createIndex(self) -> None:
         """Complete the annotations, then index them."""
         for annotation in self.dataset['annotations']:
-            annotation.setdefault('area', annotation['bbox'][2] * annotation['bbox'][3])
+            if not annotation.get('area') or annotation['area'] < 0:
+                annotation['area'] = annotation['bbox'][2] * annotation['bbox'][3]
             annotation.setdefault('iscrowd', 0)
         super().createIndex()

@@ -32,6 +32,7 @@ class ClassCheckHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Check the training set, and the validation set if there is one."""
+        self._trained_on = None  # fine-tuning may change the classes
         self._check_count(runner, runner.train_dataloader.dataset)
         if runner.val_loop is not None:
             self._check_count(runner, runner.val_dataloader.dataset)

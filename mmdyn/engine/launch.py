@@ -46,12 +46,13 @@ def exit_code(command: Callable[[], None]) -> int:
         _print_error(str(e))
         return 1
     except OSError as e:
-        if e.errno != errno.ENOSPC:
-            raise
-        _print_error(
-            f'the disk is full, writing {e.filename or "a file of the run"}. '
-            'The checkpoints written before are whole: free space and continue with --resume'
-        )
+        if e.errno in (errno.ENOSPC, errno.EDQUOT):
+            _print_error(
+                f'the disk is full, writing {e.filename or "a file of the run"}. '
+                'The checkpoints written before are whole: free space and continue with --resume'
+            )
+        else:
+            _print_error(f'{e} (the traceback: {DEBUG}=1)')
         return 1
     return 0
 
@@ -135,8 +136,13 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     Raises:
         UserError: A type is unknown, with the near names; or an argument does not suit its type.
     """
+    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise UserError('--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh CONFIG GPUS')
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         _distribute_over_cpus(cfg)
+    hooks = cfg.get('default_hooks') or {}
+    if 'checkpoint_guard' not in hooks:  # a config of another package; never test a checkpoint that only half fits
+        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='CheckpointGuardHook')]
     with config_errors():
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if train:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdyn.errors import UserError
 
@@ -18,7 +18,20 @@ class SummedGradients(OptimWrapper):
     """``OptimWrapper`` that sums gradients, and steps every ``accumulate`` iterations."""
 
     accumulate = 1
-    _stepped_at = 0
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self._accumulative_counts != 1:
+            raise ValueError(
+                f'accumulative_counts={self._accumulative_counts} averages gradients; here they are summed: '
+                'set nominal_batch_size of YOLOScheduleHook instead'
+            )
+        self._stepped_at = 0
+
+    def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
+        """Start counting, at ``init_counts`` after a resume; what had been summed by then is gone."""
+        super().initialize_count_status(model, init_counts, max_counts)
+        self._stepped_at = init_counts
 
     def should_update(self) -> bool:
         """Whether this iteration steps."""

@@ -50,5 +50,8 @@ def disable() -> Path:
     Returns:
         The file that is gone.
     """
-    optin_file().unlink(missing_ok=True)
+    try:
+        optin_file().unlink(missing_ok=True)
+    except OSError as e:
+        raise UserError(f'cannot remove {optin_file()} ({e.strerror})') from e
     return optin_file()
