@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import ROOT, tool_parser
+from _arguments import ROOT, run_tool, tool_parser
 
 EXAMPLE = '  python demo/digits_demo.py --epochs 4'
 
@@ -50,12 +50,5 @@ def run_demo(args) -> None:
     )
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: run_demo(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(run_demo, parse_args()))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import tool_parser
+from _arguments import run_tool, tool_parser
 
 EXAMPLE = """  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
 writes demo_output/vis/*.jpg and demo_output/preds/*.json"""
@@ -60,12 +60,5 @@ def detect(args) -> None:
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: detect(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(detect, parse_args()))

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,3 +59,10 @@ def config_of(args: argparse.Namespace):
     parser.add_argument('options', nargs='*', action=DictAction)
     options = parser.parse_args(pairs).options if pairs else None
     return load_config(args.config, options, getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none'))
+
+
+def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+    """Run a tool's command; an error that a user can mend becomes one message and exit code 1."""
+    from mmdyn.engine.launch import exit_code
+
+    return exit_code(lambda: command(args))

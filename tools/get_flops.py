@@ -2,7 +2,7 @@
 
 import sys
 
-from _arguments import add_config_arguments, config_of, tool_parser
+from _arguments import add_config_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/get_flops.py configs/yolo11n_dynconv_coco.py
   python tools/get_flops.py configs/yolo11n_dynconv_coco.py --shape 320 320"""
@@ -35,12 +35,5 @@ def show(args) -> None:
         print(f'  {part:<10}{2 * macs / 1e9:.3f} G')
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: show(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(show, parse_args()))

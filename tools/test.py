@@ -2,7 +2,7 @@
 
 import sys
 
-from _arguments import add_run_arguments, config_of, tool_parser
+from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures"""
@@ -48,12 +48,5 @@ def test(args) -> None:
     runner.test()
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: test(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(test, parse_args()))

@@ -2,7 +2,7 @@
 
 import sys
 
-from _arguments import add_run_arguments, config_of, tool_parser
+from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
   python tools/train.py configs/yolo11n_dynconv_coco.py --amp --work-dir work_dirs/try
@@ -45,12 +45,5 @@ def train(args) -> None:
     print(f'Done. To test: python tools/test.py {args.config} {runner.work_dir}/best_*.pth')
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: train(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(train, parse_args()))

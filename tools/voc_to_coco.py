@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _arguments import tool_parser
+from _arguments import run_tool, tool_parser
 
 EXAMPLE = """  git clone https://github.com/Shenggan/BCCD_Dataset data/BCCD_Dataset
   python tools/voc_to_coco.py data/BCCD_Dataset/BCCD
@@ -35,12 +35,5 @@ def convert(args) -> None:
         print(f'{out / name}.json: {conversion}')
 
 
-def main() -> int:
-    args = parse_args()
-    from mmdyn.engine.launch import exit_code
-
-    return exit_code(lambda: convert(args))
-
-
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run_tool(convert, parse_args()))
