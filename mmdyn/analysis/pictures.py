@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
 from mmdyn.engine.checkpoint import refuse_other_architecture
+from mmdyn.engine.launch import check_checkpoint
 from mmdyn.errors import UserError
 
 matplotlib.use('Agg')
@@ -54,8 +55,10 @@ def prediction_grid(
     Returns:
         The grid as BGR bytes; all images must have one size.
     """
+    content = check_checkpoint(checkpoint)
     model = init_detector(cfg, checkpoint, palette='random', device=device)
-    refuse_other_architecture(model, torch.load(checkpoint, map_location='cpu', weights_only=True), checkpoint)
+    if content is not None:
+        refuse_other_architecture(model, content, checkpoint)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
     visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='prediction_grid', vis_backends=None))
     visualizer.dataset_meta = model.dataset_meta
@@ -98,7 +101,7 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     records = read_scalars(work_dir)
     train = [r for r in records if 'loss' in r]
     val = [r for r in records if METRICS[0] in r]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), constrained_layout=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=120, constrained_layout=True)
     steps_per_epoch = max(r['step'] for r in train) / max(r['epoch'] for r in train)
     for key in sorted(k for k in train[0] if k.startswith('loss')):
         left.plot([r['step'] / steps_per_epoch for r in train], [r[key] for r in train], label=key)
@@ -109,6 +112,6 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend()
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    figure.canvas.draw()
+    write_image(path, np.asarray(figure.canvas.buffer_rgba())[..., 2::-1])
     plt.close(figure)

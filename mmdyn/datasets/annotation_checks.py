@@ -6,10 +6,10 @@ Format: https://cocodataset.org/#format-data. Reads files, changes nothing.
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from PIL import Image
 from tqdm import tqdm
@@ -28,38 +28,28 @@ HELP_COCO = (
 )
 
 
-RECORDS = {
-    'images': ('image', ('id', 'file_name', 'width', 'height')),
-    'categories': ('category', ('id', 'name')),
-    'annotations': ('annotation', ('id', 'image_id', 'category_id', 'bbox')),
-}
+class Need(NamedTuple):
+    """What a value must be, as a test and in words."""
+
+    holds: Callable[[Any], bool]
+    words: str
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_size(value: Any) -> bool:
-    return _is_number(value) and value > 0
+_ID = Need(lambda value: isinstance(value, int | str), 'a number or a text')
+_SIZE = Need(lambda value: _is_number(value) and value > 0, 'a positive number')
+_NAME = Need(lambda value: isinstance(value, str), 'a text')
+_BOX = Need(lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)), 'four numbers')
+_ANY = Need(lambda value: True, 'anything')
 
-
-CHECKS: dict[str, Callable[[Any], bool]] = {
-    'id': lambda value: isinstance(value, int | str),
-    'file_name': lambda value: isinstance(value, str),
-    'width': _is_size,
-    'height': _is_size,
-    'image_id': lambda value: isinstance(value, int | str),
-    'category_id': lambda value: isinstance(value, int | str),
-    'bbox': lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)),
-}
-NEEDED = {
-    'id': 'a number or a text',
-    'file_name': 'a text',
-    'width': 'a positive number',
-    'height': 'a positive number',
-    'image_id': 'a number or a text',
-    'category_id': 'a number or a text',
-    'bbox': 'four numbers',
+# List of the annotation file -> what one of its records is called, and what it must have.
+RECORDS: dict[str, tuple[str, dict[str, Need]]] = {
+    'images': ('image', dict(id=_ID, file_name=_NAME, width=_SIZE, height=_SIZE)),
+    'categories': ('category', dict(id=_ID, name=_ANY)),
+    'annotations': ('annotation', dict(id=_ID, image_id=_ID, category_id=_ID, bbox=_BOX)),
 }
 
 
@@ -85,13 +75,13 @@ def read_annotations(ann_file: str | Path) -> dict:
         raise UserError(
             f'{path} is not JSON ({e}). A COCO annotation file is needed, see https://cocodataset.org/#format-data'
         ) from e
-    for key in ('images', 'annotations', 'categories'):
+    for key in RECORDS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):
             raise UserError(
                 f"{path} has no list '{key}'; a COCO annotation file has 'images', 'annotations' and 'categories'"
             )
-    for key, (kind, fields) in RECORDS.items():
-        _check_records(path, content[key], kind, fields)
+    for key, (kind, needs) in RECORDS.items():
+        _check_records(path, content[key], kind, needs)
     if not content['images']:
         raise UserError(f'{path} lists no image')
     _check_references(path, content, 'image_id', 'images')
@@ -99,16 +89,14 @@ def read_annotations(ann_file: str | Path) -> dict:
     return content
 
 
-def _check_records(path: Path, records: list, kind: str, keys: Iterable[str]) -> None:
+def _check_records(path: Path, records: list, kind: str, needs: dict[str, Need]) -> None:
     for index, record in enumerate(records):
-        missing = [key for key in keys if not isinstance(record, dict) or key not in record]
+        missing = [key for key in needs if not isinstance(record, dict) or key not in record]
         if missing:
             raise UserError(f"{path}: {kind} number {index} has no '{missing[0]}': {str(record)[:120]}")
-        bad = [key for key in keys if key in CHECKS and not CHECKS[key](record[key])]
-        if bad:
-            raise UserError(
-                f'{path}: {kind} {record["id"]} has {bad[0]} {record[bad[0]]!r}, which is not {NEEDED[bad[0]]}'
-            )
+        for key, need in needs.items():
+            if not need.holds(record[key]):
+                raise UserError(f'{path}: {kind} {record["id"]} has {key} {record[key]!r}, which is not {need.words}')
     ids = Counter(record['id'] for record in records)
     repeated = [value for value, count in ids.items() if count > 1]
     if repeated:

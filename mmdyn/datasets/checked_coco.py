@@ -3,6 +3,7 @@
 On MMYOLO's ``YOLOv5CocoDataset``.
 """
 
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -115,4 +116,4 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         if reaction == 'error':
             raise UserError(f"{message}. Mend them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
-        print_log(f'{message}: left out{note}', logger='current', level=30)
+        print_log(f'{message}: left out{note}', logger='current', level=logging.WARNING)

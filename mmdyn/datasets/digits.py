@@ -25,7 +25,8 @@ IMAGE_SIZE = 320
 DIGIT_SIZES = (12, 120)
 MAX_DIGITS = 10
 MIN_VISIBLE = 0.5
-VAL_FRACTION = 0.2
+VAL_FRACTION = 0.2  # of the digits
+TRAIN_COLUMNS = 415  # of the 640 of the photographs; the rest is for validation
 INK = 0.35  # opacity from which a pixel belongs to the digit
 SPLITS = {'train': 800, 'val': 200}
 
@@ -55,10 +56,9 @@ def _sources(seed: int) -> dict[str, Source]:
         np.arange(len(digits)), test_size=VAL_FRACTION, stratify=data.target, random_state=seed
     )
     photos = [photo[..., ::-1] for photo in load_sample_images().images]  # to BGR
-    border = int(photos[0].shape[1] * (1 - VAL_FRACTION * 1.75))
     return {
-        'train': Source(digits[train], data.target[train], [p[:, :border] for p in photos]),
-        'val': Source(digits[val], data.target[val], [p[:, border:] for p in photos]),
+        'train': Source(digits[train], data.target[train], [p[:, :TRAIN_COLUMNS] for p in photos]),
+        'val': Source(digits[val], data.target[val], [p[:, TRAIN_COLUMNS:] for p in photos]),
     }
 
 

@@ -12,6 +12,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from torch import Tensor, nn
 
 from mmdyn.errors import UserError
+from mmdyn.host import environment
 
 
 class SummedGradients(OptimWrapper):
@@ -35,7 +36,10 @@ class SummedGradients(OptimWrapper):
 
     def should_update(self) -> bool:
         """Whether this iteration steps."""
-        return self._inner_count - self._stepped_at >= self.accumulate
+        return self._steps_at(self._inner_count)
+
+    def _steps_at(self, count: int) -> bool:
+        return count - self._stepped_at >= self.accumulate
 
     def scale_loss(self, loss: Tensor) -> Tensor:
         """The loss as it is."""
@@ -54,9 +58,8 @@ class SummedGradients(OptimWrapper):
     @contextmanager
     def optim_context(self, model):
         """No gradient synchronisation between processes until the iteration that steps."""
-        upcoming = self._inner_count + 1 - self._stepped_at >= self.accumulate
         with super().optim_context(model):
-            if upcoming or not hasattr(model, 'no_sync'):
+            if self._steps_at(self._inner_count + 1) or not hasattr(model, 'no_sync'):
                 yield
             else:
                 with model.no_sync():
@@ -75,9 +78,7 @@ class YOLOAmpOptimWrapper(SummedGradients, AmpOptimWrapper):
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 natively (AVX512-BF16, AMX-BF16, or Arm's BF16)."""
-    from mmdyn.host.environment import cpu_flags
-
-    return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & cpu_flags())
+    return bool({'avx512_bf16', 'amx_bf16', 'bf16'} & environment.cpu_flags())
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -24,19 +24,28 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
     Args:
         nominal_batch_size: Gradients are summed over about this many images before a step, and the weight decay is
             scaled by what the sum really is over this; None steps every iteration and scales nothing.
+        scheduler_type: ``'linear'`` or ``'cosine'``.
+        lr_factor: Last learning rate as a fraction of the first.
         warmup_mim_iter: Least iterations of warm-up; the name is MMYOLO's.
         **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
     """
 
-    def __init__(self, nominal_batch_size: int | None = 64, warmup_mim_iter: int = 100, **kwargs) -> None:
+    def __init__(
+        self,
+        nominal_batch_size: int | None = 64,
+        scheduler_type: str = 'linear',
+        lr_factor: float = 0.01,
+        warmup_mim_iter: int = 100,
+        **kwargs,
+    ) -> None:
+        super().__init__(scheduler_type, lr_factor, warmup_mim_iter=warmup_mim_iter, **kwargs)
         self.nominal_batch_size = nominal_batch_size
-        self._scheduler = {key: kwargs.pop(key) for key in ('scheduler_type', 'lr_factor') if key in kwargs}
-        super().__init__(warmup_mim_iter=warmup_mim_iter, **kwargs)
+        self.scheduler_type = scheduler_type
+        self.lr_factor = lr_factor
 
     def before_train(self, runner: Runner) -> None:
         """Take epochs and batch size from the runner, and scale the weight decay."""
-        kind, lr_factor = self._scheduler.get('scheduler_type', 'linear'), self._scheduler.get('lr_factor', 0.01)
-        self.scheduler_fn = self.scheduler_maps[kind](lr_factor=lr_factor, max_epochs=runner.max_epochs)
+        self.scheduler_fn = self.scheduler_maps[self.scheduler_type](self.lr_factor, runner.max_epochs)
         super().before_train(runner)
         self._accumulate = 1
         if self.nominal_batch_size is None:
