@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import run_tool, tool_parser
+from _arguments import add_config_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
 writes demo_output/vis/*.jpg and demo_output/preds/*.json"""
@@ -14,7 +14,7 @@ writes demo_output/vis/*.jpg and demo_output/preds/*.json"""
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('inputs', help='image, folder of images, or URL')
-    parser.add_argument('config', help='config file')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out-dir', default='demo_output', help='where to write (demo_output)')
     parser.add_argument('--device', default=None, help='cuda:0, cpu, … (a GPU if there is one)')
@@ -28,7 +28,7 @@ def detect(args) -> None:
     from mmdet.apis import DetInferencer
 
     from mmdyn.engine.checkpoint import refuse_other_architecture
-    from mmdyn.engine.launch import check_checkpoint, config_errors, load_config
+    from mmdyn.engine.launch import check_checkpoint, config_errors
     from mmdyn.errors import UserError
 
     path = Path(args.inputs)
@@ -42,7 +42,7 @@ def detect(args) -> None:
             if mmcv.imread(file) is None:
                 raise UserError(f'{file} is not an image that OpenCV reads')
     checkpoint = check_checkpoint(args.checkpoint)
-    cfg = load_config(args.config, None, None, 'none')
+    cfg = config_of(args)
     with config_errors():
         inferencer = DetInferencer(cfg, args.checkpoint, args.device, scope=cfg.default_scope, palette='random')
     if checkpoint is not None:

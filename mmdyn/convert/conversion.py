@@ -1,0 +1,149 @@
+"""Conversion of YOLO11 checkpoints: from the Ultralytics package, and back to it. Strict both ways."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from mmdyn.engine.checkpoint import AtomicLocalBackend, differences
+from mmdyn.engine.launch import check_checkpoint
+from mmdyn.errors import UserError
+from mmdyn.version import __version__
+
+from .key_table import PROJECTION, original_names
+from .original_file import read_original
+from .variant import Variant, find_variant
+
+SHOWN = 20  # differences in a message
+
+
+class Conversion(NamedTuple):
+    """What was converted."""
+
+    variant: Variant
+    classes: tuple[str, ...] | None  # None where nobody named them
+    source: str  # which weights of the file
+    parameters: int
+
+
+def convert_from_original(
+    source: str | Path, target: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
+) -> Conversion:
+    """Convert a checkpoint of the Ultralytics package to one of MMEngine.
+
+    Args:
+        source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
+        target: Checkpoint to write; must not exist.
+        scale: What the scale is thought to be; anything else is an error.
+        classes: Class names in their order, for a file without them.
+
+    Raises:
+        UserError: ``source`` cannot be read or is no YOLO11 detector, a tensor is missing, too many or of another
+            shape, or ``target`` exists. Nothing is written then.
+    """
+    source, target = Path(source), _new_file(target)
+    original = read_original(source)
+    variant = find_variant(original.state_dict, original.head, source)
+    if scale not in (None, variant.scale):
+        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out, it is found')
+    classes = _class_names(original.classes, classes, variant.classes, source)
+    state_dict = _to_project(original.state_dict, variant, source)
+    meta = dict(
+        cfg=variant.load_config().pretty_text,
+        converted_from=f'{source.name} ({original.source})',
+        mmdyn_version=__version__,
+        **(dict(dataset_meta=dict(classes=classes)) if classes else {}),
+    )
+    _write(dict(meta=meta, state_dict=state_dict), target)
+    return Conversion(variant, classes, original.source, _count(state_dict))
+
+
+def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
+    """Convert a checkpoint of this project to a state dict that the Ultralytics package loads strictly.
+
+    Args:
+        source: Checkpoint of a YOLO11; of a training checkpoint the EMA weights are taken, as in testing.
+        target: File to write, ``.safetensors`` or else as ``torch.save`` does; must not exist.
+
+    Raises:
+        UserError: ``source`` is no checkpoint of a YOLO11, or ``target`` exists. Nothing is written then.
+    """
+    source, target = Path(source), _new_file(target)
+    check_checkpoint(str(source))
+    content = torch.load(source, map_location='cpu', weights_only=True)
+    tensors = {k.removeprefix('module.'): v for k, v in content.get('state_dict', content).items()}
+    try:
+        names = original_names(tensors)
+    except (KeyError, AttributeError) as e:
+        raise UserError(f'{source} is not a YOLO11 of this project: it holds {e}') from e
+    original = {names[k]: _plain(v) for k, v in tensors.items()}
+    variant = find_variant(original, 'Detect', source)
+    bins = len(original['model.23.cv2.0.2.bias']) // 4
+    original[PROJECTION] = torch.arange(bins, dtype=torch.float).view(1, bins, 1, 1)
+    _to_project(original, variant, source)
+    classes = _class_names(
+        content.get('meta', {}).get('dataset_meta', {}).get('classes'), None, variant.classes, source
+    )
+    _write(original, target, classes)
+    return Conversion(variant, classes, 'state_dict', _count(tensors))
+
+
+def _new_file(target: str | Path) -> Path:
+    target = Path(target)
+    if target.exists():
+        raise UserError(f'{target} exists and is left as it is. Give another name, or remove it')
+    return target
+
+
+def _class_names(
+    found: Sequence[str] | None, given: Sequence[str] | None, count: int, source: Path
+) -> tuple[str, ...] | None:
+    names = given or found
+    if names is not None and len(names) != count:
+        raise UserError(f'{source} has {count} classes, but there are {len(names)} class names: {", ".join(names[:5])}')
+    return tuple(names) if names is not None else None
+
+
+def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> dict[str, Tensor]:
+    """Tensors by this project's names, in its order; exactly those that the variant has."""
+    expected = variant.expected()
+    names = original_names(expected)
+    bins = len(expected['bbox_head.head_module.reg_preds.0.2.bias']) // 4
+    as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: torch.empty(1, bins, 1, 1, device='meta')}
+    differing = differences(as_original, original)
+    if differing:
+        more = [f'and {len(differing) - SHOWN} more'] if len(differing) > SHOWN else []
+        raise UserError(
+            f'{source} differs from the model of {variant.config} in {len(differing)} tensors:\n  '
+            + '\n  '.join(differing[:SHOWN] + more)
+        )
+    if not torch.equal(original[PROJECTION].float().flatten(), torch.arange(bins, dtype=torch.float)):
+        raise UserError(f'{source} has a {PROJECTION} other than 0 … {bins - 1}, which is fixed in this project')
+    counter = torch.tensor(0)  # batches that a batch norm has seen; some tools leave it out of a state dict
+    return {ours: _plain(original.get(theirs, counter)) for ours, theirs in names.items()}
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor of its own, floats in float32: published weights are in float16."""
+    tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
+    return tensor.float() if tensor.is_floating_point() else tensor
+
+
+def _count(state_dict: dict[str, Tensor]) -> int:
+    """Parameters: what is neither a statistic nor a counter."""
+    return sum(v.numel() for k, v in state_dict.items() if not k.endswith(('_mean', '_var', '_tracked')))
+
+
+def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) -> None:
+    """Write a file, all or nothing."""
+    if target.suffix == '.safetensors':
+        data = safetensors.torch.save(content, metadata={'classes': '\n'.join(classes)} if classes else None)
+    else:
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
+        data = buffer.getvalue()
+    AtomicLocalBackend().put(data, str(_new_file(target)))

@@ -1,0 +1,69 @@
+"""Names of YOLO11's tensors: those of this project, and those of the Ultralytics package.
+
+One table, from this project's names to the original's; the way back is its inverse. Names are facts of the file format
+of https://github.com/ultralytics/ultralytics.
+"""
+
+import re
+from collections.abc import Iterable
+
+# Where a part of the model sits in the original's list of layers. First match counts.
+LAYERS = (
+    (r'^backbone\.stem\.', 'model.0.'),
+    (r'^backbone\.stage4\.2\.', 'model.9.'),
+    (r'^backbone\.stage4\.3\.', 'model.10.'),
+    *((rf'^backbone\.stage{n}\.{i}\.', f'model.{2 * n - 1 + i}.') for n in (1, 2, 3, 4) for i in (0, 1)),
+    (r'^neck\.top_down_layers\.0\.', 'model.13.'),
+    (r'^neck\.top_down_layers\.1\.', 'model.16.'),
+    (r'^neck\.downsample_layers\.0\.', 'model.17.'),
+    (r'^neck\.bottom_up_layers\.0\.', 'model.19.'),
+    (r'^neck\.downsample_layers\.1\.', 'model.20.'),
+    (r'^neck\.bottom_up_layers\.1\.', 'model.22.'),
+    (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.([01])\.', r'model.23.cv3.\1.0.\2.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.2\.', r'model.23.cv3.\1.1.0.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.3\.', r'model.23.cv3.\1.1.1.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
+)
+# What is inside a part. All that match count, in this order: the third convolution of a C3k before that of a C3k2.
+INSIDE = (
+    (r'\.blocks\.(\d+)\.final_conv\.', r'.blocks.\1.cv3.'),
+    (r'\.(main_conv|conv1)\.', '.cv1.'),
+    (r'\.(short_conv|final_conv|conv2)\.', '.cv2.'),
+    (r'\.blocks\.', '.m.'),
+    (r'\.attention\.', '.attn.'),
+    (r'\.position\.', '.pe.'),
+)
+# The original keeps the fixed projection of its distances as weights; here it is no part of the state dict.
+PROJECTION = 'model.23.dfl.conv.weight'
+
+
+def original_names(names: Iterable[str]) -> dict[str, str]:
+    """Name in the original of every tensor of a YOLO11 of this project.
+
+    Args:
+        names: Keys of the whole state dict: whether a ``weight`` is that of a DynamicConv, its neighbours tell.
+
+    Returns:
+        This project's name -> the original's.
+
+    Raises:
+        KeyError: A name is not of a YOLO11; with that name.
+    """
+    names = list(names)
+    dynamic = {name.removesuffix('routing.weight') for name in names if name.endswith('.routing.weight')}
+    return {name: _original_name(name, dynamic) for name in names}
+
+
+def _original_name(name: str, dynamic: set[str]) -> str:
+    owner, _, parameter = name.rpartition('.')
+    own_name = f'{owner}.cond_conv.{parameter}' if f'{owner}.' in dynamic else name
+    for pattern, layer in LAYERS:
+        original, matched = re.subn(pattern, layer, own_name)
+        if matched:
+            break
+    else:
+        raise KeyError(name)
+    for pattern, part in INSIDE:
+        original = re.sub(pattern, part, original)
+    return original

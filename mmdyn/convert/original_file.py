@@ -1,0 +1,181 @@
+"""Reading a checkpoint of the Ultralytics package, without that package and without running anything from the file.
+
+Such a file is a pickle of live objects. PyTorch's restricted unpickler rebuilds tensors and plain containers from it;
+classes of other packages become inert :class:`StandIn` objects that only keep their state, and whatever else the
+pickle names is refused. Nothing named in the file is imported, and nothing in it is called.
+"""
+
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from mmdyn.errors import UserError
+
+MAX_MODULES = 10_000  # a YOLO11-x has 700; more is a file made to keep us busy
+PATHS = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
+
+
+class OriginalFile(NamedTuple):
+    """What a file has to offer."""
+
+    state_dict: dict[str, Tensor]  # keys from 'model.0.' on
+    classes: tuple[str, ...] | None  # None where the file has no names
+    head: str | None  # name of the class of the last layer; None in a plain state dict
+    source: str  # which of the file's weights these are
+
+
+class StandIn:
+    """Stands where the file has an object of a class of another package: keeps its state, does nothing."""
+
+    state: dict = {}
+
+    def __init__(self, *args: Any) -> None:
+        if args:
+            raise UnpicklingError(f'the file asks to call {type(self).__name__}')
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+class PathStandIn(StandIn):
+    """Stands for a path among a training's arguments: a pickle builds it by a call."""
+
+    def __init__(self, *args: str) -> None:
+        super().__init__()
+
+
+def read_original(path: str | Path) -> OriginalFile:
+    """Read a ``.pt`` of the Ultralytics package, a plain state dict, or a ``.safetensors`` file.
+
+    Args:
+        path: The file. Of a training checkpoint the EMA weights are taken.
+
+    Raises:
+        UserError: There is no such file, it is damaged, it names what it must not, or there is no model in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no checkpoint at {path.absolute()}')
+    if path.suffix == '.safetensors':
+        tensors, classes = _read_safetensors(path)
+        return OriginalFile(_from_first_layer(tensors, path), classes, None, 'safetensors')
+    content = _read_zip(path)
+    holders = {key: content.get(key) for key in ('ema', 'model', 'state_dict')} if isinstance(content, dict) else {}
+    source, holder = next(((k, v) for k, v in holders.items() if isinstance(v, StandIn | dict)), ('weights', content))
+    if isinstance(holder, StandIn):
+        try:
+            tensors, head = dict(_tensors(holder)), _head(holder)
+        except (AttributeError, TypeError, RecursionError) as e:
+            raise UserError(f'{path}: the {type(holder).__name__} in it is not a model: {e}') from e
+        return OriginalFile(_from_first_layer(tensors, path), _names(holder.state.get('names')), head, source)
+    if not isinstance(holder, dict):
+        raise UserError(f'{path} holds a {type(holder).__name__}, not a model or a state dict')
+    return OriginalFile(_from_first_layer(holder, path), None, None, source)
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    try:
+        with safe_open(path, framework='pt') as file:
+            names = (file.metadata() or {}).get('classes')
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+            return tensors, tuple(names.split('\n')) if names else None
+    except (SafetensorError, OSError, ValueError) as e:
+        raise UserError(f'{path} is not a whole .safetensors file: {e}') from e
+
+
+def _read_zip(path: Path) -> Any:
+    """Content of a file of ``torch.save``, with stand-ins for foreign classes."""
+    try:
+        _check_archive(path)
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        refused = sorted(name for name in names if not _is_foreign_class(name))
+        if refused:
+            raise UserError(f'{path} is refused: it names {", ".join(refused)}, which no checkpoint needs')
+        with torch.serialization.safe_globals([(_stand_in(name), name) for name in names]):
+            return torch.load(path, map_location='cpu', weights_only=True)
+    except UserError:
+        raise
+    except UnpicklingError as e:
+        raise UserError(f'{path} is refused: {str(e).splitlines()[-1]}') from e
+    except Exception as e:  # whatever a parser meets in a damaged file
+        reason = (str(e) or type(e).__name__).splitlines()[0]
+        raise UserError(f'{path} is not a whole PyTorch checkpoint: {reason}') from e
+
+
+def _check_archive(path: Path) -> None:
+    """See that the archive is as ``torch.save`` writes it, uncompressed, and that its checksums hold."""
+    if not zipfile.is_zipfile(path):
+        raise ValueError('it is no archive of torch.save, or its end is missing')
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        unusual = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
+        if unusual or sum(e.file_size for e in entries) > path.stat().st_size:
+            raise ValueError('its archive is compressed or overlaps itself, which torch.save never does')
+        damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f'the checksum of {damaged} in it is wrong')
+
+
+def _is_foreign_class(name: str) -> bool:
+    """Whether a name of the pickle may become a stand-in: layers of PyTorch, and other packages."""
+    package = name.split('.')[0]
+    if package == 'torch':
+        return name.startswith('torch.nn.')
+    return name in PATHS or not (package in sys.stdlib_module_names or package.startswith('__builtin'))
+
+
+def _stand_in(name: str) -> type[StandIn]:
+    return type(name.split('.')[-1], (PathStandIn if name in PATHS else StandIn,), {})
+
+
+def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:
+    """The state dict of a model of stand-ins, in the order of PyTorch."""
+    visited = 0
+
+    def below(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
+        nonlocal visited
+        visited += 1
+        if visited > MAX_MODULES:
+            raise TypeError(f'it has more than {MAX_MODULES} layers')
+        left_out = module.state.get('_non_persistent_buffers_set', ())
+        own = {**module.state.get('_parameters', {}), **module.state.get('_buffers', {})}
+        yield from ((prefix + k, v) for k, v in own.items() if isinstance(v, Tensor) and k not in left_out)
+        for name, child in module.state.get('_modules', {}).items():
+            if child is not None:
+                yield from below(child, f'{prefix}{name}.')
+
+    yield from below(model, '')
+
+
+def _head(model: StandIn) -> str | None:
+    """Name of the class of the last layer."""
+    layers = list(model.state.get('_modules', {}).get('model', StandIn()).state.get('_modules', {}).values())
+    return type(layers[-1]).__name__ if layers else None
+
+
+def _names(names: Any) -> tuple[str, ...] | None:
+    """Class names of a list, or of a dict by number."""
+    if isinstance(names, dict):
+        names = [names.get(i) for i in range(len(names))]
+    if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) for n in names):
+        return None
+    return tuple(''.join(c for c in name if c.isprintable()) for name in names)
+
+
+def _from_first_layer(tensors: dict, path: Path) -> dict[str, Tensor]:
+    """Keys as the package's model has them, whatever wraps the model."""
+    tensors = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, Tensor)}
+    if 'backbone.stem.conv.weight' in tensors:
+        raise UserError(f'{path} is a checkpoint of this project already. --reverse converts it to the original')
+    first = next((k for k in tensors if k.endswith(('0.conv.weight', '0.conv.bias'))), None)
+    if first is None:
+        raise UserError(f'{path} holds no YOLO model: none of its {len(tensors)} tensors is a first convolution')
+    wrapper = first.removesuffix('0.conv.weight').removesuffix('0.conv.bias')
+    return {f'model.{k.removeprefix(wrapper)}': v for k, v in tensors.items() if k.startswith(wrapper)}

@@ -1,0 +1,126 @@
+"""Which YOLO11 a state dict of the Ultralytics package is: scale, classes, what is dynamic; and the config for it."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import Tensor
+
+import mmdyn
+from mmdyn.analysis.flops import build_model
+from mmdyn.errors import UserError
+
+CONFIGS = Path(mmdyn.__file__).parent / '.mim' / 'configs'
+STEM = 'model.0.conv.weight'
+ROUTING = 'routing.weight'
+# (channels of the stem, whether blocks are repeated) -> scale
+SCALES = {(16, False): 'n', (32, False): 's', (64, False): 'm', (64, True): 'l', (96, True): 'x'}
+# Part of the model and its option -> what stands there if it is dynamic, and where the original has the first of them.
+DYNAMIC_PARTS = {
+    ('backbone', 'downsample_cfg'): ('DynamicConv', 'model.1.'),
+    ('neck', 'downsample_cfg'): ('DynamicConv', 'model.17.'),
+    ('backbone', 'block_cfg'): ('C3k2_DynamicConv', 'model.2.'),
+    ('neck', 'block_cfg'): ('C3k2_DynamicConv', 'model.13.'),
+}
+# Last layer -> what such a model is.
+OTHER_HEADS = {
+    'Segment': 'a segmentation model',
+    'Pose': 'a pose model',
+    'OBB': 'a model of oriented boxes (OBB)',
+    'Classify': 'a classifier',
+}
+CLASS_LOGITS = 'model.23.cv3.0.2.weight'
+YOLO11 = {STEM, 'model.10.m.0.attn.qkv.conv.weight', 'model.23.cv2.0.2.bias', CLASS_LOGITS}  # tensors of its own
+
+
+class Variant(NamedTuple):
+    """A YOLO11 and its config."""
+
+    scale: str
+    classes: int
+    config: str  # name of the config file
+    options: dict[str, object]  # what to override in it
+
+    def load_config(self) -> Config:
+        """The config with its options."""
+        cfg = Config.fromfile(CONFIGS / self.config)
+        cfg.merge_from_dict(self.options)
+        return cfg
+
+    def command(self, tool: str, *arguments: str | Path) -> str:
+        """A command line with this config."""
+        options = [f'{k}={v}' for k, v in self.options.items()]
+        return ' '.join(
+            [
+                f'python {tool} configs/{self.config}',
+                *map(str, arguments),
+                *(['--cfg-options', *options] * bool(options)),
+            ]
+        )
+
+    def expected(self) -> dict[str, Tensor]:
+        """State dict of the config's model, of shapes only."""
+        with torch.device('meta'), DefaultScope.overwrite_default_scope('mmyolo'):
+            return build_model(self.load_config()).state_dict()
+
+
+def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) -> Variant:
+    """Tell what a state dict of the original is.
+
+    Args:
+        state_dict: Tensors by the original's names.
+        head: Class of the last layer, if known.
+        path: For messages.
+
+    Raises:
+        UserError: It is not the detector YOLO11, with what it is instead; or its scale is none of the five.
+    """
+    other = _other_model(state_dict, head)
+    if other:
+        raise UserError(f'{path} is {other}. What can be converted is YOLO11 for detection, of scale n, s, m, l or x')
+    if 'model.0.bn.weight' not in state_dict:
+        raise UserError(f'{path} has its batch norms folded into the convolutions. Convert the checkpoint it came from')
+    stem = tuple(state_dict[STEM].shape)
+    scale = SCALES.get((stem[0] if stem else 0, 'model.2.m.1.cv1.conv.weight' in state_dict))
+    if scale is None or stem[1:] != (3, 3, 3):
+        raise UserError(f'{path} is a YOLO11 of none of the scales n, s, m, l, x: its first kernels are {stem}')
+    classes = state_dict[CLASS_LOGITS].shape[:1].numel()
+    experts = {part: _experts(state_dict, layer) for part, (_, layer) in DYNAMIC_PARTS.items()}
+    down, blocks = ('backbone', 'downsample_cfg'), ('backbone', 'block_cfg')
+    kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
+    config = f'yolo11{scale}{kind}_coco.py'
+    return Variant(scale, classes, config, _options(config, classes, experts))
+
+
+def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
+    """What a model is if not a YOLO11 for detection."""
+    if head is not None and head != 'Detect':
+        return OTHER_HEADS.get(head, f'a model that ends in {head}')
+    if any(key.startswith('model.23.cv4.') for key in state_dict):
+        return 'a model of segments, poses or oriented boxes'
+    if 'model.22.cv2.0.0.conv.weight' in state_dict:  # its head is one layer earlier
+        return 'a YOLOv8'
+    return None if state_dict.keys() >= YOLO11 else 'another YOLO'
+
+
+def _experts(state_dict: dict[str, Tensor], layer: str) -> int:
+    """Experts of the first DynamicConv in a layer; 0 where it is static."""
+    return next((v.shape[:1].numel() for k, v in state_dict.items() if k.startswith(layer) and k.endswith(ROUTING)), 0)
+
+
+def _options(config: str, classes: int, experts: dict[tuple[str, str], int]) -> dict[str, object]:
+    """What differs from the config."""
+    model = Config.fromfile(CONFIGS / config).model
+    options: dict[str, object] = {}
+    if model.bbox_head.head_module.num_classes != classes:
+        options['model.bbox_head.head_module.num_classes'] = classes
+    for (part, option), count in experts.items():
+        dynamic, _ = DYNAMIC_PARTS[part, option]
+        current = model[part][option]
+        if count and current.type != dynamic:
+            options[f'model.{part}.{option}.type'] = dynamic
+        if count and current.get('num_experts', 4) != count:
+            options[f'model.{part}.{option}.num_experts'] = count
+    return options

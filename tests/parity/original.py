@@ -1,0 +1,148 @@
+"""The original YOLO11 of the Ultralytics package, with the published dynamic convolution put into it.
+
+The package has no DynamicConv; those who train with it patch a copy. Here its layers are exchanged after it has built
+its model, by modules with the parameters and names of the published variants.
+"""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+# Before the package is imported: nothing is downloaded, installed or reported, and settings go to a folder of our own.
+os.environ.update(YOLO_OFFLINE='1', YOLO_AUTOINSTALL='false', YOLO_VERBOSE='false')
+os.environ.setdefault('YOLO_CONFIG_DIR', tempfile.mkdtemp(prefix='original-settings-'))
+
+import torch
+import torch.nn.functional as F
+import ultralytics.nn.modules as original_modules
+from timm.layers import CondConv2d
+from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import ASSETS, SETTINGS
+
+SETTINGS.update({name: False for name, value in SETTINGS.items() if value is True})  # no loggers, no reports
+
+PHOTOS = sorted(ASSETS.glob('*.jpg'))
+SCALES = 'nsmlx'
+VARIANTS = {'static': (False, False), 'dynconv': (True, False), 'c3k2_dynconv': (False, True)}
+DOWN_SAMPLING = (1, 3, 5, 7, 17, 20)
+
+
+class DynamicConv(nn.Module):
+    """The published layer: a linear router, and timm's CondConv2d with the batch folded into groups."""
+
+    def __init__(self, conv: nn.Conv2d, num_experts: int = 4) -> None:
+        super().__init__()
+        self.routing = nn.Linear(conv.in_channels, num_experts)
+        self.cond_conv = CondConv2d(
+            conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding, num_experts=num_experts
+        )
+
+    def forward(self, x):
+        return self.cond_conv(x, torch.sigmoid(self.routing(F.adaptive_avg_pool2d(x, 1).flatten(1))))
+
+
+# Checkpoints hold the class by name; in a patched copy it is one of the package's own.
+DynamicConv.__module__ = 'ultralytics.nn.modules.block'
+original_modules.block.DynamicConv = DynamicConv
+
+
+def make_dynamic(model: DetectionModel, down: bool, blocks: bool, num_experts: int = 4) -> DetectionModel:
+    """Exchange the strided convolutions, the second ones of all bottlenecks, or both."""
+    if down:
+        for index in DOWN_SAMPLING:
+            static = model.model[index]
+            model.model[index] = DynamicConv(static.conv, num_experts)
+            for name in ('i', 'f', 'type', 'np'):
+                setattr(model.model[index], name, getattr(static, name))
+    if blocks:
+        for module in model.modules():
+            if type(module).__name__ == 'Bottleneck':
+                module.cv2 = DynamicConv(module.cv2.conv, num_experts)
+    return model
+
+
+def build(scale: str = 'n', variant: str = 'static', classes: int = 80, **kwargs) -> DetectionModel:
+    """A model of the original, as it is initialised there."""
+    model = DetectionModel(f'yolo11{scale}.yaml', nc=classes, verbose=False)
+    return make_dynamic(model, *VARIANTS[variant], **kwargs)
+
+
+@torch.no_grad()
+def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
+    """Random weights and batch norm statistics that keep activations near one, and scores away from zero."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(tensor, low, high):
+        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            uniform(module.weight, 0.6, 1.4)
+            uniform(module.bias, -0.3, 0.3)
+            uniform(module.running_mean, -0.2, 0.2)
+            uniform(module.running_var, 0.4, 1.6)
+        elif isinstance(module, nn.Conv2d | nn.Linear | CondConv2d):
+            width = 3 / module.weight.flatten(1).shape[1] ** 0.5
+            if isinstance(module, CondConv2d):  # (experts, all of a kernel)
+                width = 1.5 / (module.in_channels // module.groups * 9) ** 0.5
+            if not isinstance(module, nn.Conv2d) or module.weight.shape[:1] != (1,):  # not the fixed projection
+                uniform(module.weight, -width, width)
+    for branch in model.model[-1].cv3:
+        uniform(branch[-1].bias, -4, -2)
+    return model
+
+
+def yolo_dataset(root: Path, images: Path, annotations: dict[str, Path]) -> Path:
+    """Write a COCO-format set in the original's format; returns its YAML file."""
+    for split, file in annotations.items():
+        content = json.loads(file.read_text())
+        order = {c['id']: i for i, c in enumerate(content['categories'])}
+        (root / 'images' / split).mkdir(parents=True)
+        (root / 'labels' / split).mkdir(parents=True)
+        lines: dict[int, list[str]] = {image['id']: [] for image in content['images']}
+        sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
+        for a in content['annotations']:
+            (x, y, w, h), (width, height) = a['bbox'], sizes[a['image_id']]
+            box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
+            lines[a['image_id']].append(' '.join(map(repr, (order[a['category_id']], *box))))
+        for image in content['images']:
+            target = root / 'images' / split / Path(image['file_name']).name
+            target.symlink_to((images / image['file_name']).resolve())
+            (root / 'labels' / split / target.name).with_suffix('.txt').write_text('\n'.join(lines[image['id']]))
+    names = json.dumps([c['name'] for c in content['categories']])
+    yaml = root / 'data.yaml'
+    yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in annotations))
+    return yaml
+
+
+class Trainer(DetectionTrainer):
+    """The original's trainer, on a variant of its model."""
+
+    variant = 'static'
+
+    def get_model(self, cfg=None, weights=None, verbose=True):
+        return make_dynamic(super().get_model(cfg, weights, verbose), *VARIANTS[self.variant])
+
+
+def train(data: Path, out: Path, variant: str = 'static', trainer: type = Trainer, **overrides) -> Trainer:
+    """Train the original with its published recipe for SGD; the checkpoints are in ``out/weights``."""
+    settings = dict(
+        model='yolo11n.yaml', data=str(data), project=str(out.parent), name=out.name, exist_ok=True, device='cpu',
+        optimizer='SGD', pretrained=False, amp=False, workers=0, plots=False, verbose=False, seed=0,
+    )  # fmt: skip
+    subclass = type('Trainer', (trainer,), {'variant': variant})
+    run = subclass(overrides=settings | overrides)
+    run.train()
+    return run
+
+
+def validate(checkpoint: Path, data: Path, out: Path, **settings) -> dict[str, float]:
+    """AP that the original reports for a checkpoint, and its predictions in ``out/predictions.json``."""
+    arguments = dict(model=str(checkpoint), data=str(data), project=str(out.parent), name=out.name, exist_ok=True)
+    validator = DetectionValidator(
+        args=arguments | dict(device='cpu', workers=0, plots=False, verbose=False, save_json=True) | settings
+    )
+    return validator()

@@ -1,0 +1,66 @@
+"""Convert a YOLO11 checkpoint of the Ultralytics package to one of this project, or back.
+
+Scale, classes and variant (static, DynamicConv, C3k2_DynamicConv) are found. The Ultralytics package is not needed, and
+nothing in the file is run.
+"""
+
+import sys
+
+from _arguments import run_tool, tool_parser
+
+EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
+  python tools/test.py configs/yolo11n_coco.py yolo11n.pth
+  python tools/convert_ultralytics.py --reverse work_dirs/mine/epoch_100.pth back.pt"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
+    parser.add_argument('dst', help='checkpoint to write; must not exist')
+    parser.add_argument('--reverse', action='store_true', help='from this project to a state dict of the original')
+    parser.add_argument('--scale', choices=tuple('nsmlx'), help='stop if the scale is another')
+    parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names in order, for a file without them')
+    return parser.parse_args()
+
+
+def convert(args) -> None:
+    from mmdyn.convert import convert_from_original, convert_to_original
+    from mmdyn.errors import UserError
+
+    if args.reverse:
+        if args.scale or args.classes:
+            raise UserError('--scale and --classes are for the way from the original, leave them out with --reverse')
+        print_reverse(args.dst, convert_to_original(args.src, args.dst))
+    else:
+        print_forward(args.dst, convert_from_original(args.src, args.dst, args.scale, args.classes))
+
+
+def describe(conversion) -> str:
+    names = conversion.classes
+    named = f' ({", ".join(names[:5])}{", …" if len(names) > 5 else ""})' if names else ', without names'
+    return (
+        f'YOLO11-{conversion.variant.scale}, {conversion.parameters:,} parameters, {conversion.variant.classes} classes'
+        f'{named}, from {conversion.source!r}'
+    )
+
+
+def print_forward(path: str, conversion) -> None:
+    print(f'{path}: {describe(conversion)}')
+    print(f'test it:      {conversion.variant.command("tools/test.py", path)}')
+    print(f'look at it:   {conversion.variant.command("demo/image_demo.py IMAGE", path)}')
+    print(f'go on with it: set load_from={path!r} in a config of the same scale and variant')
+
+
+def print_reverse(path: str, conversion) -> None:
+    variant = conversion.variant
+    print(f'{path}: {describe(conversion)}')
+    if 'dynconv' in variant.config or variant.options.keys() - {'model.bbox_head.head_module.num_classes'}:
+        print('the original needs the patch that gives it DynamicConv before it can load this')
+    else:
+        load = 'safetensors.torch.load_file' if path.endswith('.safetensors') else 'torch.load'
+        print(f"load it:  model = DetectionModel('yolo11{variant.scale}.yaml', nc={variant.classes})")
+        print(f'          model.load_state_dict({load}({path!r}))')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(convert, parse_args()))
