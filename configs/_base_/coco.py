@@ -17,7 +17,7 @@ affine = dict(
     border_val=(114, 114, 114))
 mixup = dict(type='YOLOv5MixUp', prob=0.0, pre_transform=[*load, mosaic, affine])
 letterbox = [
-    dict(type='YOLOv5KeepRatioResize', scale=img_scale),
+    dict(type='LongSideResize', scale=img_scale),
     dict(type='LetterResize', scale=img_scale, allow_scale_up=True, pad_val=dict(img=114.0))
 ]
 colour = dict(type='YOLOv5HSVRandomAug', hue_delta=0.015, saturation_delta=0.7, value_delta=0.4)
@@ -30,7 +30,7 @@ train_pipeline = [*load, mosaic, affine, mixup, *finish]
 last_epochs_pipeline = [*load, *letterbox, dict(affine, border=(0, 0)), *finish]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),
-    dict(type='YOLOv5KeepRatioResize', scale=img_scale),
+    dict(type='LongSideResize', scale=img_scale),
     dict(type='LetterResize', scale=img_scale, allow_scale_up=False, pad_val=dict(img=114)),
     dict(type='LoadAnnotations', with_bbox=True, _scope_='mmdet'),
     dict(
@@ -52,8 +52,12 @@ train_dataloader = dict(
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline))
+# Validation on rectangles: images sorted by shape, each batch padded as little as its images allow.
+val_batch_size = 16
+rectangles = dict(
+    type='BatchShapePolicy', batch_size=val_batch_size, img_size=img_scale[0], size_divisor=32, extra_pad_ratio=0.5)
 val_dataloader = dict(
-    batch_size=16,
+    batch_size=val_batch_size,
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,
@@ -65,6 +69,7 @@ val_dataloader = dict(
         ann_file='annotations/instances_val2017.json',
         data_prefix=dict(img='val2017/'),
         test_mode=True,
+        batch_shapes_cfg=rectangles,
         pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
@@ -82,7 +87,7 @@ tta_pipeline = [
                 dict(
                     type='Compose',
                     transforms=[
-                        dict(type='YOLOv5KeepRatioResize', scale=size),
+                        dict(type='LongSideResize', scale=size),
                         dict(type='LetterResize', scale=size, allow_scale_up=False, pad_val=dict(img=114))
                     ]) for size in ((640, 640), (320, 320), (960, 960))
             ],

@@ -14,7 +14,6 @@ optim_wrapper = dict(
 custom_hooks = [
     dict(
         type='YOLOEMAHook',
-        ema_type='ExpMomentumEMA',
         momentum=0.0001,
         gamma=2000,
         update_buffers=True,

@@ -24,7 +24,7 @@ model = dict(
         block_cfg=dict(type='C3k2'),
         **scale),
     bbox_head=dict(
-        type='YOLOv8Head',
+        type='YOLO11Head',
         head_module=dict(
             type='YOLO11HeadModule',
             num_classes=80,

@@ -3,6 +3,7 @@
 from .checked_coco import CheckedCocoDataset
 from .coco_metric import DatasetCocoMetric
 from .digits import DigitsDataset, make_digits
+from .long_side_resize import LongSideResize
 from .voc_to_coco import convert_voc
 
-__all__ = ['CheckedCocoDataset', 'DatasetCocoMetric', 'DigitsDataset', 'convert_voc', 'make_digits']
+__all__ = ['CheckedCocoDataset', 'DatasetCocoMetric', 'DigitsDataset', 'LongSideResize', 'convert_voc', 'make_digits']

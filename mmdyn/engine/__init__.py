@@ -4,11 +4,13 @@ from .channels_last import ChannelsLastHook
 from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
 from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
+from .ema import YOLOEMA, YOLOEMAHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
 from .param_groups import YOLOOptimizerConstructor
-from .schedule import YOLOEMAHook, YOLOScheduleHook
+from .schedule import YOLOScheduleHook
 
 __all__ = [
+    'YOLOEMA',
     'AtomicCheckpointHook',
     'CPUAmpOptimWrapper',
     'ChannelsLastHook',

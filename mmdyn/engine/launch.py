@@ -124,6 +124,7 @@ def enable_tta(cfg: Config) -> None:
             raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    cfg.test_dataloader.dataset.batch_shapes_cfg = None  # would override the sizes of the pipeline
 
 
 def build_runner(cfg: Config, *, train: bool) -> Runner:

@@ -1,13 +1,12 @@
 """Schedule of the YOLO recipe: warm-up, linear decay, weight decay and gradient accumulation by the nominal batch.
 
 Source: https://docs.ultralytics.com/usage/cfg/#train-settings. On MMYOLO's ``YOLOv5ParamSchedulerHook``. What
-differs: epochs and batch come from the runner instead of being said twice, warm-up covers at least 100 iterations
-instead of 1000, gradients accumulate to the nominal batch, and the optimizer keeps plain floats.
+differs: epochs and batch come from the runner instead of being said twice, warm-up leaves the last epoch alone and has
+no least number of iterations, gradients accumulate to the nominal batch, and the optimizer keeps plain floats.
 """
 
 import numpy as np
 from mmengine.dist import get_world_size
-from mmengine.hooks import EMAHook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmyolo.engine.hooks import YOLOv5ParamSchedulerHook
@@ -26,7 +25,7 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
             scaled by what the sum really is over this; None steps every iteration and scales nothing.
         scheduler_type: ``'linear'`` or ``'cosine'``.
         lr_factor: Last learning rate as a fraction of the first.
-        warmup_mim_iter: Least iterations of warm-up; the name is MMYOLO's.
+        warmup_mim_iter: Least iterations of warm-up, 100 in older versions of the recipe; the name is MMYOLO's.
         **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
     """
 
@@ -35,7 +34,7 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         nominal_batch_size: int | None = 64,
         scheduler_type: str = 'linear',
         lr_factor: float = 0.01,
-        warmup_mim_iter: int = 100,
+        warmup_mim_iter: int = 0,
         **kwargs,
     ) -> None:
         super().__init__(scheduler_type, lr_factor, warmup_mim_iter=warmup_mim_iter, **kwargs)
@@ -47,6 +46,8 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         """Take epochs and batch size from the runner, and scale the weight decay."""
         self.scheduler_fn = self.scheduler_maps[self.scheduler_type](self.lr_factor, runner.max_epochs)
         super().before_train(runner)
+        self.warmup_epochs = min(self.warmup_epochs, max(runner.max_epochs - 1, 0))
+        self._warmup_iters = max(round(self.warmup_epochs * len(runner.train_dataloader)), self.warmup_mim_iter)
         self._accumulate = 1
         if self.nominal_batch_size is None:
             return
@@ -62,32 +63,20 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
             # The unscaled value is kept, so that a resumed run does not scale it again.
             group.setdefault('initial_weight_decay', group['weight_decay'])
             group['weight_decay'] = group['initial_weight_decay'] * scale
+        self._accumulate = min(self._accumulate, runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set what this iteration trains with."""
-        super().before_train_iter(runner, batch_idx, data_batch)
+        if self._warmup_iters:
+            super().before_train_iter(runner, batch_idx, data_batch)
         for group in runner.optim_wrapper.optimizer.param_groups:
             group.update({key: float(group[key]) for key in ('lr', 'momentum') if key in group})
         if isinstance(runner.optim_wrapper, SummedGradients):
-            warmup = max(round(self.warmup_epochs * len(runner.train_dataloader)), self.warmup_mim_iter)
-            accumulate = np.interp(runner.iter, [0, warmup], [1, self._accumulate])
-            runner.optim_wrapper.accumulate = max(int(accumulate.round()), 1)
+            accumulate = np.interp(runner.iter, [0, max(self._warmup_iters, 1)], [1, self._accumulate])
+            runner.optim_wrapper.accumulate = int(accumulate.round()) if self._warmup_iters else self._accumulate
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Set the learning rate of the next epoch."""
-        if self._warmup_end:
+        if self._warmup_end or not self._warmup_iters:
             for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
                 group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
-
-
-@HOOKS.register_module()
-class YOLOEMAHook(EMAHook):
-    """``EMAHook`` that averages after steps of the optimizer only, not after iterations that accumulate.
-
-    Arguments are those of ``EMAHook``.
-    """
-
-    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
-        """Average if the optimizer has stepped."""
-        if getattr(runner.optim_wrapper, 'has_stepped', True):
-            super().after_train_iter(runner, *args, **kwargs)

@@ -1,22 +1,78 @@
-"""Task-aligned assigner that takes the class count from the logits, so that a config states it once, in the head."""
+"""Task-aligned assigner of YOLO11, on MMYOLO's ``BatchTaskAlignedAssigner`` (TOOD, https://arxiv.org/abs/2108.07755).
 
+What differs from MMYOLO's: the class count comes from the logits, so that a config states it once, in the head; boxes
+smaller than a cell of the second level still get candidates; and a prior that several boxes claim goes to one of those
+that it lies in, not to one that only overlaps its prediction.
+
+Shapes: B batch, G boxes of an image, N priors.
+"""
+
+import torch
 from mmyolo.models.task_modules.assigners import BatchTaskAlignedAssigner
+from mmyolo.models.task_modules.assigners.utils import select_candidates_in_gts
 from mmyolo.registry import TASK_UTILS
 from torch import Tensor
 
 
 @TASK_UTILS.register_module()
 class YOLO11Assigner(BatchTaskAlignedAssigner):
-    """MMYOLO's ``BatchTaskAlignedAssigner`` (TOOD, https://arxiv.org/abs/2108.07755) without ``num_classes``.
+    """Assigner of YOLO11, as in the Ultralytics package since 8.4.
 
     Args:
+        min_side: Pixels. Where priors are looked for, a side of a box is at least this long; 0 takes boxes as they
+            are, as the package did before.
         **kwargs: As in ``BatchTaskAlignedAssigner``, except ``num_classes``.
+
+    Raises:
+        ValueError: ``min_side`` is negative.
     """
 
-    def __init__(self, **kwargs) -> None:
+    def __init__(self, min_side: float = 16, **kwargs) -> None:
+        if min_side < 0:
+            raise ValueError(f'min_side must be at least 0, got {min_side}')
         super().__init__(num_classes=0, **kwargs)
+        self.min_side = min_side
 
     def forward(self, pred_bboxes: Tensor, pred_scores: Tensor, *args, **kwargs) -> dict:
         """Assign, with the class count of ``pred_scores`` (B, N, classes)."""
         self.num_classes = pred_scores.shape[-1]
         return super().forward(pred_bboxes, pred_scores, *args, **kwargs)
+
+    def get_pos_mask(
+        self,
+        pred_bboxes: Tensor,
+        pred_scores: Tensor,
+        priors: Tensor,
+        gt_labels: Tensor,
+        gt_bboxes: Tensor,
+        pad_bbox_flag: Tensor,
+        batch_size: int,
+        num_gt: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Which priors may be positive for which box.
+
+        Args:
+            pred_bboxes: Predicted boxes, corners in pixels, (B, N, 4).
+            pred_scores: Predicted scores, (B, N, classes).
+            priors: Centres of the cells in pixels, (N, 2).
+            gt_labels: Labels, (B, G, 1).
+            gt_bboxes: Boxes, corners in pixels, (B, G, 4).
+            pad_bbox_flag: 1 for a box, 0 for padding, (B, G, 1).
+            batch_size: B.
+            num_gt: G.
+
+        Returns:
+            Mask of the top candidates, alignment metrics, and overlaps, each (B, G, N); the last two are zero where
+            a prior lies outside of the box.
+        """
+        metrics, overlaps = self.get_box_metrics(pred_bboxes, pred_scores, gt_labels, gt_bboxes, batch_size, num_gt)
+        inside = select_candidates_in_gts(priors, self._enlarged(gt_bboxes)) * pad_bbox_flag  # (B, G, N)
+        metrics, overlaps = metrics * inside, overlaps * inside
+        top = self.select_topk_candidates(metrics, topk_mask=pad_bbox_flag.repeat(1, 1, self.topk).bool())
+        return top * inside, metrics, overlaps
+
+    def _enlarged(self, boxes: Tensor) -> Tensor:
+        """Boxes with no side shorter than ``min_side``, about the same centres."""
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        half_sides = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=self.min_side / 2)
+        return torch.cat([centres - half_sides, centres + half_sides], dim=-1)

@@ -1,11 +1,12 @@
-"""YOLO11 head module: YOLOv8's regression branch, and a class branch of depthwise-separable convolutions.
+"""YOLO11 head: YOLOv8's regression branch, and a class branch of depthwise-separable convolutions.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss, assigner and decoding are MMYOLO's
-``YOLOv8Head``, which takes this as its ``head_module``.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss and decoding are those of MMYOLO's
+``YOLOv8Head``, which takes the module here as its ``head_module``.
 """
 
 import torch
-from mmyolo.models.dense_heads import YOLOv8HeadModule
+from mmengine.structures import InstanceData
+from mmyolo.models.dense_heads import YOLOv8Head, YOLOv8HeadModule
 from mmyolo.registry import MODELS
 from torch import Tensor, nn
 
@@ -79,3 +80,29 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         """
         reset_convs(self)
         super().init_weights(prior_prob)
+
+
+@MODELS.register_module()
+class YOLO11Head(YOLOv8Head):
+    """``YOLOv8Head`` whose boxes need not end at the edge of the image.
+
+    Arguments are those of ``YOLOv8Head``. ``test_cfg.clip_boxes=False`` leaves predicted boxes as they are, which is
+    how the Ultralytics package scores them in its own validation (since 8.4); clipping, the default, is what it did
+    before, what it writes to a COCO result file, and what COCO's figures are made of.
+    """
+
+    def predict_by_feat(self, *args, cfg: dict | None = None, **kwargs) -> list[InstanceData]:
+        """Boxes of a batch, as in ``YOLOv8Head``; arguments are the same."""
+        results = super().predict_by_feat(*args, cfg=cfg, **kwargs)
+        clip = (self.test_cfg if cfg is None else cfg).get('clip_boxes', True)
+        for result in results:
+            unclipped = result.pop('unclipped', None)
+            if not clip and unclipped is not None:
+                result.bboxes = unclipped
+        return results
+
+    def _bbox_post_process(self, results: InstanceData, *args, **kwargs) -> InstanceData:
+        """Boxes after NMS; a copy is kept, as the caller clips them in place."""
+        results = super()._bbox_post_process(results, *args, **kwargs)
+        results.unclipped = results.bboxes.clone()
+        return results

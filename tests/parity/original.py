@@ -13,6 +13,7 @@ from pathlib import Path
 os.environ.update(YOLO_OFFLINE='1', YOLO_AUTOINSTALL='false', YOLO_VERBOSE='false')
 os.environ.setdefault('YOLO_CONFIG_DIR', tempfile.mkdtemp(prefix='original-settings-'))
 
+import cv2
 import torch
 import torch.nn.functional as F
 import ultralytics.nn.modules as original_modules
@@ -71,28 +72,34 @@ def build(scale: str = 'n', variant: str = 'static', classes: int = 80, **kwargs
 
 
 @torch.no_grad()
-def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Random weights and batch norm statistics that keep activations near one, and scores away from zero."""
+def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
+    """Random weights, and batch norm statistics around those of a photograph, so that scores are spread."""
     generator = torch.Generator().manual_seed(seed)
 
-    def uniform(tensor, low, high):
-        tensor.copy_(torch.rand(tensor.shape, generator=generator) * (high - low) + low)
+    def uniform(like, low, high):
+        return torch.rand(like.shape, generator=generator) * (high - low) + low
 
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            uniform(module.weight, 0.6, 1.4)
-            uniform(module.bias, -0.3, 0.3)
-            uniform(module.running_mean, -0.2, 0.2)
-            uniform(module.running_var, 0.4, 1.6)
-        elif isinstance(module, nn.Conv2d | nn.Linear | CondConv2d):
-            width = 3 / module.weight.flatten(1).shape[1] ** 0.5
-            if isinstance(module, CondConv2d):  # (experts, all of a kernel)
-                width = 1.5 / (module.in_channels // module.groups * 9) ** 0.5
-            if not isinstance(module, nn.Conv2d) or module.weight.shape[:1] != (1,):  # not the fixed projection
-                uniform(module.weight, -width, width)
-    for branch in model.model[-1].cv3:
-        uniform(branch[-1].bias, -4, -2)
-    return model
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad:
+            module.weight.copy_(uniform(module.weight, -2, 2) / module.weight[0].numel() ** 0.5)
+        elif isinstance(module, CondConv2d):  # (experts, all of a kernel); about half of each expert is taken
+            module.weight.copy_(uniform(module.weight, -2, 2) / (module.weight[0].numel() / module.out_channels) ** 0.5)
+    for norm in norms:
+        norm.weight.copy_(uniform(norm.weight, 0.6, 1.4))
+        norm.bias.copy_(uniform(norm.bias, -0.3, 0.3))
+        norm.momentum = 1.0
+    for boxes, classes in zip(model.model[-1].cv2, model.model[-1].cv3, strict=True):
+        boxes[-1].bias.copy_(uniform(boxes[-1].bias, -1, 1))
+        classes[-1].bias.copy_(uniform(classes[-1].bias, -4, -2))
+        classes[-1].weight.div_(4)  # no score so near one that two are the same
+    photo = cv2.resize(cv2.imread(str(PHOTOS[0])), (480, 640))[..., ::-1].copy()
+    model.train()(torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255)
+    for norm in norms:
+        norm.momentum = 0.03
+        norm.running_mean.add_(uniform(norm.bias, -0.3, 0.3) * norm.running_var.sqrt())
+        norm.running_var.mul_(uniform(norm.bias, 0.7, 1.4))
+    return model.eval()
 
 
 def yolo_dataset(root: Path, images: Path, annotations: dict[str, Path]) -> Path:

@@ -1,0 +1,28 @@
+"""Resize as the original YOLO11 reads its images: the long side to a size, the short one rounded up, bilinear.
+
+On MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks: one pixel and another
+interpolation are enough to move scores by some thousandths.
+"""
+
+import math
+
+import mmcv
+from mmyolo.datasets.transforms import YOLOv5KeepRatioResize
+from mmyolo.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class LongSideResize(YOLOv5KeepRatioResize):
+    """Resize an image, and its boxes, to fit into a square. Arguments are those of ``YOLOv5KeepRatioResize``."""
+
+    def _resize_img(self, results: dict) -> None:
+        height, width = results['img'].shape[:2]
+        longest = max(self.scale)
+        ratio = longest / max(height, width)
+        new_width, new_height = (min(math.ceil(side * ratio), longest) for side in (width, height))
+        if ratio != 1:
+            results['img'] = mmcv.imresize(
+                results['img'], (new_width, new_height), interpolation='bilinear', backend=self.backend
+            )
+        results['img_shape'] = results['img'].shape[:2]
+        results['scale_factor'] = (new_width / width, new_height / height)

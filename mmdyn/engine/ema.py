@@ -1,0 +1,62 @@
+"""Exponential moving average of the YOLO recipe: ``decay (1 - exp(-t / tau))`` at the t-th step of the optimizer.
+
+Source: https://docs.ultralytics.com/reference/utils/torch_utils. On MMEngine's, which takes the first step's weights as
+they are and averages after every iteration, also those that only accumulate gradients.
+"""
+
+import math
+
+from mmengine.hooks import EMAHook
+from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import HOOKS, MODELS
+from mmengine.runner import Runner
+from torch import Tensor
+
+
+@MODELS.register_module()
+class YOLOEMA(ExponentialMovingAverage):
+    """``ExponentialMovingAverage`` that warms up, from the first step on; ``steps`` is the number of the next step.
+
+    Args:
+        *args: As in ``ExponentialMovingAverage``, as are the keyword arguments.
+        gamma: The tau above, in steps.
+        **kwargs: Among them ``momentum``, one minus the decay.
+    """
+
+    def __init__(self, *args, gamma: float = 2000, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.gamma = gamma
+        self.steps.fill_(1)  # at 0, MMEngine copies
+
+    def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: Tensor) -> None:
+        """Average in place.
+
+        Args:
+            averaged_param: The average so far.
+            source_param: The parameter of the model.
+            steps: Number of this step, from 1 on.
+        """
+        decay = (1 - self.momentum) * (1 - math.exp(-int(steps) / self.gamma))
+        averaged_param.lerp_(source_param, 1 - decay)
+
+
+@HOOKS.register_module()
+class YOLOEMAHook(EMAHook):
+    """``EMAHook`` that averages after steps of the optimizer only, from the weights that training starts with.
+
+    Arguments are those of ``EMAHook``; the kind of average is :class:`YOLOEMA` unless ``ema_type`` says otherwise.
+    """
+
+    def __init__(self, ema_type: str = 'YOLOEMA', **kwargs) -> None:
+        super().__init__(ema_type=ema_type, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Start from the initialised or loaded weights: MMEngine copies the model before it is initialised."""
+        super().before_train(runner)
+        if runner.iter == 0:
+            self.ema_model.module.load_state_dict(self.src_model.state_dict())
+
+    def after_train_iter(self, runner: Runner, *args, **kwargs) -> None:
+        """Average if the optimizer has stepped."""
+        if getattr(runner.optim_wrapper, 'has_stepped', True):
+            super().after_train_iter(runner, *args, **kwargs)

@@ -1,0 +1,119 @@
+"""Photographs through everything: reading, letterbox, colours, network, decoding, NMS, and back to the photograph."""
+
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+import original
+
+NAMES = ['one', 'two', 'three', 'four', 'five']
+
+
+@pytest.fixture(scope='session')
+def photographs(tmp_path_factory):
+    """Crops of odd sizes: upright, wide, larger than the network's input, and smaller. COCO format, one box each."""
+    root = tmp_path_factory.mktemp('photographs')
+    bus, zidane = (cv2.imread(str(path)) for path in original.PHOTOS)
+    crops = [bus, zidane[:613, 37:1050], bus[101:728, :797], zidane[50:249, 700:1001], bus[:1079, :801]]
+    content = dict(images=[], annotations=[], categories=[dict(id=i + 1, name=n) for i, n in enumerate(NAMES)])
+    for i, crop in enumerate(crops):
+        height, width = crop.shape[:2]
+        cv2.imwrite(str(root / f'{i}.png'), crop)
+        content['images'].append(dict(id=i, file_name=f'{i}.png', height=height, width=width))
+        box = [10.0, 20.0, width / 2, height / 3]
+        content['annotations'].append(
+            dict(id=i + 1, image_id=i, category_id=1, bbox=box, area=box[2] * box[3], iscrowd=0)
+        )
+    (root / 'val.json').write_text(json.dumps(content))
+    return root
+
+
+def assert_same_detections(ours, theirs, floor):
+    """Every box of one is in the other: half a pixel, same class, a thousandth in score; from ``floor`` on."""
+    for some, others in ((ours, theirs), (theirs, ours)):
+        boxes, scores, labels = others
+        counted = 0
+        for box, score, label in zip(*some, strict=True):
+            if score < floor:
+                continue
+            counted += 1
+            apart = np.where(labels == label, np.abs(boxes - box).max(1), np.inf)
+            near = apart < 0.5
+            assert near.any(), (box, score, label, apart.min())
+            assert np.abs(scores[near] - score).min() < 1e-3, (box, score, label)
+        assert counted > 5
+
+
+@pytest.mark.parametrize(
+    ('variant', 'rectangles'), [('static', False), *((variant, True) for variant in original.VARIANTS)]
+)
+def test_validation(pair, photographs, run, tmp_path, variant, rectangles):
+    _, _, cfg, file, checkpoint = pair('n', variant, len(NAMES), NAMES)
+    yaml = original.yolo_dataset(tmp_path / 'set', photographs, {'val': photographs / 'val.json'})
+    yaml.write_text(yaml.read_text() + 'train: images/val\n')
+    original.validate(file, yaml, tmp_path / 'theirs', imgsz=640, batch=2, rect=rectangles)
+    theirs: dict = {i: [] for i in range(5)}
+    for p in json.loads((tmp_path / 'theirs/predictions.json').read_text()):
+        x, y, w, h = p['bbox']
+        theirs[int(p['image_id'])].append(([x, y, x + w, y + h], p['score'], p['category_id'] - 1))
+
+    data = dict(data_root=str(photographs), ann_file='val.json', data_prefix=dict(img=''))
+    cfg.test_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.dataset.update(data)
+    cfg.test_dataloader.dataset.batch_shapes_cfg = dict(cfg.rectangles, batch_size=2) if rectangles else None
+    cfg.dump(tmp_path / 'config.py')
+    done = run(
+        'tools/test.py', tmp_path / 'config.py', checkpoint, '--out', tmp_path / 'ours.pkl', '--work-dir', tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    for result in pickle.loads((tmp_path / 'ours.pkl').read_bytes()):
+        found = result['pred_instances']
+        boxes, scores, labels = zip(*theirs[result['img_id']], strict=True)
+        # Both keep 300 boxes at most, and which is the last of them may hang on a rounding.
+        floor = max(min(scores), found['scores'].min().item()) + 1e-3 if len(scores) == 300 else 2e-3
+        assert_same_detections(
+            (found['bboxes'].numpy(), found['scores'].numpy(), found['labels'].numpy()),
+            tuple(map(np.array, (boxes, scores, labels))),
+            floor,
+        )
+
+
+def test_inference(pair):
+    """``DetInferencer`` here, ``predict`` there: one class a box, from a score of 0.25 on."""
+    from mmdet.apis import DetInferencer
+    from ultralytics import YOLO
+
+    _, _, cfg, file, checkpoint = pair('n', 'dynconv', len(NAMES), NAMES)
+    cfg.model.test_cfg.update(multi_label=False, score_thr=0.25)
+    inferencer = DetInferencer(cfg, str(checkpoint), 'cpu', scope='mmyolo', palette='random', show_progress=False)
+    assert inferencer.model.dataset_meta['classes'] == tuple(NAMES)
+    model = YOLO(file)
+    for photo in original.PHOTOS:
+        expected = model.predict(str(photo), imgsz=640, rect=False, conf=0.25, iou=0.7, device='cpu')[0].boxes
+        found = inferencer(str(photo))['predictions'][0]
+        assert_same_detections(
+            tuple(np.array(found[key]) for key in ('bboxes', 'scores', 'labels')),
+            (expected.xyxy.numpy(), expected.conf.numpy(), expected.cls.numpy()),
+            floor=0.25 + 1e-3,
+        )
+
+
+def test_colours_and_padding_arrive_as_in_the_original(pair, photographs):
+    """The tensor that enters the network, pixel by pixel."""
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import init_default_scope
+    from ultralytics.data.augment import LetterBox
+
+    _, ours, cfg, *_ = pair('n', 'static', len(NAMES), NAMES)
+    init_default_scope('mmyolo')
+    pipeline = Compose([step for step in cfg.test_pipeline if step['type'] != 'LoadAnnotations'])
+    path = str(photographs / '0.png')
+    item = pipeline(dict(img_path=path, img_id=0))
+    inputs = ours.data_preprocessor(pseudo_collate([item]))['inputs'][0]
+    boxed = LetterBox((640, 640), auto=False)(image=cv2.imread(path))
+    expected = torch.from_numpy(boxed[..., ::-1].copy()).permute(2, 0, 1).float() / 255
+    torch.testing.assert_close(inputs, expected, atol=1e-6, rtol=0)
