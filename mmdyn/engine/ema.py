@@ -28,6 +28,10 @@ class YOLOEMA(ExponentialMovingAverage):
         self.gamma = gamma
         self.steps.fill_(1)  # at 0, MMEngine copies
 
+    def decay(self, step: int) -> float:
+        """How much of the average is kept at a step, numbered from 1 on."""
+        return (1 - self.momentum) * (1 - math.exp(-step / self.gamma))
+
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: Tensor) -> None:
         """Average in place.
 
@@ -36,8 +40,7 @@ class YOLOEMA(ExponentialMovingAverage):
             source_param: The parameter of the model.
             steps: Number of this step, from 1 on.
         """
-        decay = (1 - self.momentum) * (1 - math.exp(-int(steps) / self.gamma))
-        averaged_param.lerp_(source_param, 1 - decay)
+        averaged_param.lerp_(source_param, 1 - self.decay(int(steps)))
 
 
 @HOOKS.register_module()

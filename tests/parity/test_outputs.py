@@ -5,6 +5,8 @@ import torch
 
 import original
 
+pytestmark = pytest.mark.parity
+
 SIZES = [(1, 32, 32), (3, 96, 160), (1, 224, 96)]  # batch, height, width
 
 

@@ -10,6 +10,8 @@ import torch
 
 import original
 
+pytestmark = pytest.mark.parity
+
 NAMES = ['one', 'two', 'three', 'four', 'five']
 
 
@@ -89,6 +91,7 @@ def test_inference(pair):
 
     _, _, cfg, file, checkpoint = pair('n', 'dynconv', len(NAMES), NAMES)
     cfg.model.test_cfg.update(multi_label=False, score_thr=0.25)
+    cfg.visualizer.vis_backends = None
     inferencer = DetInferencer(cfg, str(checkpoint), 'cpu', scope='mmyolo', palette='random', show_progress=False)
     assert inferencer.model.dataset_meta['classes'] == tuple(NAMES)
     model = YOLO(file)
