@@ -1,9 +1,10 @@
 # make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
+# make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
 # All make the virtual environment .venv once; the second run installs nothing.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test check install clean
+.PHONY: demo test parity check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -26,6 +27,13 @@ demo: .venv/runtime  ## make data, train YOLO11-n with DynamicConv, test it, dra
 
 test: .venv/dev  ## run all tests
 	$(BIN)/python -m pytest
+
+.venv/parity: .venv/dev requirements/parity.txt
+	$(BIN)/pip install -q -r requirements/parity.txt
+	@touch $@
+
+parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
+	$(BIN)/python -m pytest tests/parity
 
 check: .venv/dev  ## format, lint and type checks
 	$(BIN)/ruff format --check .

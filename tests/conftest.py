@@ -1,6 +1,5 @@
 """What several test files use."""
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -17,8 +16,6 @@ import mmdyn  # noqa: F401  (prepares the host before anything imports mmdet)
 torch.set_num_threads(1)  # the tensors of most tests are too small to share
 
 ROOT = Path(__file__).parents[1]
-# `make parity` installs the package that these compare with.
-collect_ignore_glob = [] if importlib.util.find_spec('ultralytics') else ['parity/test_*.py']
 
 
 @pytest.fixture(autouse=True)

@@ -102,9 +102,9 @@ def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
     return model.eval()
 
 
-def yolo_dataset(root: Path, images: Path, annotations: dict[str, Path]) -> Path:
-    """Write a COCO-format set in the original's format; returns its YAML file."""
-    for split, file in annotations.items():
+def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
+    """Write a COCO-format set (annotation file and image folder a split) as the original's; returns its YAML file."""
+    for split, (file, images) in splits.items():
         content = json.loads(file.read_text())
         order = {c['id']: i for i, c in enumerate(content['categories'])}
         (root / 'images' / split).mkdir(parents=True)
@@ -121,7 +121,7 @@ def yolo_dataset(root: Path, images: Path, annotations: dict[str, Path]) -> Path
             (root / 'labels' / split / target.name).with_suffix('.txt').write_text('\n'.join(lines[image['id']]))
     names = json.dumps([c['name'] for c in content['categories']])
     yaml = root / 'data.yaml'
-    yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in annotations))
+    yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in splits))
     return yaml
 
 

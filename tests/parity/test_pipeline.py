@@ -55,7 +55,7 @@ def assert_same_detections(ours, theirs, floor):
 )
 def test_validation(pair, photographs, run, tmp_path, variant, rectangles):
     _, _, cfg, file, checkpoint = pair('n', variant, len(NAMES), NAMES)
-    yaml = original.yolo_dataset(tmp_path / 'set', photographs, {'val': photographs / 'val.json'})
+    yaml = original.yolo_dataset(tmp_path / 'set', {'val': (photographs / 'val.json', photographs)})
     yaml.write_text(yaml.read_text() + 'train: images/val\n')
     original.validate(file, yaml, tmp_path / 'theirs', imgsz=640, batch=2, rect=rectangles)
     theirs: dict = {i: [] for i in range(5)}

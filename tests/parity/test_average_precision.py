@@ -1,0 +1,127 @@
+"""Average precision: the same boxes scored by both, and the same checkpoint evaluated by both.
+
+Both match boxes in the same way and read precision at the same 101 recalls. COCO takes the mean of the 101 values, the
+original the trapezoidal integral, which counts the first and the last half: at an AP of 0.04 it is 0.001 lower, at 0.25
+the same, at 0.5 0.0015 higher and at 0.83 0.0035 higher; a perfect detector gets 0.995 there.
+"""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+from ultralytics.models.yolo.detect import DetectionValidator
+from ultralytics.utils.metrics import ap_per_class
+
+import original
+from mmdyn.datasets import DatasetCocoMetric, make_digits
+
+pytestmark = pytest.mark.parity
+
+IMAGES, CLASSES, SIZE = 200, 3, 640
+
+
+def scene(quality, seed=0):
+    """Objects of many images, and what a detector of some quality makes of them: (labels, boxes), (…, scores)."""
+    rng = np.random.default_rng(seed)
+    truth, found = [], []
+    for _ in range(IMAGES):
+        count = rng.integers(8, 30)
+        corner, side = rng.uniform(0, SIZE - 200, (count, 2)), rng.uniform(20, 200, (count, 2))
+        boxes, labels = np.concatenate([corner, corner + side], 1), rng.integers(CLASSES, size=count)
+        truth.append((labels, boxes))
+        seen = rng.random(count) < 0.6 + 0.4 * quality
+        moved = boxes + rng.normal(0, (1 - quality) * 0.25, boxes.shape) * np.tile(side, 2)
+        noise = rng.integers(2, 20)
+        corner, side = rng.uniform(0, SIZE - 200, (noise, 2)), rng.uniform(20, 200, (noise, 2))
+        found.append(
+            (
+                np.concatenate([labels[seen], rng.integers(CLASSES, size=noise)]),
+                np.concatenate([moved[seen], np.concatenate([corner, corner + side], 1)]),
+                np.concatenate([rng.beta(4, 2, seen.sum()), rng.beta(1, 4 + 4 * quality, noise)]),
+            )
+        )
+    return truth, found
+
+
+def score_here(truth, found, folder):
+    """AP, and precision by IoU, recall and class, of the config's evaluator."""
+    images = [dict(id=i, width=SIZE, height=SIZE, file_name=f'{i}.jpg') for i in range(IMAGES)]
+    annotations = []
+    for i, (labels, boxes) in enumerate(truth):
+        for label, (x1, y1, x2, y2) in zip(labels.tolist(), boxes.tolist()):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            annotations.append(dict(image_id=i, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0))
+    for number, annotation in enumerate(annotations, 1):
+        annotation['id'] = number
+    file = folder / 'truth.json'
+    categories = [dict(id=i, name=str(i)) for i in range(CLASSES)]
+    file.write_text(json.dumps(dict(images=images, annotations=annotations, categories=categories)))
+    metric = DatasetCocoMetric(metric='bbox', proposal_nums=(100, 1, 10))
+    metric.dataset_meta = dict(classes=[str(i) for i in range(CLASSES)], ann_file=str(file))
+    results = []
+    for i, (labels, boxes, scores) in enumerate(found):
+        instances = InstanceData(labels=torch.tensor(labels), bboxes=torch.tensor(boxes), scores=torch.tensor(scores))
+        metric.process({}, [dict(pred_instances=instances, img_id=i, ori_shape=(SIZE, SIZE))])
+        for label, (x1, y1, x2, y2), score in zip(labels.tolist(), boxes.tolist(), scores.tolist()):
+            results.append(dict(image_id=i, category_id=label, bbox=[x1, y1, x2 - x1, y2 - y1], score=score))
+    truth_here = COCO(str(file))
+    evaluation = COCOeval(truth_here, truth_here.loadRes(results), 'bbox')
+    evaluation.evaluate()
+    evaluation.accumulate()
+    precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class), all sizes, 100 boxes
+    assert metric.evaluate(IMAGES)['coco/bbox_mAP'] == round(precision.mean(), 3)  # the same, with its decimals
+    return precision
+
+
+def score_there(truth, found):
+    """AP of the original's evaluator, and its curves' mean over classes and IoUs."""
+    validator = DetectionValidator(args=dict(model='yolo11n.pt'))
+    statistics = []
+    for (labels, boxes), (found_labels, found_boxes, scores) in zip(truth, found, strict=True):
+        order = np.argsort(-scores, kind='stable')
+        predictions = dict(bboxes=torch.tensor(found_boxes[order]), cls=torch.tensor(found_labels[order]))
+        targets = dict(bboxes=torch.tensor(boxes), cls=torch.tensor(labels))
+        hits = validator._process_batch(predictions, targets)['tp']
+        statistics.append((hits, scores[order], found_labels[order], labels))
+    return ap_per_class(*(np.concatenate(part) for part in zip(*statistics, strict=True)))[5].mean()
+
+
+@pytest.mark.parametrize('quality', [0.1, 0.3, 0.5, 0.6, 0.7, 0.9])
+def test_same_boxes(quality, tmp_path):
+    truth, found = scene(quality)
+    precision, there = score_here(truth, found, tmp_path), score_there(truth, found)
+    integral = np.trapezoid(precision, np.linspace(0, 1, 101), axis=1).mean()
+    assert there == pytest.approx(integral, abs=1e-4)
+    here = precision.mean()
+    assert here > 0.03
+    assert there == pytest.approx(here, abs=2e-3 if here < 0.6 else 5e-3)
+
+
+DIGITS_RUN = dict(imgsz=320, epochs=8, batch=8, optimizer='AdamW', lr0=0.002, warmup_epochs=1, warmup_bias_lr=0.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('variant', ['static', 'dynconv'])
+def test_trained_checkpoint(variant, tmp_path, run):
+    """A checkpoint of the original, trained there: what `tools/test.py` says of it is what the original says."""
+    digits = make_digits(tmp_path / 'digits', seed=0, splits={'train': 240, 'val': 80})
+    splits = {split: (digits / f'annotations/{split}.json', digits / split) for split in ('train', 'val')}
+    data = original.yolo_dataset(tmp_path / 'set', splits)
+    original.train(data, tmp_path / 'run', variant, **DIGITS_RUN)
+    checkpoint = tmp_path / 'run/weights/best.pt'
+    settings = dict(imgsz=320, batch=16, rect=True)
+    there = original.validate(checkpoint, data, tmp_path / 'val', **settings)['metrics/mAP50-95(B)']
+    converted = run('tools/convert_ultralytics.py', checkpoint, tmp_path / 'converted.pth')
+    assert converted.returncode == 0, converted.stderr
+    options = ['model.test_cfg.clip_boxes=False', f'test_dataloader.dataset.data_root={digits}/']
+    config = 'configs/yolo11n_digits.py' if variant == 'static' else 'configs/yolo11n_dynconv_digits.py'
+    tested = run('tools/test.py', config, tmp_path / 'converted.pth', '--work-dir', tmp_path, '--cfg-options', *options)
+    assert tested.returncode == 0, tested.stderr
+    here = float(re.search(r'coco/bbox_mAP: ([\d.]+)', tested.stdout + tested.stderr)[1])
+    assert there > 0.05
+    assert here == pytest.approx(there, abs=0.002)
