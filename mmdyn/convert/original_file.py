@@ -5,6 +5,7 @@ classes of other packages become inert :class:`StandIn` objects that only keep t
 pickle names is refused. Nothing named in the file is imported, and nothing in it is called.
 """
 
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -31,6 +32,10 @@ class OriginalFile(NamedTuple):
     source: str  # which of the file's weights these are
 
 
+class CallRefusedError(Exception):
+    """The pickle wants something called; the message says what."""
+
+
 class StandIn:
     """Stands where the file has an object of a class of another package: keeps its state, does nothing."""
 
@@ -38,7 +43,7 @@ class StandIn:
 
     def __init__(self, *args: Any) -> None:
         if args:
-            raise UnpicklingError(f'the file asks to call {type(self).__name__}')
+            raise CallRefusedError(f'it asks to call {type(self).__module__}.{type(self).__name__}')
 
     def __setstate__(self, state: Any) -> None:
         self.state = state if isinstance(state, dict) else {}
@@ -102,8 +107,11 @@ def _read_zip(path: Path) -> Any:
             return torch.load(path, map_location='cpu', weights_only=True)
     except UserError:
         raise
+    except CallRefusedError as e:
+        raise UserError(f'{path} is refused: {e}, which no checkpoint needs') from e
     except UnpicklingError as e:
-        raise UserError(f'{path} is refused: {str(e).splitlines()[-1]}') from e
+        found = re.search(r'error: \s*(.*)', str(e))  # PyTorch's message has advice for developers around it
+        raise UserError(f'{path} is refused: {found[1] if found else "it is no plain checkpoint"}') from e
     except Exception as e:  # whatever a parser meets in a damaged file
         reason = (str(e) or type(e).__name__).splitlines()[0]
         raise UserError(f'{path} is not a whole PyTorch checkpoint: {reason}') from e
@@ -132,7 +140,8 @@ def _is_foreign_class(name: str) -> bool:
 
 
 def _stand_in(name: str) -> type[StandIn]:
-    return type(name.split('.')[-1], (PathStandIn if name in PATHS else StandIn,), {})
+    module, _, own_name = name.rpartition('.')
+    return type(own_name, (PathStandIn if name in PATHS else StandIn,), {'__module__': module})
 
 
 def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:

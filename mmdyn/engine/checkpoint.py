@@ -24,6 +24,7 @@ from torch import nn
 from mmdyn.errors import UserError
 
 SHOWN = 4
+SHOWN_LAYERS = 24
 
 
 class AtomicLocalBackend(LocalBackend):
@@ -128,7 +129,7 @@ def differences(expected: dict, found: dict) -> list[str]:
     return missing + shapes + unexpected
 
 
-def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, partly: bool = False) -> int:
+def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, partly: bool = False) -> None:
     """Compare a checkpoint with a model.
 
     Args:
@@ -137,15 +138,11 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
         name: What to call it in the message.
         partly: A quarter of the tensors is enough, as for fine-tuning.
 
-    Returns:
-        How many tensors fit.
-
     Raises:
         UserError: It does not fit; with the first keys that differ.
     """
     expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
-    found = checkpoint.get('state_dict', checkpoint)
-    found = {k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')}
+    found = _tensors(checkpoint)
     differing = differences(expected, found)
     fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
     enough = fits > len(expected) / 4  # another scale or another detector shares a handful of shapes by chance
@@ -154,7 +151,26 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
             f'{name} is of another architecture than the config: {len(differing)} differences, '
             f'first {"; ".join(differing[:SHOWN])}. Give the config it was trained with'
         )
-    return fits
+
+
+def _tensors(checkpoint: dict) -> dict:
+    found = checkpoint.get('state_dict', checkpoint)
+    return {k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')}
+
+
+def _what_is_taken(expected: dict, checkpoint: dict, name: str) -> str:
+    """What of a model comes from a checkpoint, and which layers start anew."""
+    found = _tensors(checkpoint)
+    anew = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
+    message = f'{name}: {len(expected) - len(anew)} of {len(expected)} tensors taken'
+    if not anew:
+        return message
+    layers = list(dict.fromkeys(k.rpartition('.')[0] for k in anew))
+    more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
+    why = ''
+    if all('.cls_preds.' in layer for layer in layers):
+        why = ' (of the class branch only, as the number of classes is another)'
+    return f'{message}; newly initialised{why}: {", ".join(layers[:SHOWN_LAYERS])}{more}'
 
 
 @HOOKS.register_module()
@@ -175,6 +191,6 @@ class CheckpointGuardHook(Hook):
             checkpoint['state_dict'] = {k: v for k, v in checkpoint.items() if hasattr(v, 'shape')}
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         fine_tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
-        fits = refuse_other_architecture(model, checkpoint, runner._load_from or 'the checkpoint', partly=fine_tuning)
+        refuse_other_architecture(model, checkpoint, runner._load_from or 'the checkpoint', partly=fine_tuning)
         if fine_tuning:
-            print_log(f'{fits} of {len(model.state_dict())} tensors taken from the checkpoint', logger='current')
+            print_log(_what_is_taken(model.state_dict(), checkpoint, runner._load_from), logger='current')

@@ -106,7 +106,7 @@ def test_same_boxes(quality, tmp_path):
 
 @pytest.fixture(scope='module')
 def plates(tmp_path_factory):
-    """Red, green and blue plates on grey noise, some cut by the edge: learned in seconds. Annotation file and images."""
+    """Red, green and blue plates on grey noise, some cut by the edge: learned in seconds."""
     root, rng = tmp_path_factory.mktemp('plates'), np.random.default_rng(0)
     splits = {}
     for split, count in (('train', 160), ('val', 60)):

@@ -1,0 +1,375 @@
+"""Conversion of checkpoints: from files of another package and back, and what must not happen on the way."""
+
+import os
+import pickle
+import struct
+import zipfile
+
+import pytest
+import safetensors.torch
+import torch
+
+from conftest import ROOT
+from foreign import Package, random_state_dict, save_original, variant_of
+from mmdyn.analysis.flops import build_model
+from mmdyn.convert import convert_from_original, convert_to_original, read_original
+from mmdyn.convert.key_table import PROJECTION, original_names
+from mmdyn.errors import UserError
+
+NAMES = ('ape', 'bee', 'cat')
+STATIC = variant_of()
+VARIANTS = {
+    'static': STATIC,
+    'dynconv': variant_of(kind='_dynconv'),
+    'c3k2_dynconv': variant_of(kind='_c3k2_dynconv'),
+    'both': variant_of(
+        kind='_dynconv',
+        model__backbone__block_cfg__type='C3k2_DynamicConv',
+        model__neck__block_cfg__type='C3k2_DynamicConv',
+    ),
+    'eight experts': variant_of(
+        kind='_dynconv', model__backbone__downsample_cfg__num_experts=8, model__neck__downsample_cfg__num_experts=8
+    ),
+    's': variant_of('s'),
+    'm': variant_of('m'),
+}
+
+
+@pytest.fixture(scope='module')
+def theirs():
+    """A static YOLO11-n of the original."""
+    return random_state_dict(STATIC)
+
+
+@pytest.fixture
+def file(tmp_path, theirs):
+    """The same as a file of live objects."""
+    return save_original(tmp_path / 'original.pt', theirs, NAMES)
+
+
+def loaded(path):
+    return torch.load(path, weights_only=True)
+
+
+@pytest.mark.parametrize('name', VARIANTS)
+def test_there_and_back(name, tmp_path):
+    variant = VARIANTS[name]
+    theirs = random_state_dict(variant)
+    file = save_original(tmp_path / 'original.pt', theirs, NAMES)
+    conversion = convert_from_original(file, tmp_path / 'ours.pth')
+    assert conversion.variant == variant
+    assert conversion.classes == NAMES
+    ours = loaded(tmp_path / 'ours.pth')
+    assert ours['meta']['dataset_meta']['classes'] == NAMES
+    model = build_model(conversion.variant.load_config())
+    model.load_state_dict(ours['state_dict'])
+    assert conversion.parameters == sum(p.numel() for p in model.parameters())
+    names = original_names(ours['state_dict'])
+    assert all(torch.equal(v, theirs[names[k]].half().to(v.dtype)) for k, v in ours['state_dict'].items())
+
+    back = convert_to_original(tmp_path / 'ours.pth', tmp_path / 'back.pt')
+    assert back.variant == variant
+    assert back.classes == NAMES
+    returned = loaded(tmp_path / 'back.pt')
+    assert returned.keys() == theirs.keys()
+    assert all(torch.equal(v, theirs[k].half().to(v.dtype)) for k, v in returned.items())
+
+
+def test_names_are_those_of_the_original():
+    names = original_names(build_model(VARIANTS['both'].load_config()).state_dict())
+    assert names['backbone.stage1.0.weight'] == 'model.1.cond_conv.weight'
+    assert names['backbone.stage1.0.routing.bias'] == 'model.1.routing.bias'
+    assert names['backbone.stage1.1.blocks.0.conv2.weight'] == 'model.2.m.0.cv2.cond_conv.weight'
+    assert names['backbone.stage3.1.blocks.0.blocks.1.conv1.conv.weight'] == 'model.6.m.0.m.1.cv1.conv.weight'
+    assert names['backbone.stage3.1.blocks.0.final_conv.bn.bias'] == 'model.6.m.0.cv3.bn.bias'
+    assert names['backbone.stage4.2.conv2.conv.weight'] == 'model.9.cv2.conv.weight'
+    assert names['backbone.stage4.3.blocks.0.attention.position.bn.weight'] == 'model.10.m.0.attn.pe.bn.weight'
+    assert names['neck.bottom_up_layers.0.main_conv.conv.weight'] == 'model.19.cv1.conv.weight'
+    assert names['bbox_head.head_module.cls_preds.2.3.conv.weight'] == 'model.23.cv3.2.1.1.conv.weight'
+    assert names['bbox_head.head_module.reg_preds.1.2.bias'] == 'model.23.cv2.1.2.bias'
+    assert len(set(names.values())) == len(names)
+
+
+def test_a_dynamic_conv_with_norm_and_activation_keeps_its_place():
+    names = original_names(
+        ['backbone.stage1.0.conv.weight', 'backbone.stage1.0.conv.routing.weight', 'backbone.stage1.0.bn.bias']
+    )
+    assert list(names.values()) == ['model.1.conv.cond_conv.weight', 'model.1.conv.routing.weight', 'model.1.bn.bias']
+
+
+def ema_of_a_training(path, theirs):
+    training = {k: torch.zeros_like(v) for k, v in theirs.items()}
+    save_original(path.with_name('live.pt'), training)
+    save_original(path, theirs, NAMES, wrapper='ema', model=None, optimizer={'state': {0: torch.ones(2)}}, epoch=3)
+
+
+def both_models(path, theirs):
+    # The weights that train next to the average: the average counts.
+    save_original(path, theirs, NAMES, wrapper='ema', model={'model.0.conv.weight': torch.zeros(1)})
+
+
+FORMS = {
+    'pickled model': lambda path, sd: save_original(path, sd, NAMES, wrapper=None),
+    'model and no ema': lambda path, sd: save_original(path, sd, NAMES, ema=None, date='today'),
+    'ema of a training': ema_of_a_training,
+    'ema beside model': both_models,
+    'state dict': lambda path, sd: torch.save(sd, path),
+    'state dict of the wrapper': lambda path, sd: torch.save({f'model.{k}': v for k, v in sd.items()}, path),
+    'under a key': lambda path, sd: torch.save({'state_dict': sd, 'epoch': 3}, path),
+    'safetensors': lambda path, sd: safetensors.torch.save_file(sd, path.with_suffix('.safetensors')),
+    'without counters': lambda path, sd: torch.save({k: v for k, v in sd.items() if 'num_batches' not in k}, path),
+}
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_forms_of_a_file(form, tmp_path, theirs):
+    path = tmp_path / 'original.pt'
+    FORMS[form](path, theirs)
+    path = path if path.exists() else path.with_suffix('.safetensors')
+    conversion = convert_from_original(path, tmp_path / 'ours.pth')
+    assert conversion.variant == STATIC
+    state_dict = loaded(tmp_path / 'ours.pth')['state_dict']
+    names = original_names(state_dict)
+    for ours, tensor in state_dict.items():
+        assert torch.allclose(tensor.float(), theirs[names[ours]].float(), atol=1e-3) or 'num_batches' in ours
+
+
+def test_names_can_be_given(tmp_path, theirs):
+    torch.save(theirs, tmp_path / 'plain.pt')
+    assert convert_from_original(tmp_path / 'plain.pt', tmp_path / 'a.pth').classes is None
+    assert 'dataset_meta' not in loaded(tmp_path / 'a.pth')['meta']
+    assert convert_from_original(tmp_path / 'plain.pt', tmp_path / 'b.pth', classes=NAMES).classes == NAMES
+    with pytest.raises(UserError, match='has 3 classes, but there are 2 class names: ape, bee'):
+        convert_from_original(tmp_path / 'plain.pt', tmp_path / 'c.pth', classes=NAMES[:2])
+
+
+def test_safetensors_keep_the_names(tmp_path, file):
+    convert_from_original(file, tmp_path / 'ours.pth')
+    convert_to_original(tmp_path / 'ours.pth', tmp_path / 'back.safetensors')
+    assert read_original(tmp_path / 'back.safetensors').classes == NAMES
+    assert convert_from_original(tmp_path / 'back.safetensors', tmp_path / 'again.pth').classes == NAMES
+
+
+def without(state_dict, *keys):
+    return {k: v for k, v in state_dict.items() if not k.startswith(keys)}
+
+
+def yolov8(sd):
+    """Its head is one layer earlier, and there is no attention."""
+    return {k.replace('model.23.', 'model.22.'): v for k, v in without(sd, 'model.10.', 'model.22.').items()}
+
+
+def headed(head):
+    return lambda path, sd: save_original(path, sd | {'model.23.cv4.0.0.conv.weight': torch.zeros(1)}, head=head)
+
+
+def folded(path, sd):
+    torch.save({k: v for k, v in sd.items() if '.bn.' not in k} | {'model.0.conv.bias': torch.zeros(16)}, path)
+
+
+WRONG = {
+    'text': (lambda path, sd: path.write_text('weights'), 'not a whole PyTorch checkpoint: it is no archive'),
+    'empty': (lambda path, sd: path.write_bytes(b''), 'not a whole PyTorch checkpoint'),
+    'zip of text': (lambda path, sd: zipfile.ZipFile(path, 'w').writestr('a', 'b'), 'not a whole PyTorch checkpoint'),
+    'pickle': (lambda path, sd: path.write_bytes(pickle.dumps({'a': 1})), 'not a whole PyTorch checkpoint'),
+    'a number': (lambda path, sd: torch.save(3, path), 'holds a int, not a model'),
+    'a list': (lambda path, sd: torch.save({'model': [1]}, path), 'holds no YOLO model'),
+    'nothing': (lambda path, sd: torch.save({}, path), 'holds no YOLO model: none of its 0 tensors'),
+    'yolov8': (
+        lambda path, sd: save_original(path, yolov8(sd)),
+        'is a YOLOv8. What can be converted is YOLO11 for detection',
+    ),
+    'yolov8 state dict': (lambda path, sd: torch.save(yolov8(sd), path), 'is a YOLOv8'),
+    'segments': (headed('Segment'), 'is a segmentation model'),
+    'poses': (headed('Pose'), 'is a pose model'),
+    'oriented boxes': (headed('OBB'), r'is a model of oriented boxes \(OBB\)'),
+    'another head': (headed('v10Detect'), 'is a model that ends in v10Detect'),
+    'segments as state dict': (
+        lambda path, sd: torch.save(sd | {'model.23.cv4.0.0.conv.weight': torch.zeros(1)}, path),
+        'is a model of segments, poses or oriented boxes',
+    ),
+    'classifier': (lambda path, sd: save_original(path, without(sd, 'model.23.'), head='Classify'), 'is a classifier'),
+    'yolo12': (lambda path, sd: torch.save(without(sd, 'model.22.', 'model.23.'), path), 'is another YOLO'),
+    'folded': (folded, 'has its batch norms folded'),
+    'no such scale': (
+        lambda path, sd: torch.save(sd | {'model.0.conv.weight': torch.zeros(24, 3, 3, 3)}, path),
+        r'of none of the scales n, s, m, l, x: its first kernels are \(24, 3, 3, 3\)',
+    ),
+    'four channels': (
+        lambda path, sd: torch.save(sd | {'model.0.conv.weight': torch.zeros(16, 4, 3, 3)}, path),
+        'of none of the scales',
+    ),
+    'missing': (
+        lambda path, sd: torch.save(without(sd, 'model.5.conv.weight', 'model.7.bn.bias'), path),
+        r'in 2 tensors:\n  missing model.5.conv.weight \(128, 128, 3, 3\)\n  missing model.7.bn.bias',
+    ),
+    'too many': (
+        lambda path, sd: torch.save(sd | {'model.5.conv.bias': torch.zeros(128)}, path),
+        r'in 1 tensors:\n  unexpected model.5.conv.bias \(128,\)',
+    ),
+    'another shape': (
+        lambda path, sd: torch.save(sd | {'model.5.conv.weight': torch.zeros(1, 2)}, path),
+        r'model.5.conv.weight is \(1, 2\), the model has \(128, 128, 3, 3\)',
+    ),
+    'huge by strides': (
+        lambda path, sd: torch.save(sd | {'model.5.conv.weight': torch.zeros(1).expand(10**14)}, path),
+        'model.5.conv.weight is',
+    ),
+    'another projection': (
+        lambda path, sd: torch.save(sd | {PROJECTION: torch.rand(1, 16, 1, 1)}, path),
+        r'model.23.dfl.conv.weight other than 0 … 15',
+    ),
+    'ours already': (
+        lambda path, sd: torch.save({'state_dict': build_model(STATIC.load_config()).state_dict()}, path),
+        'is a checkpoint of this project already. --reverse',
+    ),
+    'safetensors of text': (
+        lambda path, sd: path.with_suffix('.safetensors').write_text('{}'),
+        'not a whole .safetensors',
+    ),
+    'compressed': (lambda *args: compressed(*args), 'is compressed or overlaps itself'),
+    'wrong checksum': (lambda *args: damaged(*args), 'the checksum of .*data/3 in it is wrong'),
+}
+
+
+def compressed(path, sd):
+    torch.save(sd, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {e.filename: archive.read(e) for e in archive.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+
+
+def damaged(path, sd):
+    torch.save(sd, path)
+    with zipfile.ZipFile(path) as archive:
+        entry = next(e for e in archive.infolist() if e.filename.endswith('data/3'))
+    with path.open('r+b') as stream:
+        stream.seek(entry.header_offset + 26)
+        name, extra = struct.unpack('<HH', stream.read(4))
+        stream.seek(name + extra, os.SEEK_CUR)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
+@pytest.mark.parametrize('name', WRONG)
+def test_what_cannot_be_converted(name, tmp_path, theirs):
+    make, message = WRONG[name]
+    path = tmp_path / 'original.pt'
+    make(path, theirs)
+    path = path if path.exists() else path.with_suffix('.safetensors')
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UserError, match=message) as error:
+        convert_from_original(path, tmp_path / 'ours.pth')
+    assert str(path) in str(error.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_missing_file_existing_target_wrong_scale(tmp_path, file):
+    with pytest.raises(UserError, match=r'no checkpoint at .*nowhere\.pt'):
+        convert_from_original(tmp_path / 'nowhere.pt', tmp_path / 'ours.pth')
+    with pytest.raises(UserError, match='no checkpoint at'):
+        convert_from_original(tmp_path, tmp_path / 'ours.pth')
+    with pytest.raises(UserError, match='is of scale n, not m'):
+        convert_from_original(file, tmp_path / 'ours.pth', scale='m')
+    (tmp_path / 'ours.pth').write_text('mine')
+    with pytest.raises(UserError, match=r'ours\.pth exists and is left as it is'):
+        convert_from_original(file, tmp_path / 'ours.pth')
+    assert (tmp_path / 'ours.pth').read_text() == 'mine'
+
+
+def test_back_refuses_what_is_not_ours(tmp_path, theirs, file):
+    other = tmp_path / 'other.pth'
+    torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(1)}}, other)
+    with pytest.raises(UserError, match="is not a YOLO11 of this project: it holds 'backbone.conv1.weight'"):
+        convert_to_original(other, tmp_path / 'back.pt')
+    with pytest.raises(UserError, match='original.pt is not a checkpoint that loads safely'):
+        convert_to_original(file, tmp_path / 'back.pt')
+    convert_from_original(file, tmp_path / 'ours.pth')
+    content = loaded(tmp_path / 'ours.pth')
+    del content['state_dict']['neck.downsample_layers.0.conv.weight']
+    torch.save(content, other)
+    with pytest.raises(UserError, match=r'missing model\.17\.conv\.weight'):
+        convert_to_original(other, tmp_path / 'back.pt')
+    assert not (tmp_path / 'back.pt').exists()
+
+
+class Runs:
+    """Pickled, it asks for a call."""
+
+    def __init__(self, function, *args):
+        self.call = function, args
+
+    def __reduce__(self):
+        return self.call
+
+
+def marks(path):
+    return f'touch {path}'
+
+
+ATTACKS = {
+    'os.system': lambda mark: Runs(os.system, marks(mark)),
+    'eval': lambda mark: Runs(eval, f'__import__("os").system("{marks(mark)}")'),
+    'exec': lambda mark: Runs(exec, f'import os; os.system("{marks(mark)}")'),
+    'import': lambda mark: Runs(__import__, 'antigravity'),
+    'subprocess': lambda mark: Runs(__import__('subprocess').check_output, ['touch', str(mark)]),
+    'runpy': lambda mark: Runs(__import__('runpy').run_path, str(mark)),
+    'torch loads': lambda mark: Runs(torch.load, str(mark)),
+    'torch runs': lambda mark: Runs(torch.hub.load, str(mark), 'x'),
+    'a foreign function': lambda mark: Runs(pytest.main, [str(mark)]),
+}
+
+
+@pytest.mark.parametrize('place', ['model', 'ema', 'train_args', 'in the model'])
+@pytest.mark.parametrize('attack', ATTACKS)
+def test_nothing_in_a_file_is_run(attack, place, tmp_path, theirs):
+    mark = tmp_path / 'mark'
+    payload = ATTACKS[attack](mark)
+    path = tmp_path / 'original.pt'
+    if place == 'in the model':
+        save_original(path, theirs, [payload, 'bee', 'cat'])
+    elif place == 'model':
+        torch.save({'model': payload}, path)
+    else:
+        save_original(path, theirs, NAMES, **{place: payload})
+    with pytest.raises(UserError, match=f'{path} is refused: '):
+        convert_from_original(path, tmp_path / 'ours.pth')
+    assert [p.name for p in tmp_path.iterdir()] == ['original.pt']
+
+
+def test_what_is_refused_is_named(tmp_path):
+    torch.save({'model': Runs(os.system, 'true')}, tmp_path / 'a.pt')
+    with pytest.raises(UserError, match=f'it names {os.name}.system, which no checkpoint needs'):
+        read_original(tmp_path / 'a.pt')
+    torch.save({'model': Runs(pytest.main, ['x'])}, tmp_path / 'b.pt')
+    with pytest.raises(UserError, match=r'refused: it asks to call _pytest\.config\.main, which no checkpoint needs'):
+        read_original(tmp_path / 'b.pt')
+
+
+def test_a_tree_without_end_is_refused(tmp_path):
+    with Package('ultralytics.nn.tasks.DetectionModel') as classes:
+        module = classes['DetectionModel']()
+        for _ in range(60):  # two branches to the same child, sixty times over: 2^60 layers
+            parent = classes['DetectionModel']()
+            parent.a = parent.b = module
+            module = parent
+        torch.save({'model': module}, tmp_path / 'deep.pt')
+    with pytest.raises(UserError, match='it has more than 10000 layers'):
+        read_original(tmp_path / 'deep.pt')
+
+
+@pytest.mark.slow
+def test_thousands_of_damaged_files(tmp_path, theirs, run):
+    """Cut at every kilobyte, bytes flipped, pickles damaged: nothing is run or written, and nothing hangs."""
+    save_original(tmp_path / 'original.pt', theirs, NAMES)
+    safetensors.torch.save_file(theirs, tmp_path / 'original.safetensors')
+    done = run(ROOT / 'tests/fuzz_conversion.py', tmp_path, timeout=580)
+    assert done.returncode == 0, done.stderr[-2000:]
+    ends = dict(line.strip().split(' ', 1)[::-1] for line in done.stdout.splitlines()[-20:])
+    assert int(ends['in all']) > 7000, done.stdout
+    assert int(ends['truncated: refused']) > 5000, done.stdout
+    assert int(ends['pickle damaged under a right checksum: refused']) > 300, done.stdout
+    assert not [end for end in ends if 'without its name' in end], done.stdout
