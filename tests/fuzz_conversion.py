@@ -37,12 +37,21 @@ watched: set = set()
 ran, wrote = [], []
 
 
+def torch_imports_itself(event, arguments):
+    """Whether this is PyTorch loading a part of itself late, or what that part loads."""
+    if event == 'import' and arguments[0].startswith('torch.'):
+        return True
+    frame = sys._getframe(2)
+    while frame and not frame.f_code.co_filename.startswith('<frozen importlib'):
+        frame = frame.f_back
+    return frame is not None
+
+
 def watch(event, arguments):
     """Note what a file must not bring about."""
     if not watched:
         return
-    of_torch = 'torch.' in str(arguments[0])[:20] or '/site-packages/torch/' in str(arguments[0])  # loads itself late
-    if event in watched and not of_torch:
+    if event in watched and not torch_imports_itself(event, arguments):
         ran.append((event, str(arguments)[:200]))
     opens = event == 'open' and isinstance(arguments[2], int) and arguments[2] & WRITING
     if watched is READING_RUNS and (event in WRITES or opens):

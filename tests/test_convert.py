@@ -1,19 +1,23 @@
 """Conversion of checkpoints: from files of another package and back, and what must not happen on the way."""
 
+import math
 import os
 import pickle
+import re
 import struct
 import zipfile
 
 import pytest
 import safetensors.torch
 import torch
+from mmengine.config import Config
 
 from conftest import ROOT
 from foreign import Package, random_state_dict, save_original, variant_of
 from mmdyn.analysis.flops import build_model
 from mmdyn.convert import convert_from_original, convert_to_original, read_original
 from mmdyn.convert.key_table import PROJECTION, original_names
+from mmdyn.engine.launch import build_runner
 from mmdyn.errors import UserError
 
 NAMES = ('ape', 'bee', 'cat')
@@ -373,3 +377,76 @@ def test_thousands_of_damaged_files(tmp_path, theirs, run):
     assert int(ends['truncated: refused']) > 5000, done.stdout
     assert int(ends['pickle damaged under a right checksum: refused']) > 300, done.stdout
     assert not [end for end in ends if 'without its name' in end], done.stdout
+
+
+@pytest.mark.slow
+def test_from_a_file_to_pictures(tmp_path, theirs, run, digits):
+    """The commands that the tool prints work as they are printed, and pictures have the names of the classes."""
+    save_original(tmp_path / 'yolo.pt', theirs, NAMES)
+    done = run('tools/convert_ultralytics.py', tmp_path / 'yolo.pt', tmp_path / 'yolo.pth')
+    assert done.returncode == 0, done.stderr
+    assert "YOLO11-n, 2,590,409 parameters, 3 classes (ape, bee, cat), from 'model'" in done.stdout
+    commands = dict(re.findall(r'^(.*?): +python (.*)', done.stdout, re.M))
+    command = commands['look at it'].replace('IMAGE', str(digits / 'val/000000.jpg')).split()
+    done = run(*command, '--out-dir', tmp_path / 'out', '--score-thr', '0')
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'out/vis/000000.jpg').exists()
+
+    command = commands['test it'].split()
+    data = [f'test_dataloader.dataset.data_root={digits}', 'test_dataloader.dataset.data_prefix.img=val/']
+    data.append('test_dataloader.dataset.ann_file=annotations/val.json')
+    done = run(*command, *data, '--work-dir', tmp_path)
+    assert done.returncode == 1  # ten digits are not three animals
+    assert 'num_classes=3, but the data set' in done.stderr
+
+    done = run('tools/convert_ultralytics.py', '--reverse', tmp_path / 'yolo.pth', tmp_path / 'back.pt')
+    assert done.returncode == 0, done.stderr
+    assert "model = DetectionModel('yolo11n.yaml', nc=3)" in done.stdout
+    for arguments, message in (
+        ((tmp_path / 'yolo.pt', tmp_path / 'yolo.pth'), 'yolo.pth exists and is left as it is'),
+        ((tmp_path / 'yolo.pt', tmp_path / 'm.pth', '--scale', 'm'), 'is of scale n, not m'),
+        (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'leave them out with --reverse'),
+        ((tmp_path / 'none.pt', tmp_path / 'm.pth'), 'no checkpoint at'),
+    ):
+        done = run('tools/convert_ultralytics.py', *arguments)
+        assert done.returncode == 1
+        assert message in done.stderr
+        assert done.stderr.count('\n') == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('scale', 'layers'), [('n', ['1.conv', '2.conv', '3.conv', '4']), ('s', ['4'])])
+def test_fine_tuning_with_other_classes(scale, layers, tmp_path, digits):
+    """What depends on the class count starts anew, all else is taken, also into the average; and the log says so."""
+    variant = variant_of(scale, classes=80)
+    torch.save(random_state_dict(variant), tmp_path / 'eighty.pt')
+    convert_from_original(tmp_path / 'eighty.pt', tmp_path / 'eighty.pth')
+    cfg = Config.fromfile(ROOT / f'configs/yolo11{scale}_coco.py')
+    cfg.load_from, cfg.work_dir, cfg.launcher = str(tmp_path / 'eighty.pth'), str(tmp_path / 'run'), 'none'
+    cfg.model.bbox_head.head_module.num_classes = 10
+    for loader, split in ((cfg.train_dataloader, 'train'), (cfg.val_dataloader, 'val'), (cfg.test_dataloader, 'val')):
+        loader.update(num_workers=0, persistent_workers=False, pin_memory=False)
+        prefix = dict(img=f'{split}/')
+        loader.dataset.update(data_root=str(digits), ann_file=f'annotations/{split}.json', data_prefix=prefix)
+    cfg.train_cfg.update(max_epochs=0)
+    cfg.visualizer.name = cfg.experiment_name = f'tuning-{scale}'
+    runner = build_runner(cfg, train=True)
+    runner.train()
+    taken = loaded(tmp_path / 'eighty.pth')['state_dict']
+    average = next(h for h in runner.hooks if hasattr(h, 'ema_model')).ema_model.module.state_dict()
+    anew = set()
+    for name, tensor in runner.model.state_dict().items():
+        assert torch.equal(tensor, average[name]), name
+        if taken[name].shape != tensor.shape:
+            anew.add(name)
+        else:
+            assert torch.equal(tensor, taken[name]), name
+    owners = {name.partition('cls_preds.')[2][2:].removesuffix('.weight').removesuffix('.bias') for name in anew}
+    assert {owner for owner in owners if '.bn' not in owner} == set(layers)
+    bias = runner.model.bbox_head.head_module.cls_preds[0][4].bias
+    assert bias.tolist() == pytest.approx([math.log(5 / 10 / 80**2)] * 10)
+    (log,) = (tmp_path / 'run').glob('*/*.log')
+    total = len(taken)
+    assert (
+        f'{total - len(anew)} of {total} tensors taken; newly initialised (of the class branch only' in log.read_text()
+    )

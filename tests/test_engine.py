@@ -439,3 +439,28 @@ def test_fine_tuning_from_a_bare_state_dict(tmp_path):
     runner.train()
     assert torch.equal(runner.model.conv.weight, source.conv.weight)
     assert torch.equal(ema_of(runner).conv.weight, source.conv.weight)
+
+
+def test_average_starts_from_the_weights_that_training_starts_from(tmp_path):
+    """The first step counts like every other: MMEngine's own average would be the first step's weights."""
+    source = Line()
+    torch.save(source.state_dict(), tmp_path / 'bare.pth')
+    ema = dict(type='YOLOEMAHook', momentum=0.0001, gamma=2000, priority=49)
+    runner = runner_for(tmp_path, images=4, epochs=1, hooks=[GUARD, ema], load_from=str(tmp_path / 'bare.pth'))
+    runner.train()
+    decay = 0.9999 * (1 - math.exp(-1 / 2000))
+    expected = decay * source.conv.weight + (1 - decay) * runner.model.conv.weight
+    assert not torch.equal(source.conv.weight, runner.model.conv.weight)
+    torch.testing.assert_close(ema_of(runner).conv.weight, expected)
+
+
+@pytest.mark.parametrize(
+    ('warmup_epochs', 'epochs', 'first_rates'), [(0, 2, [0.01] * 4), (5, 2, [0.0, 0.0025, 0.005, 0.0075])]
+)
+def test_warm_up_ends_before_the_last_epoch(tmp_path, warmup_epochs, epochs, first_rates):
+    probe = Probe()
+    hook = YOLOScheduleHook(warmup_epochs=warmup_epochs, nominal_batch_size=None)
+    runner_for(tmp_path, images=16, epochs=epochs, hooks=[hook, probe.hook]).train()
+    rates = [groups[0]['lr'] for groups in probe.rows]
+    assert rates[:4] == pytest.approx(first_rates)
+    assert rates[4:] == pytest.approx([0.01 * (0.5 * 0.99 + 0.01)] * 4)
