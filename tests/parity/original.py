@@ -84,7 +84,7 @@ def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
         if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad:
             module.weight.copy_(uniform(module.weight, -2, 2) / module.weight[0].numel() ** 0.5)
         elif isinstance(module, CondConv2d):  # (experts, all of a kernel); about half of each expert is taken
-            module.weight.copy_(uniform(module.weight, -2, 2) / (module.weight[0].numel() / module.out_channels) ** 0.5)
+            module.weight.copy_(uniform(module.weight, -1, 1) / (module.weight[0].numel() / module.out_channels) ** 0.5)
     for norm in norms:
         norm.weight.copy_(uniform(norm.weight, 0.6, 1.4))
         norm.bias.copy_(uniform(norm.bias, -0.3, 0.3))
@@ -123,6 +123,19 @@ def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
     yaml = root / 'data.yaml'
     yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in splits))
     return yaml
+
+
+def photo_crops(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """A batch of pieces of photographs, as the network is given them."""
+    generator = torch.Generator().manual_seed(seed)
+    photos = [torch.from_numpy(cv2.imread(str(path))[..., ::-1].copy()).permute(2, 0, 1) / 255 for path in PHOTOS]
+    crops = []
+    for i in range(batch):
+        photo = photos[i % len(photos)]
+        room = (photo.shape[1] - height, photo.shape[2] - width)
+        y, x = (int(torch.randint(n, (1,), generator=generator)) for n in room)
+        crops.append(photo[:, y : y + height, x : x + width])
+    return torch.stack(crops)
 
 
 class Trainer(DetectionTrainer):

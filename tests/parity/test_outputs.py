@@ -30,7 +30,7 @@ def relative_difference(ours, theirs):
 def test_raw_outputs(pair, scale, variant):
     theirs, ours, *_ = pair(scale, variant)
     for batch, height, width in SIZES:
-        images = torch.rand(batch, 3, height, width)
+        images = original.photo_crops(batch, height, width)
         expected = theirs(images)[1]
         boxes, scores = raw_outputs(ours, images)
         assert relative_difference(boxes, expected['boxes']) < 1e-4
@@ -42,7 +42,7 @@ def test_raw_outputs(pair, scale, variant):
 def test_decoded_boxes_and_scores(pair):
     """What the original's inference returns: centres and sizes in pixels, and probabilities."""
     theirs, ours, *_ = pair(classes=3)
-    images = torch.rand(2, 3, 160, 128)
+    images = original.photo_crops(2, 160, 128)
     with torch.no_grad():
         expected = theirs(images)[0]  # (B, 4 + classes, A)
         logits, distances = ours(images, mode='tensor')
