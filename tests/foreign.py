@@ -31,23 +31,28 @@ def random_state_dict(variant, seed=0):
 
 
 class Package:
-    """A package of classes, importable while files are written and gone afterwards."""
+    """A package of classes, importable while files are written; what was there under its names comes back."""
 
     def __init__(self, *names):
-        self.classes = {}
+        self.classes, self.modules = {}, {}
         for full_name in names:
             module, _, name = full_name.rpartition('.')
-            parent = ModuleType(module)
-            cls = type(name, (nn.Module,), {'__module__': module})
-            setattr(sys.modules.setdefault(module, parent), name, cls)
-            self.classes[name] = cls
+            parts = module.split('.')
+            for depth in range(1, len(parts) + 1):
+                parent = '.'.join(parts[:depth])
+                self.modules.setdefault(parent, ModuleType(parent))
+            self.classes[name] = type(name, (nn.Module,), {'__module__': module})
+            setattr(self.modules[module], name, self.classes[name])
 
     def __enter__(self):
+        self.before = {name: sys.modules[name] for name in self.modules if name in sys.modules}
+        sys.modules.update(self.modules)
         return self.classes
 
     def __exit__(self, *_):
-        for cls in self.classes.values():
-            sys.modules.pop(cls.__module__, None)
+        for name in self.modules:
+            del sys.modules[name]
+        sys.modules.update(self.before)
 
 
 def save_original(path, state_dict, names=None, head='Detect', wrapper='{model}', **content):
