@@ -217,7 +217,7 @@ WRONG = {
     ),
     'huge by strides': (
         lambda path, sd: torch.save(sd | {'model.5.conv.weight': torch.zeros(1).expand(10**14)}, path),
-        'model.5.conv.weight is',
+        'more numbers than the file stores for it',
     ),
     'another projection': (
         lambda path, sd: torch.save(sd | {PROJECTION: torch.rand(1, 16, 1, 1)}, path),
@@ -234,6 +234,96 @@ WRONG = {
     'compressed': (lambda *args: compressed(*args), 'is compressed or overlaps itself'),
     'wrong checksum': (lambda *args: damaged(*args), 'the checksum of .*data/3 in it is wrong'),
 }
+
+
+STRIDES = 'model.22.cv2.conv.weight'
+
+
+UNFIT = {
+    'without data': lambda w: w.to('meta'),
+    'integers': lambda w: w.long(),
+    'complex': lambda w: w.to(torch.complex64),
+    'sparse': lambda w: w.to_sparse(),
+    'undefined': lambda w: w * float('nan'),
+    'expanded': lambda w: torch.zeros(1).expand(w.shape),
+}
+
+
+@pytest.mark.filterwarnings('ignore:Validating sparse tensor invariants')
+@pytest.mark.parametrize('kind', UNFIT)
+def test_tensors_that_no_model_has(kind, tmp_path, theirs, file):
+    """Refused on both ways, by name."""
+    weight = UNFIT[kind](theirs[STRIDES])
+    torch.save(theirs | {STRIDES: weight}, tmp_path / 'bad.pt')
+    with pytest.raises(UserError, match=f'bad.pt: {STRIDES} '):
+        convert_from_original(tmp_path / 'bad.pt', tmp_path / 'bad.pth')
+    convert_from_original(file, tmp_path / 'ours.pth')
+    content = loaded(tmp_path / 'ours.pth')
+    name = 'neck.bottom_up_layers.1.final_conv.conv.weight'
+    content['state_dict'][name] = weight
+    torch.save(content, tmp_path / 'bad.pth')
+    with pytest.raises(UserError, match=rf'bad\.pth(: {name} | is not a checkpoint that loads safely)'):
+        convert_to_original(tmp_path / 'bad.pth', tmp_path / 'bad.back.pt')
+    assert not (tmp_path / 'bad.back.pt').exists()
+
+
+def test_numbers_of_a_file_are_bounded(tmp_path):
+    """A model of a million experts would take minutes to build."""
+    dynamic = random_state_dict(VARIANTS['dynconv'])
+    many = {k: torch.zeros(10**5, *v.shape[1:]) for k, v in dynamic.items() if k.endswith('routing.weight')}
+    torch.save(dynamic | many, tmp_path / 'many.pt')
+    with pytest.raises(UserError, match='up to 100000 experts; at most 100000 and 256 are converted'):
+        convert_from_original(tmp_path / 'many.pt', tmp_path / 'many.pth')
+
+
+def test_a_layer_of_many_tensors_many_times_is_refused(tmp_path):
+    with Package('ultralytics.nn.tasks.DetectionModel') as classes:
+        root, shared = classes['DetectionModel'](), classes['DetectionModel']()
+        shared.__dict__['_parameters'] = dict.fromkeys(map(str, range(5000)), torch.zeros(1))
+        root.__dict__['_modules'] = dict.fromkeys(map(str, range(4000)), shared)
+        torch.save({'model': root}, tmp_path / 'wide.pt')
+    with pytest.raises(UserError, match='it has more than 20000 layers and tensors'):
+        read_original(tmp_path / 'wide.pt')
+
+
+def test_order_of_the_keys_does_not_matter(tmp_path, theirs):
+    torch.save(dict(reversed(theirs.items())), tmp_path / 'backwards.pt')
+    assert convert_from_original(tmp_path / 'backwards.pt', tmp_path / 'ours.pth').variant == STATIC
+
+
+NOT_OURS = {
+    'a number': {'state_dict': 3},
+    'a list': {'state_dict': [1]},
+    'numbered': {1: torch.zeros(1)},
+    'no tensor': {'state_dict': {'backbone.stem.conv.weight': None}},
+}
+
+
+@pytest.mark.parametrize('kind', NOT_OURS)
+def test_back_refuses_what_is_no_state_dict(kind, tmp_path):
+    torch.save(NOT_OURS[kind], tmp_path / 'odd.pth')
+    with pytest.raises(UserError, match=r'odd\.pth holds no state dict of tensors by name'):
+        convert_to_original(tmp_path / 'odd.pth', tmp_path / 'back.pt')
+
+
+@pytest.mark.parametrize('meta', [None, {'dataset_meta': None}, {'dataset_meta': {'classes': 3}}])
+def test_back_without_usable_meta_has_no_names(meta, tmp_path, file):
+    convert_from_original(file, tmp_path / 'ours.pth')
+    torch.save(loaded(tmp_path / 'ours.pth') | {'meta': meta}, tmp_path / 'odd.pth')
+    assert convert_to_original(tmp_path / 'odd.pth', tmp_path / 'back.pt').classes is None
+
+
+def test_targets_and_names_that_cannot_be(tmp_path, file):
+    with pytest.raises(UserError, match=r'out\.safetensors: a checkpoint of MMEngine is a \.pth'):
+        convert_from_original(file, tmp_path / 'out.safetensors')
+    (tmp_path / 'link.pth').symlink_to(tmp_path / 'nowhere')
+    with pytest.raises(UserError, match=r'link\.pth exists'):
+        convert_from_original(file, tmp_path / 'link.pth')
+    with pytest.raises(UserError, match="class names are a list, not the text 'abc'"):
+        convert_from_original(file, tmp_path / 'ours.pth', classes='abc')
+    convert_from_original(file, tmp_path / 'ours.pth', classes=['a\nb', 'c', 'd'])
+    convert_to_original(tmp_path / 'ours.pth', tmp_path / 'back.safetensors')
+    assert len(read_original(tmp_path / 'back.safetensors').classes) == 3
 
 
 def compressed(path, sd):
@@ -361,7 +451,7 @@ def test_a_tree_without_end_is_refused(tmp_path):
             parent.a = parent.b = module
             module = parent
         torch.save({'model': module}, tmp_path / 'deep.pt')
-    with pytest.raises(UserError, match='it has more than 10000 layers'):
+    with pytest.raises(UserError, match='it has more than 20000 layers and tensors'):
         read_original(tmp_path / 'deep.pt')
 
 

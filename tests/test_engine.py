@@ -464,3 +464,12 @@ def test_warm_up_ends_before_the_last_epoch(tmp_path, warmup_epochs, epochs, fir
     rates = [groups[0]['lr'] for groups in probe.rows]
     assert rates[:4] == pytest.approx(first_rates)
     assert rates[4:] == pytest.approx([0.01 * (0.5 * 0.99 + 0.01)] * 4)
+
+
+def test_an_epoch_of_one_iteration_has_its_own_rate(tmp_path):
+    """Also right after the warm-up, which ends with the first iteration of an epoch."""
+    probe = Probe()
+    hook = YOLOScheduleHook(warmup_epochs=3, nominal_batch_size=None)
+    runner_for(tmp_path, images=4, epochs=8, hooks=[hook, probe.hook]).train()
+    rates = [groups[0]['lr'] for groups in probe.rows]
+    assert rates[3:] == pytest.approx([0.01 * ((1 - epoch / 8) * 0.99 + 0.01) for epoch in range(3, 8)])

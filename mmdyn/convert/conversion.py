@@ -1,6 +1,8 @@
 """Conversion of YOLO11 checkpoints: from the Ultralytics package, and back to it. Strict both ways."""
 
 import io
+import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +17,7 @@ from mmdyn.errors import UserError
 from mmdyn.version import __version__
 
 from .key_table import PROJECTION, original_names
-from .original_file import read_original
+from .original_file import check_tensors, read_original
 from .variant import Variant, find_variant
 
 SHOWN = 20  # differences in a message
@@ -46,6 +48,8 @@ def convert_from_original(
             shape, or ``target`` exists. Nothing is written then.
     """
     source, target = Path(source), _new_file(target)
+    if target.suffix == '.safetensors':
+        raise UserError(f'{target}: a checkpoint of MMEngine is a .pth, .safetensors has no place for its meta data')
     original = read_original(source)
     variant = find_variant(original.state_dict, original.head, source)
     if scale not in (None, variant.scale):
@@ -75,26 +79,44 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     source, target = Path(source), _new_file(target)
     check_checkpoint(str(source))
     content = torch.load(source, map_location='cpu', weights_only=True)
-    tensors = {k.removeprefix('module.'): v for k, v in content.get('state_dict', content).items()}
+    tensors = _state_dict(content, source)
+    check_tensors(tensors, source)
     try:
         names = original_names(tensors)
-    except (KeyError, AttributeError) as e:
+    except KeyError as e:
         raise UserError(f'{source} is not a YOLO11 of this project: it holds {e}') from e
     original = {names[k]: _plain(v) for k, v in tensors.items()}
     variant = find_variant(original, 'Detect', source)
-    bins = len(original['model.23.cv2.0.2.bias']) // 4
+    bins = original['model.23.cv2.0.2.bias'].numel() // 4
     original[PROJECTION] = torch.arange(bins, dtype=torch.float).view(1, bins, 1, 1)
     _to_project(original, variant, source)
-    classes = _class_names(
-        content.get('meta', {}).get('dataset_meta', {}).get('classes'), None, variant.classes, source
-    )
+    classes = _class_names(_recorded_classes(content), None, variant.classes, source)
     _write(original, target, classes)
     return Conversion(variant, classes, 'state_dict', _count(tensors))
 
 
+def _state_dict(content: dict, source: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the prefix that a parallel model puts before each."""
+    tensors = content.get('state_dict', content)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
+        raise UserError(f'{source} holds no state dict of tensors by name')
+    parallel = all(k.startswith('module.') for k in tensors)
+    return {k.removeprefix('module.'): v for k, v in tensors.items()} if parallel else tensors
+
+
+def _recorded_classes(content: dict) -> tuple[str, ...] | None:
+    """Class names that a checkpoint of this project was trained on."""
+    meta = content.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    names = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
+
+
 def _new_file(target: str | Path) -> Path:
     target = Path(target)
-    if target.exists():
+    if os.path.lexists(target):
         raise UserError(f'{target} exists and is left as it is. Give another name, or remove it')
     return target
 
@@ -103,6 +125,8 @@ def _class_names(
     found: Sequence[str] | None, given: Sequence[str] | None, count: int, source: Path
 ) -> tuple[str, ...] | None:
     names = given or found
+    if isinstance(names, str):
+        raise UserError(f'class names are a list, not the text {names!r}')
     if names is not None and len(names) != count:
         raise UserError(f'{source} has {count} classes, but there are {len(names)} class names: {", ".join(names[:5])}')
     return tuple(names) if names is not None else None
@@ -141,7 +165,7 @@ def _count(state_dict: dict[str, Tensor]) -> int:
 def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) -> None:
     """Write a file, all or nothing."""
     if target.suffix == '.safetensors':
-        data = safetensors.torch.save(content, metadata={'classes': '\n'.join(classes)} if classes else None)
+        data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)
     else:
         buffer = io.BytesIO()
         torch.save(content, buffer)

@@ -5,6 +5,7 @@ classes of other packages become inert :class:`StandIn` objects that only keep t
 pickle names is refused. Nothing named in the file is imported, and nothing in it is called.
 """
 
+import json
 import re
 import sys
 import zipfile
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from mmdyn.errors import UserError
 
-MAX_MODULES = 10_000  # a YOLO11-x has 700; more is a file made to keep us busy
+MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to keep us busy
+FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
 PATHS = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
 
 
@@ -88,9 +90,9 @@ def read_original(path: str | Path) -> OriginalFile:
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     try:
         with safe_open(path, framework='pt') as file:
-            names = (file.metadata() or {}).get('classes')
+            names = _names(json.loads((file.metadata() or {}).get('classes', 'null')))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
-            return tensors, tuple(names.split('\n')) if names else None
+            return tensors, names
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f'{path} is not a whole .safetensors file: {e}') from e
 
@@ -151,10 +153,12 @@ def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:
     def below(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
         nonlocal visited
         visited += 1
-        if visited > MAX_MODULES:
-            raise TypeError(f'it has more than {MAX_MODULES} layers')
+        parameters, buffers = module.state.get('_parameters', {}), module.state.get('_buffers', {})
+        visited += len(parameters) + len(buffers)
+        if visited > MAX_PARTS:
+            raise TypeError(f'it has more than {MAX_PARTS} layers and tensors')
         left_out = module.state.get('_non_persistent_buffers_set', ())
-        own = {**module.state.get('_parameters', {}), **module.state.get('_buffers', {})}
+        own = {**parameters, **buffers}
         yield from ((prefix + k, v) for k, v in own.items() if isinstance(v, Tensor) and k not in left_out)
         for name, child in module.state.get('_modules', {}).items():
             if child is not None:
@@ -183,8 +187,32 @@ def _from_first_layer(tensors: dict, path: Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if 'backbone.stem.conv.weight' in tensors:
         raise UserError(f'{path} is a checkpoint of this project already. --reverse converts it to the original')
-    first = next((k for k in tensors if k.endswith(('0.conv.weight', '0.conv.bias'))), None)
-    if first is None:
+    wrappers = [k[: found.start(1)] for k in tensors if (found := FIRST_LAYER.search(k))]
+    if not wrappers:
         raise UserError(f'{path} holds no YOLO model: none of its {len(tensors)} tensors is a first convolution')
-    wrapper = first.removesuffix('0.conv.weight').removesuffix('0.conv.bias')
+    wrapper = min(wrappers, key=len)
+    check_tensors(tensors, path)
     return {f'model.{k.removeprefix(wrapper)}': v for k, v in tensors.items() if k.startswith(wrapper)}
+
+
+def check_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """See that tensors are what a model keeps: whole, real and finite numbers.
+
+    Args:
+        tensors: Tensors by name.
+        path: For messages.
+
+    Raises:
+        UserError: One is sparse, quantised, without data, larger than what is stored, of another type, or not finite.
+    """
+    for name, tensor in tensors.items():
+        counts = name.endswith('num_batches_tracked')
+        kind = f'{tensor.dtype}, {tensor.layout}'.replace('torch.', '')
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.device.type != 'cpu':
+            raise UserError(f'{path}: {name} is not a plain tensor with data ({kind} on {tensor.device.type})')
+        if tensor.is_complex() or not (counts or tensor.is_floating_point()):
+            raise UserError(f'{path}: {name} is of type {kind}, and a weight must be a floating-point number')
+        if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise UserError(f'{path}: {name} is {tuple(tensor.shape)}, more numbers than the file stores for it')
+        if not torch.isfinite(tensor).all():
+            raise UserError(f'{path}: {name} has infinite or undefined numbers: the training that wrote it diverged')

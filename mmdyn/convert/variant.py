@@ -15,6 +15,7 @@ from mmdyn.errors import UserError
 CONFIGS = Path(mmdyn.__file__).parent / '.mim' / 'configs'
 STEM = 'model.0.conv.weight'
 ROUTING = 'routing.weight'
+MAX_CLASSES, MAX_EXPERTS = 100_000, 256  # numbers come from the file, and a model is built of them
 # (channels of the stem, whether blocks are repeated) -> scale
 SCALES = {(16, False): 'n', (32, False): 's', (64, False): 'm', (64, True): 'l', (96, True): 'x'}
 # Part of the model and its option -> what stands there if it is dynamic, and where the original has the first of them.
@@ -88,6 +89,11 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
         raise UserError(f'{path} is a YOLO11 of none of the scales n, s, m, l, x: its first kernels are {stem}')
     classes = state_dict[CLASS_LOGITS].shape[:1].numel()
     experts = {part: _experts(state_dict, layer) for part, (_, layer) in DYNAMIC_PARTS.items()}
+    if not 1 <= classes <= MAX_CLASSES or max(experts.values()) > MAX_EXPERTS:
+        raise UserError(
+            f'{path} has {classes} classes and up to {max(experts.values())} experts; '
+            f'at most {MAX_CLASSES} and {MAX_EXPERTS} are converted'
+        )
     down, blocks = ('backbone', 'downsample_cfg'), ('backbone', 'block_cfg')
     kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
     config = f'yolo11{scale}{kind}_coco.py'

@@ -60,7 +60,9 @@ def exit_code(command: Callable[[], None]) -> int:
 def _print_error(message: str) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    print(f'error: {message}', file=sys.stderr)
+    # names from untrusted files must not steer the terminal
+    shown = ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in message)
+    print(f'error: {shown}', file=sys.stderr)
 
 
 def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
@@ -124,7 +126,8 @@ def enable_tta(cfg: Config) -> None:
             raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    cfg.test_dataloader.dataset.batch_shapes_cfg = None  # would override the sizes of the pipeline
+    if cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
+        cfg.test_dataloader.dataset.batch_shapes_cfg = None  # would override the sizes of the pipeline
 
 
 def build_runner(cfg: Config, *, train: bool) -> Runner:

@@ -76,7 +76,6 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
             runner.optim_wrapper.accumulate = int(accumulate.round()) if self._warmup_iters else self._accumulate
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Set the learning rate of the next epoch."""
-        if self._warmup_end or not self._warmup_iters:
-            for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
-                group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
+        """Set the learning rate of the next epoch; an iteration that still warms up sets its own."""
+        for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
+            group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
