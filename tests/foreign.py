@@ -55,7 +55,7 @@ class Package:
         sys.modules.update(self.before)
 
 
-def save_original(path, state_dict, names=None, head='Detect', wrapper='{model}', **content):
+def save_original(path, state_dict, names=None, head='Detect', wrapper='model', **content):
     """Write a ``.pt`` of live objects: float16, with names, under ``model``, or wherever ``content`` puts it.
 
     Args:
@@ -63,7 +63,7 @@ def save_original(path, state_dict, names=None, head='Detect', wrapper='{model}'
         state_dict: Tensors by the original's names.
         names: Class names.
         head: Class of the last layer.
-        wrapper: ``'{model}'``, or the key under which the model goes, or None for the model itself.
+        wrapper: Key under which the model goes, or None for the model itself.
         **content: What else the file holds.
     """
     package = 'ultralytics.nn'
@@ -85,5 +85,5 @@ def save_original(path, state_dict, names=None, head='Detect', wrapper='{model}'
         root.half()
         if names:
             root.names = dict(enumerate(names))
-        torch.save(root if wrapper is None else {wrapper.strip('{}'): root, **content}, path)
+        torch.save(root if wrapper is None else {wrapper: root, **content}, path)
     return path

@@ -107,11 +107,10 @@ def cut_or_grown(data, rng):
     return data[:place] + data[max(place - rng.randint(1, 200), 0) :]
 
 
-def with_pickle(records, pickled):
+def write_archive(path, entries, pickled):
     """An archive with another pickle in it, and right checksums."""
-    path = records['path']
     with zipfile.ZipFile(path, 'w') as archive:
-        for name, content in records['entries'].items():
+        for name, content in entries.items():
             archive.writestr(name, pickled if name.endswith('data.pkl') else content)
 
 
@@ -134,7 +133,7 @@ def cases(folder, rng):
         entries = {e.filename: archive.read(e) for e in archive.infolist()}
     pickled = next(content for name, content in entries.items() if name.endswith('data.pkl'))
     for _ in range(700):
-        with_pickle(dict(path=path, entries=entries), cut_or_grown(pickled, rng))
+        write_archive(path, entries, cut_or_grown(pickled, rng))
         yield 'pickle damaged under a right checksum', path
     for _ in range(50):
         path.write_bytes(rng.randbytes(rng.randrange(5000)))

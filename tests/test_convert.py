@@ -102,8 +102,6 @@ def test_a_dynamic_conv_with_norm_and_activation_keeps_its_place():
 
 
 def ema_of_a_training(path, theirs):
-    training = {k: torch.zeros_like(v) for k, v in theirs.items()}
-    save_original(path.with_name('live.pt'), training)
     save_original(path, theirs, NAMES, wrapper='ema', model=None, optimizer={'state': {0: torch.ones(2)}}, epoch=3)
 
 
@@ -171,6 +169,28 @@ def folded(path, sd):
     torch.save({k: v for k, v in sd.items() if '.bn.' not in k} | {'model.0.conv.bias': torch.zeros(16)}, path)
 
 
+def compressed(path, sd):
+    torch.save(sd, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {e.filename: archive.read(e) for e in archive.infolist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, data in records.items():
+            archive.writestr(name, data)
+
+
+def damaged(path, sd):
+    torch.save(sd, path)
+    with zipfile.ZipFile(path) as archive:
+        entry = next(e for e in archive.infolist() if e.filename.endswith('data/3'))
+    with path.open('r+b') as stream:
+        stream.seek(entry.header_offset + 26)
+        name, extra = struct.unpack('<HH', stream.read(4))
+        stream.seek(name + extra, os.SEEK_CUR)
+        byte = stream.read(1)
+        stream.seek(-1, os.SEEK_CUR)
+        stream.write(bytes([byte[0] ^ 1]))
+
+
 WRONG = {
     'text': (lambda path, sd: path.write_text('weights'), 'not a whole PyTorch checkpoint: it is no archive'),
     'empty': (lambda path, sd: path.write_bytes(b''), 'not a whole PyTorch checkpoint'),
@@ -231,8 +251,8 @@ WRONG = {
         lambda path, sd: path.with_suffix('.safetensors').write_text('{}'),
         'not a whole .safetensors',
     ),
-    'compressed': (lambda *args: compressed(*args), 'is compressed or overlaps itself'),
-    'wrong checksum': (lambda *args: damaged(*args), 'the checksum of .*data/3 in it is wrong'),
+    'compressed': (compressed, 'is compressed or overlaps itself'),
+    'wrong checksum': (damaged, 'the checksum of .*data/3 in it is wrong'),
 }
 
 
@@ -324,28 +344,6 @@ def test_targets_and_names_that_cannot_be(tmp_path, file):
     convert_from_original(file, tmp_path / 'ours.pth', classes=['a\nb', 'c', 'd'])
     convert_to_original(tmp_path / 'ours.pth', tmp_path / 'back.safetensors')
     assert len(read_original(tmp_path / 'back.safetensors').classes) == 3
-
-
-def compressed(path, sd):
-    torch.save(sd, path)
-    with zipfile.ZipFile(path) as archive:
-        records = {e.filename: archive.read(e) for e in archive.infolist()}
-    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
-        for name, data in records.items():
-            archive.writestr(name, data)
-
-
-def damaged(path, sd):
-    torch.save(sd, path)
-    with zipfile.ZipFile(path) as archive:
-        entry = next(e for e in archive.infolist() if e.filename.endswith('data/3'))
-    with path.open('r+b') as stream:
-        stream.seek(entry.header_offset + 26)
-        name, extra = struct.unpack('<HH', stream.read(4))
-        stream.seek(name + extra, os.SEEK_CUR)
-        byte = stream.read(1)
-        stream.seek(-1, os.SEEK_CUR)
-        stream.write(bytes([byte[0] ^ 1]))
 
 
 @pytest.mark.parametrize('name', WRONG)

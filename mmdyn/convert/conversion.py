@@ -87,8 +87,7 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
         raise UserError(f'{source} is not a YOLO11 of this project: it holds {e}') from e
     original = {names[k]: _plain(v) for k, v in tensors.items()}
     variant = find_variant(original, 'Detect', source)
-    bins = original['model.23.cv2.0.2.bias'].numel() // 4
-    original[PROJECTION] = torch.arange(bins, dtype=torch.float).view(1, bins, 1, 1)
+    original[PROJECTION] = _projection(original['model.23.cv2.0.2.bias'])
     _to_project(original, variant, source)
     classes = _class_names(_recorded_classes(content), None, variant.classes, source)
     _write(original, target, classes)
@@ -136,8 +135,8 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
     """Tensors by this project's names, in its order; exactly those that the variant has."""
     expected = variant.expected()
     names = original_names(expected)
-    bins = len(expected['bbox_head.head_module.reg_preds.0.2.bias']) // 4
-    as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: torch.empty(1, bins, 1, 1, device='meta')}
+    projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
+    as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
     differing = differences(as_original, original)
     if differing:
         more = [f'and {len(differing) - SHOWN} more'] if len(differing) > SHOWN else []
@@ -145,10 +144,16 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
             f'{source} differs from the model of {variant.config} in {len(differing)} tensors:\n  '
             + '\n  '.join(differing[:SHOWN] + more)
         )
-    if not torch.equal(original[PROJECTION].float().flatten(), torch.arange(bins, dtype=torch.float)):
-        raise UserError(f'{source} has a {PROJECTION} other than 0 … {bins - 1}, which is fixed in this project')
+    if not torch.equal(original[PROJECTION].float(), projection):
+        last = projection.numel() - 1
+        raise UserError(f'{source} has a {PROJECTION} other than 0 … {last}, which is fixed in this project')
     counter = torch.tensor(0)  # batches that a batch norm has seen; some tools leave it out of a state dict
     return {ours: _plain(original.get(theirs, counter)) for ours, theirs in names.items()}
+
+
+def _projection(box_bias: Tensor) -> Tensor:
+    """The original's fixed weights that turn the bins of a distance into the distance, (1, bins, 1, 1)."""
+    return torch.arange(box_bias.numel() // 4, dtype=torch.float)[None, :, None, None]
 
 
 def _plain(tensor: Tensor) -> Tensor:

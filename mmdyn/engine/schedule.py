@@ -72,8 +72,10 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         for group in runner.optim_wrapper.optimizer.param_groups:
             group.update({key: float(group[key]) for key in ('lr', 'momentum') if key in group})
         if isinstance(runner.optim_wrapper, SummedGradients):
-            accumulate = np.interp(runner.iter, [0, max(self._warmup_iters, 1)], [1, self._accumulate])
-            runner.optim_wrapper.accumulate = int(accumulate.round()) if self._warmup_iters else self._accumulate
+            accumulate = self._accumulate
+            if runner.iter < self._warmup_iters:
+                accumulate = int(np.interp(runner.iter, [0, self._warmup_iters], [1, accumulate]).round())
+            runner.optim_wrapper.accumulate = accumulate
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Set the learning rate of the next epoch; an iteration that still warms up sets its own."""
