@@ -9,12 +9,14 @@ Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P 
 
 import torch
 from timm.layers import CondConv2d
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.modules.utils import _pair
 
 from mmdyn.registry import MODELS
 
-from .execution import Pair, per_sample_conv2d
+from .execution import Geometry, Pair
+from .global_mean import global_mean
+from .mixture import mixed_conv2d
 from .routing import Routing, RoutingKind
 
 
@@ -27,10 +29,14 @@ def dynamic_conv2d(
     padding: int | Pair = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
+    shared_bias: Tensor | None = None,
 ) -> Tensor:
     """Convolve every sample with its own mixture of expert kernels.
 
-    ``y_b = conv(x_b, sum_m routing_bm experts_m) + sum_m routing_bm expert_biases_m``
+    ``y_b = conv(x_b, sum_m routing_bm experts_m) + sum_m routing_bm expert_biases_m + shared_bias``
+
+    Keeps no mixed kernel for the backward pass, which can itself be differentiated. Under autocast the experts are
+    mixed in their own precision, and the convolution runs in autocast's.
 
     Args:
         x: Input, (B, I, H, W).
@@ -41,18 +47,24 @@ def dynamic_conv2d(
         padding: Zeros added on both sides.
         dilation: Spacing of the kernel's taps.
         groups: Blocks of channels convolved apart.
+        shared_bias: A bias that does not depend on the routing, (O,), or None.
 
     Returns:
-        Output, (B, O, H', W').
+        Output, (B, O, H', W'), in the memory format of ``x``.
 
     Raises:
         ValueError: ``routing`` is not (B, M).
     """
     if routing.shape != (len(x), len(experts)):
         raise ValueError(f'routing must be (batch, experts) = {(len(x), len(experts))}, got {tuple(routing.shape)}')
-    kernels = torch.matmul(routing, experts.flatten(1)).view(-1, *experts.shape[1:])  # (B, O, I/g, k, k)
-    bias = None if expert_biases is None else torch.matmul(routing, expert_biases)  # (B, O)
-    return per_sample_conv2d(x, kernels, bias, _pair(stride), _pair(padding), _pair(dilation), groups)
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+        x = x.to(torch.get_autocast_dtype(device))
+    with torch.autocast(device, enabled=False):
+        bias = None if expert_biases is None else torch.matmul(routing.to(expert_biases.dtype), expert_biases)  # (B, O)
+    if shared_bias is not None:
+        bias = shared_bias.expand(len(x), -1) if bias is None else bias + shared_bias
+    return mixed_conv2d(x, experts, routing, bias, Geometry(_pair(stride), _pair(padding), _pair(dilation), groups))
 
 
 @MODELS.register_module()
@@ -115,6 +127,8 @@ class DynamicConv(CondConv2d):
             in_channels, out_channels, kernel_size, stride, _pair(padding), dilation, groups, bias, num_experts
         )
         self.routing = Routing(in_channels, num_experts, routing, temperature)
+        self.shared_bias: nn.Parameter | None  # what a folded batch norm leaves
+        self.register_parameter('shared_bias', None)
 
     @property
     def experts(self) -> Tensor:
@@ -135,8 +149,17 @@ class DynamicConv(CondConv2d):
         Returns:
             Output, (B, O, H', W').
         """
+        x, pooled = global_mean(x)
         return dynamic_conv2d(
-            x, self.experts, self.routing(x), self.bias, self.stride, self.padding, self.dilation, self.groups
+            x,
+            self.experts,
+            self.routing(pooled),
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.shared_bias,
         )
 
     def extra_repr(self) -> str:

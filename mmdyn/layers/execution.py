@@ -1,38 +1,207 @@
-"""Execution: run a convolution that has its own kernel for every sample.
+"""Execution: how a convolution that has its own kernel for every sample is run.
 
-The only place that knows how. Whatever wants another way (fused, folded into groups, exported) changes this function.
+Three ways, each with its backward, and one more for exporters; ``PATHS`` says which call goes which way, with what was
+measured on two CPU cores with AVX512-BF16. The whole grid, and what was tried and left out: ``benchmarks/README.md``.
+On a GPU the same table serves, and nobody has measured it.
 
 Shapes: B batch, I O in and out channels, g groups, k kernel size, H W height and width.
 """
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Pair = tuple[int, int]
+Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not wanted
 
 
-def per_sample_conv2d(
-    x: Tensor, kernels: Tensor, bias: Tensor | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
-) -> Tensor:
-    """Convolve sample ``b`` with kernel ``b``: one dense convolution per sample.
+class Geometry(NamedTuple):
+    """How kernels slide; as in ``torch.nn.functional.conv2d``."""
+
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+    groups: int
+
+    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> list[int]:
+        """Height and width of the output from those of the input."""
+        return [
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(size, kernel_size, self.stride, self.padding, self.dilation, strict=True)
+        ]
+
+
+class Call(NamedTuple):
+    """What decides how a call is run."""
+
+    channels_last: bool
+    half: bool  # bf16 or fp16
+    pointwise: bool  # a 1x1 kernel that neither strides nor pads, in one group
+    depthwise: bool
+    positions: int  # of the output, H * W
+
+
+class Path(NamedTuple):
+    """One way to run a call.
+
+    ``forward(x, kernels, bias, geometry)`` convolves (B, I, H, W) with kernels (B, O, I/g, k, k) and adds bias (B, O);
+    ``backward(grad, x, kernels, geometry, wanted)`` returns the gradients of x and of kernels, where wanted.
+    """
+
+    name: str
+    fits: Callable[[Call], bool]
+    forward: Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
+    backward: Callable[[Tensor, Tensor, Tensor, Geometry, tuple[bool, bool]], Gradients]
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether the channels of (B, C, H, W) lie next to each other, in a slice of channels too."""
+    return x.shape[1] > 1 and x.stride(1) == 1
+
+
+def _in_format_of(x: Tensor, y: Tensor) -> Tensor:
+    return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+
+
+def _conv_backward(
+    grad: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry, groups: int, wanted: tuple[bool, bool]
+) -> list[Tensor]:
+    stride, padding, dilation, _ = geometry
+    return torch.ops.aten.convolution_backward(
+        grad, x, kernel, None, stride, padding, dilation, False, (0, 0), groups, (*wanted, False)
+    )[:2]
+
+
+def per_sample(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """One dense convolution per sample."""
+    outputs = [
+        F.conv2d(x[b : b + 1], kernels[b], None if bias is None else bias[b], *geometry) for b in range(len(x))
+    ]  # B x (1, O, H', W')
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+
+
+def per_sample_backward(
+    grad: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+) -> Gradients:
+    """Backward of :func:`per_sample`."""
+    grad = _in_format_of(x, grad)
+    each = [
+        _conv_backward(grad[b : b + 1], x[b : b + 1], kernels[b], geometry, geometry.groups, wanted)
+        for b in range(len(x))
+    ]
+    # Stacked with the channels of a kernel last, as they come where x is channels-last.
+    grads = torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3) if wanted[1] else None
+    return torch.cat([g for g, _ in each]) if wanted[0] else None, grads
+
+
+def grouped(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """One convolution with the batch folded into groups; copies what is channels-last, and back."""
+    batch, channels, height, width = x.shape
+    folded = x.reshape(1, batch * channels, height, width)
+    geometry = geometry._replace(groups=batch * geometry.groups)
+    y = F.conv2d(folded, kernels.flatten(0, 1), None if bias is None else bias.flatten(), *geometry)
+    return _in_format_of(x, y.unflatten(1, (batch, -1))[0])  # (B, O, H', W')
+
+
+def grouped_backward(
+    grad: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+) -> Gradients:
+    """Backward of :func:`grouped`."""
+    grad_x, grad_kernels = _conv_backward(
+        grad.reshape(1, -1, *grad.shape[2:]),
+        x.reshape(1, -1, *x.shape[2:]),
+        kernels.flatten(0, 1),
+        geometry,
+        len(x) * geometry.groups,
+        wanted,
+    )
+    return (
+        _in_format_of(x, grad_x.view(x.shape)) if grad_x is not None else None,
+        grad_kernels.view(kernels.shape) if grad_kernels is not None else None,
+    )
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H * W, C), a view where x is dense."""
+    return x.permute(0, 2, 3, 1).flatten(1, 2) if is_channels_last(x) else x.flatten(2).transpose(1, 2)
+
+
+def _times(weights: Tensor, x: Tensor) -> Tensor:
+    """(B, O, I) and (B, I, H, W) -> (B, O, H, W), in the memory format of x."""
+    if is_channels_last(x):
+        return torch.bmm(_rows(x), weights.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return torch.bmm(weights, x.flatten(2)).unflatten(2, x.shape[2:])
+
+
+def matmul(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """A product of matrices per sample, in one batch: for pointwise kernels."""
+    y = _times(kernels.flatten(2), x)
+    return y if bias is None else y + bias[:, :, None, None]
+
+
+def matmul_backward(
+    grad: Tensor,
+    x: Tensor,
+    kernels: Tensor,
+    geometry: Geometry,
+    wanted: tuple[bool, bool],
+) -> Gradients:
+    """Backward of :func:`matmul`."""
+    grad = _in_format_of(x, grad)
+    grad_x = _times(kernels.flatten(2).transpose(1, 2), grad) if wanted[0] else None
+    return grad_x, torch.bmm(_rows(grad).transpose(1, 2), _rows(x)).view(kernels.shape) if wanted[1] else None
+
+
+SMALL_MAP = 14 * 14  # output positions up to which a convolution of its own costs more to call than to compute
+
+# The first that fits. In brackets, static = 1, channels-last unless said: forward / training step, batch 8.
+PATHS = (
+    Path('matmul', lambda c: c.pointwise and (c.half or c.positions <= SMALL_MAP), matmul, matmul_backward),
+    Path(
+        'grouped',
+        lambda c: c.positions <= SMALL_MAP or (c.depthwise and not c.channels_last),
+        grouped,
+        grouped_backward,
+    ),
+    Path('per_sample', lambda c: True, per_sample, per_sample_backward),
+)
+ONE_SAMPLE = PATHS[-1]
+
+
+def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry) -> Path:
+    """The way to run a call.
 
     Args:
         x: Input, (B, I, H, W).
-        kernels: One kernel per sample, (B, O, I/g, k, k).
-        bias: One bias per sample, (B, O), or None.
-        stride: As in ``torch.nn.functional.conv2d``, as are the three below.
-        padding: Zeros added on both sides.
-        dilation: Spacing of the kernel's taps.
-        groups: Blocks of channels convolved apart.
-
-    Returns:
-        Output, (B, O, H', W'), in the memory format of ``x``.
+        kernel_shape: Shape of one kernel, (O, I/g, k, k).
+        geometry: How it slides.
     """
-    if len(x) == 0:
-        return F.conv2d(x, x.new_empty(kernels.shape[1:]), None, stride, padding, dilation, groups)
-    outputs = [
-        F.conv2d(x[b : b + 1], kernels[b], None if bias is None else bias[b], stride, padding, dilation, groups)
-        for b in range(len(x))
-    ]  # B x (1, O, H', W')
-    return torch.cat(outputs)
+    if len(x) == 1:
+        return ONE_SAMPLE
+    _, width, *kernel_size = kernel_shape
+    height_out, width_out = geometry.output_size(x.shape[2:], kernel_size)
+    call = Call(
+        channels_last=is_channels_last(x),
+        half=x.dtype in (torch.bfloat16, torch.float16),
+        pointwise=kernel_size == [1, 1] and geometry == Geometry((1, 1), (0, 0), geometry.dilation, 1),
+        depthwise=width == 1 and geometry.groups > 1,
+        positions=height_out * width_out,
+    )
+    return next(path for path in PATHS if path.fits(call))
+
+
+def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Every expert convolves every sample, and their outputs are mixed: M times the work, with constant kernels.
+
+    Plain operators whatever the batch size, so that exporters and tracers can follow.
+    """
+    stride, padding, dilation, groups = geometry
+    num_experts, out_channels = experts.shape[:2]
+    by_group = experts.unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
+    y = F.conv2d(x, by_group.flatten(0, 2), None, stride, padding, dilation, groups)  # (B, g * M * O/g, H', W')
+    y = y.unflatten(1, (groups, num_experts, out_channels // groups))
+    y = (y * routing.to(y.dtype)[:, None, :, None, None, None]).sum(2).flatten(1, 2)  # (B, O, H', W')
+    return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]

@@ -4,7 +4,7 @@ One linear layer on the globally pooled input, then sigmoid (CondConv, https://a
 https://arxiv.org/abs/2306.14525, eq. 5) or softmax with a temperature (https://arxiv.org/abs/1912.03458, eq. 4).
 ParameterNet's text has a two-layer MLP; its code and the published detectors have this single layer.
 
-Shapes: B batch, C channels, H W height and width, M experts.
+Shapes: B batch, C channels, M experts.
 """
 
 from typing import Literal
@@ -24,9 +24,8 @@ _ACTIVATIONS = {
 class Routing(nn.Linear):
     """Routing weights of a batch from its globally pooled features.
 
-    A ``nn.Linear`` with the pooling before it and the activation after it, so its state dict is ``weight`` (M, C) and
-    ``bias`` (M). It computes in float32 under autocast: sigmoid of a half-precision logit is coarse, and the layer is
-    tiny.
+    A ``nn.Linear`` with the activation after it, so its state dict is ``weight`` (M, C) and ``bias`` (M). It computes
+    in the parameters' type, also under autocast: sigmoid of a half-precision logit is coarse, and the layer is tiny.
 
     Args:
         in_channels: Channels C of the input.
@@ -49,18 +48,18 @@ class Routing(nn.Linear):
         self.kind = kind
         self.temperature = temperature
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, pooled: Tensor) -> Tensor:
         """Route a batch.
 
         Args:
-            x: Features, (B, C, H, W).
+            pooled: Features averaged over positions, (B, C); see :func:`global_mean`.
 
         Returns:
-            Routing weights, (B, M), float32 under autocast and the parameters' type otherwise.
+            Routing weights, (B, M), in the parameters' type.
         """
-        with torch.autocast(x.device.type, enabled=False):
-            pooled = x.to(self.weight.dtype).mean(dim=(2, 3))  # (B, C)
-            return _ACTIVATIONS[self.kind](F.linear(pooled, self.weight, self.bias), self.temperature)
+        with torch.autocast(pooled.device.type, enabled=False):
+            logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
+            return _ACTIVATIONS[self.kind](logits, self.temperature)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""

@@ -1,0 +1,180 @@
+"""Mixture: experts and routing become the kernels of a batch, and gradients of these become theirs.
+
+Autograd would keep the mixed kernels, B * P elements, for the backward pass; here they are mixed anew there. Mixing is
+linear, so it can be done in any order of a kernel's elements: in channels-last order where the convolution wants that,
+so that no kernel is reordered twice.
+
+Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from .execution import Geometry, Gradients, Path, choose_path, is_channels_last, mixed_outputs
+
+
+def _flatten(kernels: Tensor, channels_last: bool) -> Tensor:
+    """(N, O, I/g, k, k) -> (N, P), with the channels of a kernel innermost or in their plain order."""
+    return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).flatten(1)
+
+
+def _unflatten(flat: Tensor, kernel_shape: torch.Size, channels_last: bool) -> Tensor:
+    """Undo :func:`_flatten`, as a view."""
+    out_channels, width, *size = kernel_shape
+    if channels_last:
+        return flat.unflatten(1, (out_channels, *size, width)).permute(0, 1, 4, 2, 3)
+    return flat.unflatten(1, kernel_shape)
+
+
+def mix(experts: Tensor, routing: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
+    """Kernels of a batch, (B, O, I/g, k, k), mixed in the precision of the experts."""
+    routing = routing.to(experts.dtype)
+    if channels_last and len(routing) < len(experts):  # fewer kernels than experts: reorder those
+        kernels = _unflatten(routing @ experts.flatten(1), experts.shape[1:], False)
+        return _unflatten(_flatten(kernels.to(dtype), True), experts.shape[1:], True)
+    return _unflatten(routing @ _flatten(experts, channels_last), experts.shape[1:], channels_last).to(dtype)
+
+
+def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: bool) -> Gradients:
+    """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
+    if grad is None:
+        return None, None
+    flat = _flatten(grad, channels_last)  # (B, P)
+    grad_experts = _unflatten(routing.to(grad.dtype).t() @ flat, experts.shape[1:], channels_last)
+    grad_routing = flat @ _flatten(experts.to(grad.dtype), channels_last).t()
+    return grad_experts.to(experts.dtype, memory_format=torch.contiguous_format), grad_routing.to(routing.dtype)
+
+
+def _plan(x: Tensor, experts: Tensor, geometry: Geometry) -> tuple[Path, bool]:
+    """The path of a call, and whether it wants kernels with their channels last."""
+    path = choose_path(x, experts.shape[1:], geometry)
+    return path, path.name == 'per_sample' and is_channels_last(x)
+
+
+def _forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    path, channels_last = _plan(x, experts, geometry)
+    with torch.autocast(x.device.type, enabled=False):
+        kernels = mix(experts, routing, x.dtype, channels_last)
+        return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
+
+
+def _backward(
+    grad: Tensor, x: Tensor, experts: Tensor, routing: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    path, channels_last = _plan(x, experts, geometry)
+    with torch.autocast(x.device.type, enabled=False):
+        kernels = mix(experts, routing, x.dtype, channels_last)
+        grad_x, grad_kernels = path.backward(grad, x, kernels, geometry, wanted)
+        return grad_x, *unmix(grad_kernels, experts, routing, channels_last)
+
+
+class DynamicConvolution(torch.autograd.Function):
+    """Saves its inputs and nothing else; its backward is made of differentiable operators, so it can be repeated."""
+
+    @staticmethod
+    def forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        """As :func:`mixed_conv2d`."""
+        return _forward(x, experts, routing, bias, geometry)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Save what the backward mixes from."""
+        x, experts, routing, _, ctx.geometry = inputs
+        ctx.save_for_backward(x, experts, routing)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        """Gradients of x, experts, routing and bias."""
+        wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
+        x, experts, routing = ctx.saved_tensors
+        grads = _backward(grad, x, experts, routing, ctx.geometry, (wants_x, any(wants_kernels)))
+        return *grads, grad.sum((2, 3)) if wants_bias else None, None
+
+
+def _geometry(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> Geometry:
+    return Geometry((stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), groups)
+
+
+@torch.library.custom_op('mmdyn::dynamic_conv2d', mutates_args=())
+def _operator(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))
+
+
+@torch.library.custom_op('mmdyn::dynamic_conv2d_backward', mutates_args=())
+def _operator_backward(
+    grad: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    geometry = _geometry(stride, padding, dilation, groups)
+    return cast(tuple[Tensor, Tensor, Tensor], _backward(grad, x, experts, routing, geometry, (True, True)))
+
+
+@_operator.register_fake
+def _(x, experts, routing, bias, stride, padding, dilation, groups):
+    size = _geometry(stride, padding, dilation, groups).output_size(x.shape[2:], experts.shape[3:])
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return x.new_empty(len(x), experts.shape[1], *size).to(memory_format=memory_format)
+
+
+@_operator_backward.register_fake
+def _(grad, x, experts, routing, stride, padding, dilation, groups):
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return (
+        torch.empty_like(x, memory_format=memory_format),
+        torch.empty_like(experts, memory_format=torch.contiguous_format),
+        torch.empty_like(routing),
+    )
+
+
+def _save_for_operator(ctx, inputs, output) -> None:
+    x, experts, routing, _, *ctx.geometry = inputs
+    ctx.save_for_backward(x, experts, routing)
+
+
+def _differentiate_operator(ctx, grad: Tensor):
+    grads = _operator_backward(grad, *ctx.saved_tensors, *ctx.geometry)
+    return *grads, grad.sum((2, 3)) if ctx.needs_input_grad[3] else None, None, None, None, None
+
+
+_operator.register_autograd(_differentiate_operator, setup_context=_save_for_operator)
+
+
+def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Convolve every sample with its mixture of the experts.
+
+    A compiler gets one operator instead of a loop over the batch, which it would unroll, and again for every batch
+    size. An exporter or tracer gets plain operators with constant kernels.
+
+    Args:
+        x: Input, (B, I, H, W).
+        experts: Expert kernels, (M, O, I/g, k, k).
+        routing: Weight of every expert for every sample, (B, M).
+        bias: Added to every position of a sample, (B, O), or None.
+        geometry: Stride, padding, dilation and groups.
+
+    Returns:
+        Output, (B, O, H', W'), in the memory format of ``x``.
+    """
+    if len(x) == 0 or torch.compiler.is_exporting() or torch.jit.is_tracing():
+        return mixed_outputs(x, experts, routing, bias, geometry)
+    if torch.compiler.is_compiling():
+        return _operator(x, experts, routing, bias, *geometry)
+    return DynamicConvolution.apply(x, experts, routing, bias, geometry)
