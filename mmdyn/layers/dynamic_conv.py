@@ -57,14 +57,22 @@ def dynamic_conv2d(
     """
     if routing.shape != (len(x), len(experts)):
         raise ValueError(f'routing must be (batch, experts) = {(len(x), len(experts))}, got {tuple(routing.shape)}')
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype != torch.float64:
+    if not torch.is_autocast_enabled(device):
+        return mixed_conv2d(x, experts, routing, _mix_biases(routing, expert_biases, shared_bias), geometry)
+    if x.dtype != torch.float64:
         x = x.to(torch.get_autocast_dtype(device))
     with torch.autocast(device, enabled=False):
-        bias = None if expert_biases is None else torch.matmul(routing.to(expert_biases.dtype), expert_biases)  # (B, O)
-    if shared_bias is not None:
-        bias = shared_bias.expand(len(x), -1) if bias is None else bias + shared_bias
-    return mixed_conv2d(x, experts, routing, bias, Geometry(_pair(stride), _pair(padding), _pair(dilation), groups))
+        return mixed_conv2d(x, experts, routing, _mix_biases(routing, expert_biases, shared_bias), geometry)
+
+
+def _mix_biases(routing: Tensor, expert_biases: Tensor | None, shared_bias: Tensor | None) -> Tensor | None:
+    """One bias per sample, (B, O), or None."""
+    mixed = None if expert_biases is None else routing.to(expert_biases.dtype) @ expert_biases
+    if mixed is None or shared_bias is None:
+        return mixed if shared_bias is None else shared_bias.expand(len(routing), -1)
+    return mixed + shared_bias
 
 
 @MODELS.register_module()

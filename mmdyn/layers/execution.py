@@ -8,6 +8,7 @@ Shapes: B batch, I O in and out channels, g groups, k kernel size, H W height an
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ class Geometry(NamedTuple):
 class Call(NamedTuple):
     """What decides how a call is run."""
 
+    batch: int
     channels_last: bool
     half: bool  # bf16 or fp16
     pointwise: bool  # a 1x1 kernel that neither strides nor pads, in one group
@@ -70,7 +72,7 @@ def _conv_backward(
     grad: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry, groups: int, wanted: tuple[bool, bool]
 ) -> list[Tensor]:
     stride, padding, dilation, _ = geometry
-    return torch.ops.aten.convolution_backward(
+    return torch.ops.aten.convolution_backward.default(
         grad, x, kernel, None, stride, padding, dilation, False, (0, 0), groups, (*wanted, False)
     )[:2]
 
@@ -78,7 +80,8 @@ def _conv_backward(
 def per_sample(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One dense convolution per sample."""
     outputs = [
-        F.conv2d(x[b : b + 1], kernels[b], None if bias is None else bias[b], *geometry) for b in range(len(x))
+        F.conv2d(sample, kernel, None if bias is None else bias[b], *geometry)
+        for b, (sample, kernel) in enumerate(zip(x.split(1), kernels.unbind(), strict=True))
     ]  # B x (1, O, H', W')
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
 
@@ -89,12 +92,15 @@ def per_sample_backward(
     """Backward of :func:`per_sample`."""
     grad = _in_format_of(x, grad)
     each = [
-        _conv_backward(grad[b : b + 1], x[b : b + 1], kernels[b], geometry, geometry.groups, wanted)
-        for b in range(len(x))
+        _conv_backward(*sample, geometry, geometry.groups, wanted)
+        for sample in zip(grad.split(1), x.split(1), kernels.unbind(), strict=True)
     ]
-    # Stacked with the channels of a kernel last, as they come where x is channels-last.
-    grads = torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3) if wanted[1] else None
-    return torch.cat([g for g, _ in each]) if wanted[0] else None, grads
+    grad_x = torch.cat([g for g, _ in each]) if wanted[0] else None
+    if not wanted[1]:
+        return grad_x, None
+    if not is_channels_last(x):
+        return grad_x, torch.stack([k for _, k in each])
+    return grad_x, torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3)  # as they lie
 
 
 def grouped(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
@@ -157,8 +163,9 @@ def matmul_backward(
 
 SMALL_MAP = 14 * 14  # output positions up to which a convolution of its own costs more to call than to compute
 
-# The first that fits. In brackets, static = 1, channels-last unless said: forward / training step, batch 8.
+# The first that fits.
 PATHS = (
+    Path('per_sample', lambda c: c.batch == 1, per_sample, per_sample_backward),
     Path('matmul', lambda c: c.pointwise and (c.half or c.positions <= SMALL_MAP), matmul, matmul_backward),
     Path(
         'grouped',
@@ -168,29 +175,39 @@ PATHS = (
     ),
     Path('per_sample', lambda c: True, per_sample, per_sample_backward),
 )
-ONE_SAMPLE = PATHS[-1]
 
 
-def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry) -> Path:
-    """The way to run a call.
+@lru_cache(maxsize=1024)
+def _choose(
+    shape: torch.Size, channels_last: bool, half: bool, kernel_shape: torch.Size, geometry: Geometry
+) -> tuple[Path, bool]:
+    batch, _, *size = shape
+    _, width, *kernel_size = kernel_shape
+    height_out, width_out = geometry.output_size(size, kernel_size)
+    call = Call(
+        batch=batch,
+        channels_last=channels_last,
+        half=half,
+        pointwise=kernel_size == [1, 1] and geometry == Geometry((1, 1), (0, 0), geometry.dilation, 1),
+        depthwise=width == 1 and geometry.groups > 1,
+        positions=height_out * width_out,
+    )
+    path = next(path for path in PATHS if path.fits(call))
+    return path, channels_last and path.forward is per_sample
+
+
+def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry) -> tuple[Path, bool]:
+    """How to run a call.
 
     Args:
         x: Input, (B, I, H, W).
         kernel_shape: Shape of one kernel, (O, I/g, k, k).
         geometry: How it slides.
+
+    Returns:
+        The way, and whether it wants the channels of a kernel innermost.
     """
-    if len(x) == 1:
-        return ONE_SAMPLE
-    _, width, *kernel_size = kernel_shape
-    height_out, width_out = geometry.output_size(x.shape[2:], kernel_size)
-    call = Call(
-        channels_last=is_channels_last(x),
-        half=x.dtype in (torch.bfloat16, torch.float16),
-        pointwise=kernel_size == [1, 1] and geometry == Geometry((1, 1), (0, 0), geometry.dilation, 1),
-        depthwise=width == 1 and geometry.groups > 1,
-        positions=height_out * width_out,
-    )
-    return next(path for path in PATHS if path.fits(call))
+    return _choose(x.shape, is_channels_last(x), x.dtype in (torch.bfloat16, torch.float16), kernel_shape, geometry)
 
 
 def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

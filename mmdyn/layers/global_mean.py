@@ -1,26 +1,38 @@
 """Global mean: the average of a map over its positions, in one pass each way.
 
-``mean`` over a channels-last map of half precision takes four times as long as reading it, and its gradient, broadcast
-over the innermost channels when there are few, up to twenty times (``benchmarks/README.md``). Here whole rows of a
-channels-last map are summed and added to.
+For a channels-last map of half precision on a CPU, ``mean`` takes three to four times as long as reading it, and its
+gradient, broadcast over few channels, up to twenty times (``benchmarks/README.md``). Here columns of whole rows are
+averaged, and whole rows are added to.
 
-Shapes: B batch, C channels, H W height and width.
+Shapes: B batch, C channels, H W height and width, R = W * C elements of a row.
 """
+
+import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+HALF = (torch.bfloat16, torch.float16)
+
+
+def _mean_of_columns(x: Tensor) -> Tensor:
+    """Channels-last (B, C, H, W) -> (B, C) in float32: summed in float32, rounded once for every column."""
+    batch, channels, height, width = x.shape
+    row = width * channels
+    pieces = math.gcd(width, 4)  # of a row, so that there is work for more than one thread at batch 1
+    size, stride = (batch, row // pieces, height, pieces), (row * height, 1, row, row // pieces)
+    columns = F.avg_pool2d(x.as_strided(size, stride, x.storage_offset()), (height, 1))  # (B, R / pieces, 1, pieces)
+    return columns.permute(0, 2, 3, 1).reshape(batch, width, channels).mean(1, dtype=torch.float32)
+
 
 def _mean(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C), at least in float32."""
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    if half and x.device.type == 'cpu' and x.is_contiguous(memory_format=torch.channels_last):
-        batch, channels, height, width = x.shape
-        rows = x.permute(0, 2, 3, 1).reshape(batch, height, 1, width * channels).permute(0, 3, 1, 2)  # (B, W * C, H, 1)
-        columns = F.avg_pool2d(rows, (height, 1))  # (B, W * C, 1, 1), summed in float32 and rounded once
-        return columns.view(batch, width, channels).mean(1, dtype=torch.float32)
-    return x.mean((2, 3), dtype=torch.float32 if half else None)
+    if x.dtype not in HALF:
+        return x.mean((2, 3))
+    if x.device.type == 'cpu' and x.numel() and x.is_contiguous(memory_format=torch.channels_last):
+        return _mean_of_columns(x)
+    return x.mean((2, 3), dtype=torch.float32)
 
 
 class GlobalMean(torch.autograd.Function):
@@ -58,5 +70,5 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
         The features, to go on with, and their mean, (B, C): float32 for half precision, else as ``x``.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
-        return x, x.mean((2, 3), dtype=torch.float32 if x.dtype in (torch.bfloat16, torch.float16) else None)
-    return GlobalMean.apply(x)
+        return x, x.mean((2, 3), dtype=torch.float32 if x.dtype in HALF else None)
+    return GlobalMean.apply(x) if torch.is_grad_enabled() else (x, _mean(x))

@@ -13,59 +13,52 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .execution import Geometry, Gradients, Path, choose_path, is_channels_last, mixed_outputs
+from .execution import Geometry, Gradients, choose_path, is_channels_last, mixed_outputs
 
 
-def _flatten(kernels: Tensor, channels_last: bool) -> Tensor:
-    """(N, O, I/g, k, k) -> (N, P), with the channels of a kernel innermost or in their plain order."""
+def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
+    """(N, O, I/g, k, k) -> (N, P) in the order in which the kernels are wanted: channels innermost, or plain."""
     return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).flatten(1)
 
 
-def _unflatten(flat: Tensor, kernel_shape: torch.Size, channels_last: bool) -> Tensor:
-    """Undo :func:`_flatten`, as a view."""
-    out_channels, width, *size = kernel_shape
+def _kernels(ordered: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
+    """Undo :func:`_ordered`, as a view."""
+    out_channels, width, height_k, width_k = shape
     if channels_last:
-        return flat.unflatten(1, (out_channels, *size, width)).permute(0, 1, 4, 2, 3)
-    return flat.unflatten(1, kernel_shape)
+        return ordered.view(-1, out_channels, height_k, width_k, width).permute(0, 1, 4, 2, 3)
+    return ordered.view(-1, *shape)
 
 
 def mix(experts: Tensor, routing: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    """Kernels of a batch, (B, O, I/g, k, k), mixed in the precision of the experts."""
-    routing = routing.to(experts.dtype)
-    if channels_last and len(routing) < len(experts):  # fewer kernels than experts: reorder those
-        kernels = _unflatten(routing @ experts.flatten(1), experts.shape[1:], False)
-        return _unflatten(_flatten(kernels.to(dtype), True), experts.shape[1:], True)
-    return _unflatten(routing @ _flatten(experts, channels_last), experts.shape[1:], channels_last).to(dtype)
+    """Kernels of a batch, (B, O, I/g, k, k), in ``dtype``; what is fewer, experts or kernels, is cast and reordered."""
+    shape = experts.shape[1:]
+    if len(routing) < len(experts):
+        kernels = (routing.to(experts.dtype) @ experts.flatten(1)).to(dtype).view(-1, *shape)
+        return _kernels(_ordered(kernels, True), shape, True) if channels_last else kernels
+    return _kernels(routing.to(dtype) @ _ordered(experts.to(dtype), channels_last), shape, channels_last)
 
 
 def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: bool) -> Gradients:
     """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
     if grad is None:
         return None, None
-    flat = _flatten(grad, channels_last)  # (B, P)
-    grad_experts = _unflatten(routing.to(grad.dtype).t() @ flat, experts.shape[1:], channels_last)
-    grad_routing = flat @ _flatten(experts.to(grad.dtype), channels_last).t()
+    ordered = _ordered(grad, channels_last)  # (B, P)
+    grad_experts = _kernels(routing.to(grad.dtype).t() @ ordered, experts.shape[1:], channels_last)
+    grad_routing = ordered @ _ordered(experts.to(grad.dtype), channels_last).t()
     return grad_experts.to(experts.dtype, memory_format=torch.contiguous_format), grad_routing.to(routing.dtype)
 
 
-def _plan(x: Tensor, experts: Tensor, geometry: Geometry) -> tuple[Path, bool]:
-    """The path of a call, and whether it wants kernels with their channels last."""
-    path = choose_path(x, experts.shape[1:], geometry)
-    return path, path.name == 'per_sample' and is_channels_last(x)
-
-
 def _forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    path, channels_last = _plan(x, experts, geometry)
-    with torch.autocast(x.device.type, enabled=False):
-        kernels = mix(experts, routing, x.dtype, channels_last)
-        return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
+    path, channels_last = choose_path(x, experts.shape[1:], geometry)
+    kernels = mix(experts, routing, x.dtype, channels_last)
+    return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
 
 
 def _backward(
     grad: Tensor, x: Tensor, experts: Tensor, routing: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    path, channels_last = _plan(x, experts, geometry)
     with torch.autocast(x.device.type, enabled=False):
+        path, channels_last = choose_path(x, experts.shape[1:], geometry)
         kernels = mix(experts, routing, x.dtype, channels_last)
         grad_x, grad_kernels = path.backward(grad, x, kernels, geometry, wanted)
         return grad_x, *unmix(grad_kernels, experts, routing, channels_last)
@@ -109,7 +102,8 @@ def _operator(
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
-    return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))
+    with torch.autocast(x.device.type, enabled=False):
+        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))
 
 
 @torch.library.custom_op('mmdyn::dynamic_conv2d_backward', mutates_args=())
@@ -177,4 +171,6 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
         return mixed_outputs(x, experts, routing, bias, geometry)
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
+    if not torch.is_grad_enabled():
+        return _forward(x, experts, routing, bias, geometry)
     return DynamicConvolution.apply(x, experts, routing, bias, geometry)

@@ -7,6 +7,8 @@ ParameterNet's text has a two-layer MLP; its code and the published detectors ha
 Shapes: B batch, C channels, M experts.
 """
 
+import functools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,9 +17,9 @@ from torch import Tensor, nn
 
 RoutingKind = Literal['sigmoid', 'softmax']
 
-_ACTIVATIONS = {
-    'sigmoid': lambda logits, temperature: torch.sigmoid(logits / temperature),
-    'softmax': lambda logits, temperature: torch.softmax(logits / temperature, dim=-1),
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    'sigmoid': torch.sigmoid,
+    'softmax': functools.partial(torch.softmax, dim=-1),
 }
 
 
@@ -59,7 +61,7 @@ class Routing(nn.Linear):
         """
         with torch.autocast(pooled.device.type, enabled=False):
             logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
-            return _ACTIVATIONS[self.kind](logits, self.temperature)
+            return _ACTIVATIONS[self.kind](logits if self.temperature == 1 else logits / self.temperature)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""

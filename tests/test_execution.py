@@ -1,0 +1,381 @@
+"""How a dynamic convolution is run: every way equals the plain loop, in every format and precision, and under every tool."""
+
+import copy
+import pickle
+import shutil
+
+import pytest
+import torch
+from mmcv.cnn import ConvModule
+from torch import nn
+
+from mmdyn import DynamicConv, dynamic_conv2d
+from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, global_mean
+from mmdyn.layers.execution import Geometry, choose_path
+from test_dynamic_conv import plain_loop
+
+FORMATS = [
+    pytest.param(torch.contiguous_format, id='nchw'),
+    pytest.param(torch.channels_last, id='nhwc'),
+]
+# The way it goes, then in, out, kernel, stride, padding, dilation, groups, (height, width), batch.
+WAYS = [
+    ('per_sample', 4, 6, 3, 1, 1, 1, 1, (15, 17), 1),
+    ('per_sample', 4, 6, 3, 1, 1, 1, 1, (15, 17), 2),
+    ('per_sample', 4, 6, 3, 2, 1, 1, 1, (31, 30), 5),
+    ('per_sample', 6, 4, 3, 1, 2, 2, 2, (15, 16), 3),
+    ('per_sample', 4, 6, 1, 1, 0, 1, 1, (15, 15), 3),
+    ('per_sample', 4, 6, (1, 3), (1, 2), (0, 1), 1, 1, (20, 29), 5),
+    ('grouped', 4, 6, 3, 1, 1, 1, 1, (7, 9), 2),
+    ('grouped', 4, 6, 3, 2, 1, 1, 1, (9, 7), 5),
+    ('grouped', 6, 6, 3, 2, 1, 1, 6, (6, 7), 3),
+    ('grouped', 4, 6, 1, 2, 0, 1, 1, (9, 9), 2),
+    ('matmul', 4, 6, 1, 1, 0, 1, 1, (5, 7), 2),
+    ('matmul', 4, 6, 1, 1, 0, 1, 1, (14, 14), 5),
+]
+
+
+def ids(way):
+    return f'{way[0]}-{way[1]}-{way[2]}-k{way[3]}-s{way[4]}-d{way[6]}-g{way[7]}-{way[8]}-b{way[9]}'.replace(' ', '')
+
+
+def pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def tensors(way, memory_format, dtype=torch.float64, experts=3):
+    _, i, o, k, *_, groups, size, batch = way
+    x = torch.randn(batch, i, *size).to(dtype).to(memory_format=memory_format).requires_grad_()
+    w = torch.randn(experts, o, i // groups, *pair(k)).to(dtype).requires_grad_()
+    r = torch.rand(batch, experts).to(dtype).requires_grad_()
+    b = torch.randn(experts, o).to(dtype).requires_grad_()
+    return x, w, r, b
+
+
+def name_of(way, memory_format, dtype=torch.float64):
+    x, w, _, _ = tensors(way, memory_format, dtype)
+    _, _, _, _, s, p, d, g, *_ = way
+    return choose_path(x, w.shape[1:], Geometry(pair(s), pair(p), pair(d), g))[0].name
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('way', WAYS, ids=ids)
+def test_every_way_equals_the_plain_loop(way, memory_format):
+    inputs = tensors(way, memory_format)
+    sliding = way[4:8]
+    assert name_of(way, memory_format) == way[0]
+    y, expected = dynamic_conv2d(*inputs, *sliding), plain_loop(*inputs, *sliding)
+    torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
+    assert y.is_contiguous(memory_format=memory_format)
+    cotangent = torch.randn_like(y)
+    ours, theirs = (torch.autograd.grad(out, inputs, cotangent) for out in (y, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+    assert ours[0].is_contiguous(memory_format=memory_format)
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('way', [w for w in WAYS if w[9] == 2], ids=ids)
+def test_backward_can_be_differentiated(way, memory_format):
+    way = (*way[:8], (3, 3) if way[0] != 'per_sample' else way[8], 2)
+    *inputs, b = tensors(way, memory_format, experts=2)
+    sliding = way[4:8]
+    if way[0] == 'per_sample':  # too large for numerical differentiation: compare with the loop's second derivative
+        values = []
+        for function in (dynamic_conv2d, plain_loop):
+            y = function(*inputs, b, *sliding).pow(3).sum()
+            first = torch.autograd.grad(y, inputs, create_graph=True)
+            values.append(torch.autograd.grad(sum(g.pow(2).sum() for g in first), inputs))
+        for ours, theirs in zip(*values, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-8)
+    else:
+        assert torch.autograd.gradgradcheck(lambda *t: dynamic_conv2d(*t, b.detach(), *sliding), inputs)
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('way', [*WAYS, ('matmul', 8, 6, 1, 1, 0, 1, 1, (20, 20), 3)], ids=ids)
+def test_bf16_is_as_close_as_bf16_can_be(way, memory_format):
+    half = [t.detach().requires_grad_() for t in tensors(way, memory_format, torch.bfloat16)]
+    exact = [t.detach().double().requires_grad_() for t in half]
+    y, expected = dynamic_conv2d(*half, *way[4:8]), plain_loop(*exact, *way[4:8])
+    cotangent = torch.randn_like(y)
+    ours = (y, *torch.autograd.grad(y, half, cotangent))
+    theirs = (expected, *torch.autograd.grad(expected, exact, cotangent.double()))
+    for a, b in zip(ours, theirs, strict=True):
+        assert (a.double() - b).abs().max() <= 2**-6 * b.abs().max()  # kernels, products and sums: 2 ** -9 each
+
+
+def test_paths_by_precision_format_and_size():
+    pointwise, depthwise = ('', 4, 6, 1, 1, 0, 1, 1, (20, 20), 2), ('', 6, 6, 3, 1, 1, 1, 6, (20, 20), 2)
+    nchw, nhwc = torch.contiguous_format, torch.channels_last
+    assert name_of(pointwise, nhwc, torch.float32) == 'per_sample'
+    assert name_of(pointwise, nhwc, torch.bfloat16) == 'matmul'
+    assert name_of(depthwise, nhwc) == 'per_sample'
+    assert name_of(depthwise, nchw) == 'grouped'
+
+
+@pytest.mark.parametrize('frozen', [0, 1, 2], ids=['input', 'experts', 'routing'])
+@pytest.mark.parametrize('way', [w for w in WAYS if w[9] == 5], ids=ids)
+def test_what_is_frozen_gets_no_gradient(way, frozen):
+    inputs = tensors(way, torch.channels_last)
+    inputs[frozen].requires_grad_(False)
+    free = [t for n, t in enumerate(inputs) if n != frozen]
+    ours, theirs = (torch.autograd.grad(f(*inputs, *way[4:8]).sum(), free) for f in (dynamic_conv2d, plain_loop))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
+
+
+def test_nothing_of_the_size_of_the_mixed_kernels_is_kept():
+    layer = DynamicConv(16, 32, 3, 2, 1)
+    x = torch.randn(8, 16, 40, 40, requires_grad=True)
+    kept = {}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes() // 4
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        layer(x)
+    kernels = len(x) * layer.experts[0].numel()
+    small = len(x) * (16 + 3 * 4) + layer.routing.weight.numel()
+    assert (
+        x.numel() + layer.weight.numel()
+        <= sum(kept.values())
+        <= x.numel() + layer.weight.numel() + small
+        < kernels * 99
+    )
+    assert max(v for v in kept.values() if v not in (x.numel(), layer.weight.numel())) < kernels / 10
+
+
+@pytest.mark.parametrize('experts', [2, 4, 8])
+@pytest.mark.parametrize('batch', [1, 3, 6])
+def test_autocast_is_close_to_float32(experts, batch):
+    layer = DynamicConv(8, 16, 3, 2, 1, num_experts=experts, bias=True)
+    x = torch.randn(batch, 8, 40, 36).to(memory_format=torch.channels_last)
+    with torch.autocast('cpu', torch.bfloat16):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16
+    assert (y.float() - layer(x)).abs().max() <= 2**-6 * layer(x).abs().max()
+    y.float().sum().backward()
+    assert all(p.grad.dtype == torch.float32 for p in layer.parameters())
+
+
+def test_no_autocast_of_doubles():
+    layer = DynamicConv(4, 4, 3).double()
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    with torch.autocast('cpu', torch.bfloat16):
+        assert torch.equal(layer(x), layer(x)) and layer(x).dtype == torch.float64
+
+
+SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 16, 8, 12), (1, 4, 9, 6), (2, 1, 4, 4)]
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('size', SIZES, ids=str)
+def test_global_mean(size, memory_format):
+    x = torch.randn(*size, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    same, mean = global_mean(x)
+    torch.testing.assert_close(mean, x.mean((2, 3)))
+    assert torch.equal(same, x)
+    assert torch.autograd.gradcheck(global_mean, x)
+    assert torch.autograd.gradgradcheck(global_mean, x)
+    ours = torch.autograd.grad((same.square().sum() + mean.pow(3).sum()), x)[0]
+    theirs = torch.autograd.grad((x.square().sum() + x.mean((2, 3)).pow(3).sum()), x)[0]
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('size', SIZES, ids=str)
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('grad', [False, True])
+def test_global_mean_of_half_precision(size, memory_format, dtype, grad):
+    x = torch.rand(*size).to(dtype).to(memory_format=memory_format).requires_grad_(grad)
+    _, mean = global_mean(x)
+    assert mean.dtype == torch.float32
+    torch.testing.assert_close(mean, x.detach().float().mean((2, 3)), rtol=2**-8, atol=0)
+    if grad:
+        mean.sum().backward()
+        torch.testing.assert_close(x.grad.float(), torch.full(size, 1 / (size[2] * size[3])), rtol=2**-7, atol=0)
+
+
+def test_global_mean_of_a_slice_of_channels_and_of_large_values():
+    x = torch.rand(2, 8, 6, 6).bfloat16().to(memory_format=torch.channels_last)
+    for part in (x[:, 2:6], x[1:], x[:, :, 1:]):
+        torch.testing.assert_close(global_mean(part)[1], part.float().mean((2, 3)), rtol=2**-8, atol=0)
+    huge = torch.full((1, 8, 40, 40), 3e4).half()  # its sum is past the range of float16
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        torch.testing.assert_close(
+            global_mean(huge.to(memory_format=memory_format))[1], torch.full((1, 8), 3e4), rtol=1e-3, atol=0
+        )
+
+
+@pytest.fixture
+def compiled():
+    """Compile a function without a compiler of C++, and count how often."""
+    from torch._dynamo.testing import CompileCounterWithBackend
+
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend('aot_eager')
+    yield lambda f: torch.compile(f, backend=counter, dynamic=True, fullgraph=True), counter
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize('way', [w for w in WAYS if w[9] == 5], ids=ids)
+@pytest.mark.parametrize('memory_format', FORMATS)
+def test_compiles_once_for_all_batches(compiled, way, memory_format):
+    compile_, counter = compiled
+    _, i, o, k, s, p, d, g, size, _ = way
+    layer = DynamicConv(i, o, k, s, p, d, g, bias=True)
+    fast = compile_(layer)
+    for batch in (2, 3, 5, 8):
+        x = torch.randn(batch, i, *size).to(memory_format=memory_format).requires_grad_()
+        y, expected = fast(x), layer(x)
+        torch.testing.assert_close(y, expected, rtol=1e-5, atol=1e-5)
+        wanted = [x, *layer.parameters()]
+        cotangent = torch.randn_like(y)
+        for a, b in zip(*(torch.autograd.grad(out, wanted, cotangent) for out in (y, expected)), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+    assert counter.frame_count == 1
+
+
+def test_compiles_under_autocast(compiled):
+    compile_, counter = compiled
+    layer = DynamicConv(4, 8, 3, 1, 1)
+
+    def run(x):
+        with torch.autocast('cpu', torch.bfloat16):
+            return layer(x)
+
+    fast = compile_(run)
+    for batch in (2, 3):
+        x = torch.randn(batch, 4, 20, 20)
+        torch.testing.assert_close(fast(x), run(x), rtol=2**-7, atol=2**-7)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which('g++') is None, reason='the default backend of torch.compile needs a C++ compiler')
+def test_compiles_with_the_default_backend():
+    torch._dynamo.reset()
+    layer = DynamicConv(4, 8, 3, 2, 1).to(memory_format=torch.channels_last)
+    fast = torch.compile(layer, dynamic=True)
+    for batch in (2, 5):
+        x = torch.randn(batch, 4, 40, 40).to(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_operators_keep_their_contract():
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        x, w, r, b = tensors(WAYS[1], memory_format, torch.float32)
+        inputs = (x, w, r, r @ b, [1, 1], [1, 1], [1, 1], 1)
+        torch.library.opcheck(
+            torch.ops.mmdyn.dynamic_conv2d.default,
+            [t.detach().requires_grad_() if isinstance(t, torch.Tensor) else t for t in inputs],
+        )
+
+
+@pytest.mark.parametrize('way', [w for w in WAYS if w[9] == 5], ids=ids)
+@pytest.mark.parametrize('strict', [False, True])
+def test_exports_for_any_batch(way, strict):
+    _, i, o, k, s, p, d, g, size, _ = way
+    layer = DynamicConv(i, o, k, s, p, d, g, bias=True).eval()
+    exported = torch.export.export(
+        layer, (torch.randn(2, i, *size),), dynamic_shapes=({0: torch.export.Dim('batch')},), strict=strict
+    )
+    targets = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
+    assert all(target.startswith('aten.') for target in targets), targets
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, i, *size)
+        torch.testing.assert_close(exported.module()(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.filterwarnings('ignore:.*torch.jit.trace.*:DeprecationWarning')
+def test_traces_for_any_batch():
+    layer = DynamicConv(4, 6, 3, 2, 1, groups=2).eval()
+    traced = torch.jit.trace(layer, torch.randn(2, 4, 9, 9))
+    for batch in (1, 2, 5):
+        x = torch.randn(batch, 4, 9, 9)
+        torch.testing.assert_close(traced(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+def test_copies_and_pickles_after_use():
+    layer = DynamicConv(4, 6, 3, bias=True)
+    x = torch.randn(2, 4, 20, 20)
+    layer(x).sum().backward()
+    for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert torch.equal(twin(x), layer(x))
+
+
+DISTRIBUTED = """
+import sys, torch, torch.distributed as dist
+import mmdyn
+rank, folder = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group('gloo', init_method=f'file://{folder}/meet', rank=rank, world_size=2)
+torch.manual_seed(0)
+layer = mmdyn.DynamicConv(4, 6, 3, 2, 1)
+x = torch.randn(6, 4, 40, 40)
+torch.nn.parallel.DistributedDataParallel(layer)(x[rank::2]).square().sum().backward()
+together = [p.grad.clone() for p in layer.parameters()]
+layer.zero_grad()
+(layer(x).square().sum() / 2).backward()
+for a, p in zip(together, layer.parameters()):
+    torch.testing.assert_close(a, p.grad, rtol=1e-4, atol=1e-4)
+dist.destroy_process_group()
+print('equal')
+"""
+
+
+def test_two_processes_learn_what_one_does(run, tmp_path):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(2) as pool:
+        runs = list(pool.map(lambda rank: run('-c', DISTRIBUTED, rank, tmp_path, env={'OMP_NUM_THREADS': '1'}), (0, 1)))
+    assert [r.stdout.strip() for r in runs] == ['equal', 'equal'], runs[0].stderr[-2000:] + runs[1].stderr[-2000:]
+
+
+def randomise(norm):
+    for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        tensor.uniform_(0.5, 2)
+
+
+@pytest.mark.parametrize('routing', ['sigmoid', 'softmax'])
+@pytest.mark.parametrize('bias', [False, True])
+@pytest.mark.parametrize('memory_format', FORMATS)
+def test_batch_norm_folds_exactly(routing, bias, memory_format):
+    conv = dict(type='mmdyn.DynamicConv', routing=routing)
+    block = ConvModule(4, 6, 3, padding=1, bias=bias, conv_cfg=conv, norm_cfg=dict(type='BN')).double().eval()
+    randomise(block.bn)
+    for batch, size in ((1, 20), (3, 20), (3, 5)):
+        x = torch.randn(batch, 4, size, size, dtype=torch.float64).to(memory_format=memory_format)
+        folded = fold_batch_norms(copy.deepcopy(block))
+        assert isinstance(folded.bn, nn.Identity)
+        torch.testing.assert_close(folded(x), block(x), rtol=1e-12, atol=1e-12)
+    again = copy.deepcopy(block.bn)
+    fold_batch_norm(folded.conv, again)
+    torch.testing.assert_close(folded.conv(x), again(block.bn(block.conv(x))), rtol=1e-12, atol=1e-12)
+
+
+def test_folding_leaves_alone_what_does_not_follow_a_convolution():
+    before = ConvModule(4, 4, 3, padding=1, norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act'))
+    chain = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), DynamicConv(4, 4, 1), nn.BatchNorm2d(4))
+    model = nn.Sequential(before, chain, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        randomise(norm)
+    x = torch.randn(2, 4, 8, 8)
+    expected = model(x)
+    assert [m for m in fold_batch_norms(model).modules() if isinstance(m, nn.BatchNorm2d)] == norms[:2]
+    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_folding_says_what_it_cannot_do():
+    with pytest.raises(ValueError, match='eval mode only'):
+        fold_batch_norms(nn.Sequential(DynamicConv(4, 4, 1), nn.BatchNorm2d(4)))
+    with pytest.raises(ValueError, match='without running statistics'):
+        fold_batch_norm(DynamicConv(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+    with pytest.raises(ValueError, match='batch norm of 6 channels after a convolution to 4'):
+        fold_batch_norm(DynamicConv(4, 4, 1), nn.BatchNorm2d(6))
+
+
+def test_the_table_of_paths_ends_with_one_that_always_fits():
+    assert execution.PATHS[-1].name == 'per_sample'
