@@ -55,8 +55,9 @@ def dynamic_conv2d(
     Raises:
         ValueError: ``routing`` is not (B, M).
     """
-    if routing.shape != (len(x), len(experts)):
-        raise ValueError(f'routing must be (batch, experts) = {(len(x), len(experts))}, got {tuple(routing.shape)}')
+    expected = (x.shape[0], experts.shape[0])
+    if not torch.jit.is_tracing() and routing.shape != expected:
+        raise ValueError(f'routing must be (batch, experts) = {expected}, got {tuple(routing.shape)}')
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
     device = x.device.type
     if not torch.is_autocast_enabled(device):
@@ -71,7 +72,7 @@ def _mix_biases(routing: Tensor, expert_biases: Tensor | None, shared_bias: Tens
     """One bias per sample, (B, O), or None."""
     mixed = None if expert_biases is None else routing.to(expert_biases.dtype) @ expert_biases
     if mixed is None or shared_bias is None:
-        return mixed if shared_bias is None else shared_bias.expand(len(routing), -1)
+        return mixed if shared_bias is None else shared_bias.expand(routing.shape[0], -1)
     return mixed + shared_bias
 
 

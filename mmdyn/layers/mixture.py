@@ -45,13 +45,14 @@ def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: 
     ordered = _ordered(grad, channels_last)  # (B, P)
     grad_experts = _kernels(routing.to(grad.dtype).t() @ ordered, experts.shape[1:], channels_last)
     grad_routing = ordered @ _ordered(experts.to(grad.dtype), channels_last).t()
-    return grad_experts.to(experts.dtype, memory_format=torch.contiguous_format), grad_routing.to(routing.dtype)
+    return grad_experts.to(experts.dtype).contiguous(), grad_routing.to(routing.dtype)
 
 
 def _forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     path, channels_last = choose_path(x, experts.shape[1:], geometry)
     kernels = mix(experts, routing, x.dtype, channels_last)
-    return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
+    y = path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
+    return y.data  # which no autograd takes for a view, so that an activation may overwrite it
 
 
 def _backward(
@@ -125,7 +126,7 @@ def _operator_backward(
 def _(x, experts, routing, bias, stride, padding, dilation, groups):
     size = _geometry(stride, padding, dilation, groups).output_size(x.shape[2:], experts.shape[3:])
     memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-    return x.new_empty(len(x), experts.shape[1], *size).to(memory_format=memory_format)
+    return x.new_empty(x.shape[0], experts.shape[1], *size).to(memory_format=memory_format)
 
 
 @_operator_backward.register_fake
@@ -167,7 +168,7 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     Returns:
         Output, (B, O, H', W'), in the memory format of ``x``.
     """
-    if len(x) == 0 or torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.shape[0] == 0:
         return mixed_outputs(x, experts, routing, bias, geometry)
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
