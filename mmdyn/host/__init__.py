@@ -4,6 +4,7 @@ Nothing here changes an installed package. :func:`prepare` acts on this process 
 entry points is a command (``python -m mmdyn.host``).
 """
 
+from .allocator import keep_freed_memory
 from .ext_finder import install
 from .spawn import follow_into_children
 
@@ -17,4 +18,4 @@ def prepare() -> None:
     allow_checkpoint_types()
 
 
-__all__ = ['prepare']
+__all__ = ['keep_freed_memory', 'prepare']

@@ -42,10 +42,14 @@ def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: 
     """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
     if grad is None:
         return None, None
+    shape = experts.shape[1:]
+    if len(routing) < len(experts):
+        flat = grad.to(experts.dtype).flatten(1)  # (B, P)
+        grad_experts = (routing.to(flat.dtype).t() @ flat).view(-1, *shape)
+        return grad_experts, (flat @ experts.flatten(1).t()).to(routing.dtype)
     ordered = _ordered(grad, channels_last)  # (B, P)
-    grad_experts = _kernels(routing.to(grad.dtype).t() @ ordered, experts.shape[1:], channels_last)
-    grad_routing = ordered @ _ordered(experts.to(grad.dtype), channels_last).t()
-    return grad_experts.to(experts.dtype).contiguous(), grad_routing.to(routing.dtype)
+    grad_experts = _kernels(routing.to(grad.dtype).t() @ ordered, shape, channels_last).contiguous().to(experts.dtype)
+    return grad_experts, (ordered @ _ordered(experts.to(grad.dtype), channels_last).t()).to(routing.dtype)
 
 
 def _forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -1,0 +1,137 @@
+"""What the benchmarks share: alternatives interleaved in one process, quartiles, the machine, the result file."""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from statistics import geometric_mean, median, quantiles
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'benchmarks' / 'results'
+sys.path.insert(0, str(ROOT))
+
+PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'ultralytics', 'numpy', 'mmdyn')
+SHORTEST_S = 0.004  # what is timed lasts at least this long, by repetition
+
+
+os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # the profiler tells stderr of every start and stop
+
+
+def benchmark_parser(doc: str, example: str) -> argparse.ArgumentParser:
+    """A parser with what every benchmark takes."""
+    parser = argparse.ArgumentParser(
+        description=doc, epilog=f'example:\n{example}', formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--short', action='store_true', help='a small part of the grid, in a minute or two')
+    parser.add_argument('--repeats', type=int, default=7, help='how often each alternative is timed (7)')
+    parser.add_argument('--threads', type=int, help='threads (as many as cores)')
+    parser.add_argument('--out', type=Path, default=RESULTS, help='folder for the results (benchmarks/results)')
+    return parser
+
+
+def prepare(threads: int | None) -> None:
+    """The process as ``tools/train.py`` has it on a CPU: freed memory is kept, all cores are used."""
+    import torch
+
+    from mmdyn.host import keep_freed_memory
+
+    keep_freed_memory()
+    if threads:
+        torch.set_num_threads(threads)
+
+
+def interleaved(alternatives: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+    """Time alternatives in turn, so that what disturbs the machine disturbs them all.
+
+    Args:
+        alternatives: What to call, by name.
+        repeats: Rounds; every alternative is timed once a round.
+
+    Returns:
+        By name: ``median``, ``q1`` and ``q3`` of seconds per call.
+    """
+    counts = {}
+    for name, call in alternatives.items():
+        call()
+        start = time.perf_counter()
+        call()
+        counts[name] = max(1, round(SHORTEST_S / max(time.perf_counter() - start, 1e-9)))
+    times: dict[str, list[float]] = {name: [] for name in alternatives}
+    for _ in range(repeats):
+        for name, call in alternatives.items():
+            start = time.perf_counter()
+            for _ in range(counts[name]):
+                call()
+            times[name].append((time.perf_counter() - start) / counts[name])
+    return {name: summary(seconds) for name, seconds in times.items()}
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median and quartiles."""
+    q1, _, q3 = quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
+    return {'median': median(values), 'q1': q1, 'q3': q3}
+
+
+def peak_memory(call: Callable[[], object]) -> int:
+    """Bytes of tensors that a call holds at its peak beyond what was there before, by PyTorch's profiler."""
+    from torch.profiler import profile
+
+    call()  # what is allocated once, such as momentum, is there before
+    with profile(profile_memory=True) as recorded:
+        call()
+    held = highest = 0
+    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == '[memory]']
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        highest = max(highest, held)
+    return highest
+
+
+def machine() -> dict:
+    """What a result depends on."""
+    import torch
+
+    def installed(package: str) -> str | None:
+        try:
+            return version(package)
+        except PackageNotFoundError:
+            return None
+
+    lines = Path('/proc/cpuinfo').read_text().splitlines() if Path('/proc/cpuinfo').is_file() else []
+    names = [line.partition(':')[2].strip() for line in lines if line.startswith('model name')]
+    return {
+        'cpu': names[0] if names else platform.processor(),
+        'cores': os.cpu_count(),
+        'threads': torch.get_num_threads(),
+        'instructions': torch.backends.cpu.get_cpu_capability(),
+        'system': platform.platform(),
+        'python': platform.python_version(),
+        'packages': {package: installed(package) for package in PACKAGES},
+        'date': time.strftime('%Y-%m-%d'),
+    }
+
+
+def caption() -> str:
+    """The machine in a line, for plots."""
+    m = machine()
+    packages = m['packages']
+    return f'{m["cpu"]}, {m["threads"]} threads, torch {packages["torch"]}, mmdyn {packages["mmdyn"]}, {m["date"]}'
+
+
+def write_json(path: Path, content: dict) -> None:
+    """Write a result and the machine that it is of, all or nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps({'machine': machine(), **content}, indent=1) + '\n')
+    partial.replace(path)
+    print(f'wrote {path}')
+
+
+def mean_ratio(ratios: list[float]) -> float:
+    """Geometric mean."""
+    return geometric_mean(ratios) if ratios else float('nan')
