@@ -1,10 +1,11 @@
 # make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
+# make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
 # All make the virtual environment .venv once; the second run installs nothing.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test parity check install clean
+.PHONY: demo test parity bench check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -34,6 +35,11 @@ test: .venv/dev  ## run all tests
 
 parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
 	$(BIN)/python -m pytest tests/parity
+
+bench: .venv/parity  ## time the layer, the detectors and the data pipeline: 10 minutes on 2 cores
+	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output
+	$(BIN)/python benchmarks/model_latency.py --short --out bench_output
+	$(BIN)/python benchmarks/data_pipeline.py --short --out bench_output
 
 check: .venv/dev  ## format, lint and type checks
 	$(BIN)/ruff format --check .

@@ -27,7 +27,7 @@ def benchmark_parser(doc: str, example: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=doc, epilog=f'example:\n{example}', formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('--short', action='store_true', help='a small part of the grid, in a minute or two')
+    parser.add_argument('--short', action='store_true', help='a smaller grid or fewer rounds, in minutes')
     parser.add_argument('--repeats', type=int, default=7, help='how often each alternative is timed (7)')
     parser.add_argument('--threads', type=int, help='threads (as many as cores)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder for the results (benchmarks/results)')

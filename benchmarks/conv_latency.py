@@ -86,23 +86,10 @@ def cells(short: bool) -> Iterator[Cell]:
 def alternatives(cell: Cell) -> dict[str, Callable[[], object]]:
     """Calls that run a cell: forward, or forward and backward with gradients of everything."""
     import torch
-    import torch.nn.functional as F
-    from timm.layers import CondConv2d
+    from _peers import PublishedDynamicConv
     from torch import nn
 
     from mmdyn import DynamicConv
-
-    class Published(nn.Module):
-        """timm's layer with the router that the published detectors put before it."""
-
-        def __init__(self, i: int, o: int, *args, groups: int) -> None:
-            super().__init__()
-            self.routing = nn.Linear(i, 4)
-            self.conv = CondConv2d(i, o, *args, groups=groups, num_experts=4)
-
-        def forward(self, x):
-            routing = torch.sigmoid(self.routing(F.adaptive_avg_pool2d(x, 1).flatten(1)))
-            return self.conv(x, routing.to(self.conv.weight.dtype))
 
     shape, batch, dtype, layout, mode = cell
     memory_format = torch.channels_last if layout == 'nhwc' else torch.contiguous_format
@@ -110,7 +97,7 @@ def alternatives(cell: Cell) -> dict[str, Callable[[], object]]:
     layers = {
         'static': nn.Conv2d(*arguments, groups=shape.groups, bias=False),
         'mmdyn': DynamicConv(*arguments, groups=shape.groups),
-        'timm': Published(*arguments, groups=shape.groups),
+        'timm': PublishedDynamicConv(*arguments, groups=shape.groups),
     }
     x = torch.randn(batch, shape.in_channels, shape.side, shape.side, dtype=getattr(torch, dtype))
     x = x.contiguous(memory_format=memory_format).requires_grad_(mode == 'training')

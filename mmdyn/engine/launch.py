@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from mmyolo.registry import RUNNERS
 
 from mmdyn.errors import UserError
+from mmdyn.host import keep_freed_memory
 
 DEBUG = 'MMDYN_DEBUG'
 # Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
@@ -142,8 +143,10 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     """
     if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh CONFIG GPUS')
-    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
-        _distribute_over_cpus(cfg)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+        if cfg.launcher == 'pytorch':
+            _distribute_over_cpus(cfg)
     hooks = cfg.get('default_hooks') or {}
     if 'checkpoint_guard' not in hooks:  # a config of another package; never test a checkpoint that only half fits
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='CheckpointGuardHook')]

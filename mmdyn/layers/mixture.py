@@ -1,8 +1,8 @@
 """Mixture: experts and routing become the kernels of a batch, and gradients of these become theirs.
 
-Autograd would keep the mixed kernels, B * P elements, for the backward pass; here they are mixed anew there. Mixing is
-linear, so it can be done in any order of a kernel's elements: in channels-last order where the convolution wants that,
-so that no kernel is reordered twice.
+Autograd would keep the mixed kernels, B * P elements, for the backward pass; here they are mixed anew there, unless
+they are small. Mixing is linear, so it can be done in any order of a kernel's elements: in channels-last order where
+the convolution wants that, so that no kernel is reordered twice.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
 """
@@ -14,6 +14,10 @@ import torch
 from torch import Tensor
 
 from .execution import Geometry, Gradients, choose_path, is_channels_last, mixed_outputs
+
+KEPT_BYTES = (
+    8 << 20
+)  # of mixed kernels a layer: of no account beside the feature maps of a batch, and saves mixing again
 
 
 def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
@@ -52,43 +56,60 @@ def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: 
     return grad_experts, (ordered @ _ordered(experts.to(grad.dtype), channels_last).t()).to(routing.dtype)
 
 
-def _forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _forward(
+    x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
     path, channels_last = choose_path(x, experts.shape[1:], geometry)
     kernels = mix(experts, routing, x.dtype, channels_last)
     y = path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
-    return y.data  # which no autograd takes for a view, so that an activation may overwrite it
+    return y.data, kernels  # .data: which no autograd takes for a view, so that an activation may overwrite it
 
 
 def _backward(
-    grad: Tensor, x: Tensor, experts: Tensor, routing: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
+    grad: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    kernels: Tensor | None,
+    geometry: Geometry,
+    wanted: tuple[bool, bool],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     with torch.autocast(x.device.type, enabled=False):
-        path, channels_last = choose_path(x, experts.shape[1:], geometry)
-        kernels = mix(experts, routing, x.dtype, channels_last)
+        path, channels_last = choose_path(x, experts.shape[1:], geometry, backward=True)
+        if kernels is None:
+            kernels = mix(experts, routing, x.dtype, channels_last)
         grad_x, grad_kernels = path.backward(grad, x, kernels, geometry, wanted)
         return grad_x, *unmix(grad_kernels, experts, routing, channels_last)
 
 
 class DynamicConvolution(torch.autograd.Function):
-    """Saves its inputs and nothing else; its backward is made of differentiable operators, so it can be repeated."""
+    """Keeps its inputs, and the mixed kernels where they are small; can be differentiated again."""
 
     @staticmethod
-    def forward(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-        """As :func:`mixed_conv2d`."""
-        return _forward(x, experts, routing, bias, geometry)
+    def forward(
+        x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :func:`mixed_conv2d`, and the kernels to keep."""
+        y, kernels = _forward(x, experts, routing, bias, geometry)
+        return y, kernels if kernels.numel() * kernels.element_size() <= KEPT_BYTES else None
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        """Save what the backward mixes from."""
+        """Keep what the backward pass mixes from, or what has been mixed."""
         x, experts, routing, _, ctx.geometry = inputs
-        ctx.save_for_backward(x, experts, routing)
+        _, kernels = output
+        ctx.save_for_backward(x, experts, routing, kernels)
+        if kernels is not None:
+            ctx.mark_non_differentiable(kernels)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
-        """Gradients of x, experts, routing and bias."""
+    def backward(ctx, grad: Tensor, _):
+        """Gradients of x, experts, routing and bias, of differentiable operators."""
         wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
-        x, experts, routing = ctx.saved_tensors
-        grads = _backward(grad, x, experts, routing, ctx.geometry, (wants_x, any(wants_kernels)))
+        x, experts, routing, kernels = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            kernels = None  # a constant, which the gradient of this gradient would take it for
+        grads = _backward(grad, x, experts, routing, kernels, ctx.geometry, (wants_x, any(wants_kernels)))
         return *grads, grad.sum((2, 3)) if wants_bias else None, None
 
 
@@ -108,7 +129,7 @@ def _operator(
     groups: int,
 ) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))
+        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))[0]
 
 
 @torch.library.custom_op('mmdyn::dynamic_conv2d_backward', mutates_args=())
@@ -123,7 +144,7 @@ def _operator_backward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     geometry = _geometry(stride, padding, dilation, groups)
-    return cast(tuple[Tensor, Tensor, Tensor], _backward(grad, x, experts, routing, geometry, (True, True)))
+    return cast(tuple[Tensor, Tensor, Tensor], _backward(grad, x, experts, routing, None, geometry, (True, True)))
 
 
 @_operator.register_fake
@@ -177,5 +198,5 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
     if not torch.is_grad_enabled():
-        return _forward(x, experts, routing, bias, geometry)
-    return DynamicConvolution.apply(x, experts, routing, bias, geometry)
+        return _forward(x, experts, routing, bias, geometry)[0]
+    return DynamicConvolution.apply(x, experts, routing, bias, geometry)[0]

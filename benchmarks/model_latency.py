@@ -1,0 +1,273 @@
+"""Whole detectors: YOLO11 with DynamicConv, the static one, the published form, and the original package's YOLO11."""
+
+import sys
+from collections.abc import Callable
+from typing import NamedTuple
+
+from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, write_json
+
+EXAMPLE = """  python benchmarks/model_latency.py --short
+  pip install -r requirements/parity.txt        # the original
+  python benchmarks/model_latency.py            # 10 to 15 minutes on 2 cores"""
+
+
+class Case(NamedTuple):
+    """What is asked of every detector."""
+
+    scale: str
+    mode: str  # training: loss, backward, clipping and an SGD step; inference: raw outputs
+    side: int
+    batch: int
+    dtype: str
+
+    def __str__(self) -> str:
+        return f'YOLO11{self.scale} {self.mode}, {self.side} px, batch {self.batch}, {self.dtype}'
+
+
+class Detector(NamedTuple):
+    """Who answers: the build, and how it is run."""
+
+    kind: str  # static, dynconv, published (timm's layer inside), original (the Ultralytics package)
+    layout: str
+    folded: bool = False
+
+    def __str__(self) -> str:
+        return f'{self.kind} {self.layout}' + (' folded' if self.folded else '')
+
+
+CASES = [
+    Case('n', 'training', 640, 8, 'bfloat16'),
+    Case('n', 'training', 640, 8, 'float32'),
+    Case('n', 'inference', 640, 8, 'bfloat16'),
+    Case('n', 'inference', 640, 8, 'float32'),
+    Case('n', 'inference', 640, 1, 'bfloat16'),
+    Case('n', 'inference', 640, 1, 'float32'),
+    Case('m', 'training', 320, 4, 'bfloat16'),
+    Case('m', 'inference', 320, 4, 'bfloat16'),
+]
+MEMORY = [Case('n', 'training', 640, 4, 'bfloat16'), Case('x', 'training', 320, 4, 'bfloat16')]
+BOXES = 8  # an image
+
+
+def detectors(case: Case, has_original: bool) -> list[Detector]:
+    """Who takes part: everybody in channels-last, in float32 also in the plain layout."""
+    layouts = ['nhwc', 'nchw'] if case.dtype == 'float32' else ['nhwc']
+    kinds = ['static', 'dynconv', 'published'] + ['original'] * (has_original and case.dtype == 'float32')
+    found = [Detector(kind, layout) for layout in layouts for kind in kinds]
+    if case.mode == 'inference':
+        found += [Detector(kind, 'nhwc', folded=True) for kind in ('static', 'dynconv')]
+    return found
+
+
+def build(detector: Detector, case: Case):
+    """A detector with random weights and batch norm statistics of random images."""
+    import torch
+    from _peers import in_published_form, original_yolo11
+    from mmengine.config import Config
+    from torch import nn
+
+    from mmdyn.analysis.flops import build_model
+    from mmdyn.layers import fold_batch_norms
+
+    torch.manual_seed(0)
+    if detector.kind == 'original':
+        from ultralytics.cfg import get_cfg
+
+        model = original_yolo11().build(case.scale)
+        model.args = get_cfg()
+    else:
+        variant = '' if detector.kind == 'static' else '_dynconv'
+        model = build_model(Config.fromfile(ROOT / 'configs' / f'yolo11{case.scale}{variant}_coco.py'))
+        model.init_weights()
+        model = in_published_form(model) if detector.kind == 'published' else model
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad():
+        call_raw(detector, model.train(), torch.rand(2, 3, case.side, case.side))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.train(case.mode == 'training')
+    if detector.folded:
+        model = model.fuse(verbose=False) if detector.kind == 'original' else fold_batch_norms(model)
+    return model.to(memory_format=torch.channels_last) if detector.layout == 'nhwc' else model
+
+
+def call_raw(detector: Detector, model, images) -> None:
+    """Forward without boxes: ours stops before decoding, the original before NMS."""
+    if detector.kind == 'original':
+        model(images)
+    else:
+        model(images, None, mode='tensor')
+
+
+def call(detector: Detector, case: Case) -> Callable[[], object]:
+    """What is timed."""
+    import torch
+
+    model = build(detector, case)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(case.batch, 3, case.side, case.side, generator=generator)
+    if detector.layout == 'nhwc':
+        images = images.contiguous(memory_format=torch.channels_last)
+    autocast = dict(device_type='cpu', dtype=torch.bfloat16, enabled=case.dtype == 'bfloat16')
+    if case.mode == 'inference':
+
+        def infer() -> None:
+            with torch.no_grad(), torch.autocast(**autocast):
+                call_raw(detector, model, images)
+
+        return infer
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.937, nesterov=True)
+    losses = losses_of(detector, model, case, generator)
+
+    def train() -> None:
+        with torch.autocast(**autocast):
+            loss = losses(images)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return train
+
+
+def losses_of(detector: Detector, model, case: Case, generator) -> Callable:
+    """The sum of a detector's own losses on the same boxes."""
+    import torch
+
+    count = case.batch * BOXES
+    index = torch.arange(case.batch).repeat_interleave(BOXES)[:, None].float()
+    labels = torch.randint(80, (count, 1), generator=generator).float()
+    corner = torch.rand(count, 2, generator=generator) * 0.7
+    sides = torch.rand(count, 2, generator=generator) * 0.25 + 0.02
+    if detector.kind == 'original':
+        boxes = torch.cat([corner + sides / 2, sides], 1)
+        batch = dict(batch_idx=index[:, 0], cls=labels, bboxes=boxes)
+        return lambda images: model(dict(batch, img=images))[0].sum()
+    targets = torch.cat([index, labels, corner * case.side, (corner + sides) * case.side], 1)
+    samples = dict(bboxes_labels=targets, img_metas=[dict(batch_input_shape=(case.side, case.side))] * case.batch)
+    return lambda images: sum(loss.sum() for loss in model(images, dict(samples), mode='loss').values())
+
+
+def measure(case: Case, repeats: int, has_original: bool) -> dict:
+    """Times of a case."""
+    calls = {str(d): call(d, case) for d in detectors(case, has_original)}
+    times = interleaved(calls, repeats)
+    rates = {name: case.batch / t['median'] for name, t in times.items()}
+    return {**case._asdict(), 'name': str(case), 'seconds': times, 'images_per_second': rates}
+
+
+def measure_memory(case: Case) -> dict:
+    """Peak of a training step, and what a model and its optimizer hold."""
+    rows = {}
+    for kind in ('static', 'dynconv', 'published'):
+        detector = Detector(kind, 'nhwc')
+        parameters = sum(p.numel() for p in build(detector, case).parameters())
+        rows[kind] = {'peak_bytes': peak_memory(call(detector, case)), 'parameters': parameters}
+    return {**case._asdict(), 'name': str(case), 'detectors': rows}
+
+
+def summarise(rows: list[dict], memory: list[dict]) -> list[dict]:
+    """The targets and what was reached; fastest layout of each in float32."""
+
+    def best(row: dict, kind: str, folded: bool = False, layout: str = '') -> float:
+        names = [n for n in row['seconds'] if n.startswith(f'{kind} {layout}') and n.endswith(' folded') == folded]
+        return min(row['seconds'][name]['median'] for name in names)
+
+    found = []
+    for row in rows:
+        for what, over, under in (
+            ('dynconv / static', 'dynconv', 'static'),
+            ('published / static', 'published', 'static'),
+        ):
+            found.append({'what': f'{what}: {row["name"]}', 'ratio': best(row, over) / best(row, under)})
+        if row['mode'] == 'inference':
+            ratio = best(row, 'dynconv', folded=True) / best(row, 'static', folded=True)
+            found.append({'what': f'dynconv / static, both folded: {row["name"]}', 'ratio': ratio})
+        if any(name.startswith('original') for name in row['seconds']):
+            ratio = best(row, 'static') / best(row, 'original', layout='nchw')
+            found.append({'what': f'our static / the original as it ships: {row["name"]}', 'ratio': ratio})
+            ratio = best(row, 'static') / best(row, 'original')
+            found.append({'what': f'our static / the original in its best layout: {row["name"]}', 'ratio': ratio})
+    halves = [row for row in rows if row['mode'] == 'training' and row['dtype'] == 'bfloat16']
+    for half in halves:
+        for row in rows:
+            same = all(row[key] == half[key] for key in ('scale', 'mode', 'side', 'batch'))
+            if row is not half and same and any(name.startswith('original') for name in row['seconds']):
+                ratio = best(half, 'static') / best(row, 'original', layout='nchw')
+                found.append(
+                    {'what': f'our static in bfloat16 / the original in float32: {row["name"]}', 'ratio': ratio}
+                )
+    for row in memory:
+        static = row['detectors']['static']
+        for kind in ('dynconv', 'published'):
+            other = row['detectors'][kind]
+            # Gradients of the additional parameters are part of a step; parameters and momentum are there before it.
+            experts = 4 * (other['parameters'] - static['parameters'])
+            ratio = (other['peak_bytes'] - experts) / static['peak_bytes']
+            found.append({'what': f'peak memory beyond experts, {kind} / static: {row["name"]}', 'ratio': ratio})
+    return found
+
+
+def plot(rows: list[dict], path) -> None:
+    """Images per second, a group of bars a case."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    colours = {'static': 'tab:grey', 'dynconv': 'tab:blue', 'published': 'tab:orange', 'original': 'tab:green'}
+    labels = {
+        'static': 'static, ours',
+        'dynconv': 'DynamicConv, ours',
+        'published': "DynamicConv, timm's CondConv2d",
+        'original': 'static, Ultralytics',
+    }
+    figure, axes = plt.subplots((len(rows) + 1) // 2, 2, figsize=(11, 1.9 * ((len(rows) + 1) // 2) + 1), squeeze=False)
+    for axis, row in zip(axes.flat, rows, strict=False):
+        names = [n for n in row['images_per_second'] if not n.endswith('folded')]
+        kinds = [k for k in colours if any(n.startswith(k) for n in names)]
+        fastest = [max((n for n in names if n.startswith(k)), key=row['images_per_second'].get) for k in kinds]
+        values = [row['images_per_second'][n] for n in fastest]
+        axis.barh(kinds, values, color=[colours[k] for k in kinds])
+        for y, (value, name) in enumerate(zip(values, fastest, strict=True)):
+            axis.text(value, y, f' {value:.1f}  ({value / values[0]:.2f}, {name.split()[1]})', va='center', fontsize=8)
+        axis.set_xlim(0, max(values) * 1.35)
+        axis.set_yticks(range(len(kinds)), [labels[k] for k in kinds], fontsize=8)
+        axis.invert_yaxis()
+        axis.set_title(row['name'], fontsize=9)
+    for axis in axes.flat[len(rows) :]:
+        axis.axis('off')
+    figure.suptitle(f'Images per second (in brackets: over static; layout)\n{caption()}', fontsize=10)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    print(f'wrote {path}')
+
+
+def main() -> None:
+    """Measure, summarise, write."""
+    args = benchmark_parser(__doc__, EXAMPLE).parse_args()
+    from _peers import original_yolo11
+    from tqdm import tqdm
+
+    prepare(args.threads)
+    has_original = original_yolo11() is not None
+    if not has_original:
+        print('without the original: pip install -r requirements/parity.txt to compare with it')
+    repeats = min(3, args.repeats) if args.short else args.repeats
+    rows = [measure(case, repeats, has_original) for case in tqdm(CASES, unit='case', disable=None)]
+    memory = [measure_memory(case) for case in tqdm(MEMORY[: 1 if args.short else None], unit='case', disable=None)]
+    figures = summarise(rows, memory)
+    for figure in figures:
+        print(f'{figure["ratio"]:.3f}  {figure["what"]}')
+    name = 'model_latency_short' if args.short else 'model_latency'
+    write_json(args.out / f'{name}.json', {'summary': figures, 'rows': rows, 'memory': memory})
+    plot(rows, args.out / f'{name}.png')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
