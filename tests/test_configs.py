@@ -93,8 +93,8 @@ def test_published_augmentation_of_every_scale(scale, affine, mixup, variant):
     colour = step_named(pipeline, 'YOLOv5HSVRandomAug')
     assert (colour['hue_delta'], colour['saturation_delta'], colour['value_delta']) == (0.015, 0.7, 0.4)
     assert step_named(pipeline, 'mmdet.RandomFlip')['prob'] == 0.5
-    assert step_named(pipeline, 'Mosaic')
-    assert step_named(cfg.last_epochs_pipeline, 'Mosaic') is None
+    assert step_named(pipeline, 'BufferedMosaic')
+    assert step_named(cfg.last_epochs_pipeline, 'BufferedMosaic') is None
 
 
 def test_one_line_makes_another_detector_dynamic():

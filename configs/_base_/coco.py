@@ -5,7 +5,7 @@ img_scale = (640, 640)
 data_root = 'data/coco/'
 
 load = [dict(type='LoadImageFromFile', backend_args=None), dict(type='LoadAnnotations', with_bbox=True)]
-mosaic = dict(type='Mosaic', img_scale=img_scale, pad_val=114.0, pre_transform=load)
+mosaic = dict(type='BufferedMosaic', img_scale=img_scale, pad_val=114.0, pre_transform=load)
 affine = dict(
     type='YOLOv5RandomAffine',
     max_rotate_degree=0.0,

@@ -1,9 +1,18 @@
 """Data sets: COCO format with checks, the digits made on the spot, and conversion from Pascal VOC."""
 
+from .buffered_mosaic import BufferedMosaic
 from .checked_coco import CheckedCocoDataset
 from .coco_metric import DatasetCocoMetric
 from .digits import DigitsDataset, make_digits
 from .long_side_resize import LongSideResize
 from .voc_to_coco import convert_voc
 
-__all__ = ['CheckedCocoDataset', 'DatasetCocoMetric', 'DigitsDataset', 'LongSideResize', 'convert_voc', 'make_digits']
+__all__ = [
+    'BufferedMosaic',
+    'CheckedCocoDataset',
+    'DatasetCocoMetric',
+    'DigitsDataset',
+    'LongSideResize',
+    'convert_voc',
+    'make_digits',
+]
