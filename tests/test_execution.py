@@ -75,7 +75,8 @@ def test_every_way_equals_the_plain_loop(way, memory_format, kept, monkeypatch):
     ours, theirs = (torch.autograd.grad(out, inputs, cotangent) for out in (y, expected))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-11, atol=1e-11)
-    assert ours[0].is_contiguous(memory_format=memory_format)
+    if not kept:  # else PyTorch's own gradient may undo the fold into groups in the plain layout
+        assert ours[0].is_contiguous(memory_format=memory_format)
 
 
 @pytest.mark.parametrize('memory_format', FORMATS)

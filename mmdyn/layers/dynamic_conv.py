@@ -59,6 +59,17 @@ def dynamic_conv2d(
     if not torch.jit.is_tracing() and routing.shape != expected:
         raise ValueError(f'routing must be (batch, experts) = {expected}, got {tuple(routing.shape)}')
     geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return _run(x, experts, routing, expert_biases, shared_bias, geometry)
+
+
+def _run(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    expert_biases: Tensor | None,
+    shared_bias: Tensor | None,
+    geometry: Geometry,
+) -> Tensor:
     device = x.device.type
     if not torch.is_autocast_enabled(device):
         return mixed_conv2d(x, experts, routing, _mix_biases(routing, expert_biases, shared_bias), geometry)
@@ -159,17 +170,8 @@ class DynamicConv(CondConv2d):
             Output, (B, O, H', W').
         """
         x, pooled = global_mean(x)
-        return dynamic_conv2d(
-            x,
-            self.experts,
-            self.routing(pooled),
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            self.groups,
-            self.shared_bias,
-        )
+        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
+        return _run(x, self.experts, self.routing(pooled), self.bias, self.shared_bias, geometry)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""

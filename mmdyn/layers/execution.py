@@ -81,11 +81,13 @@ def _conv_backward(
 
 def per_sample(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One dense convolution per sample."""
+    if x.shape[0] == 1:
+        return F.conv2d(x, kernels[0], None if bias is None else bias[0], *geometry)
     outputs = [
         F.conv2d(sample, kernel, None if bias is None else bias[b], *geometry)
         for b, (sample, kernel) in enumerate(zip(x.split(1), kernels.unbind(), strict=True))
     ]  # B x (1, O, H', W')
-    return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+    return torch.cat(outputs)
 
 
 def per_sample_backward(

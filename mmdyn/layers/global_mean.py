@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 HALF = (torch.bfloat16, torch.float16)
+SMALL_MAP = 1 << 18  # elements below which calling a function of our own costs more than it saves
 
 
 def _mean_of_columns(x: Tensor) -> Tensor:
@@ -71,4 +72,6 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
         return x, x.mean((2, 3), dtype=torch.float32 if x.dtype in HALF else None)
-    return GlobalMean.apply(x) if torch.is_grad_enabled() else (x, _mean(x))
+    if torch.is_grad_enabled() and x.numel() > SMALL_MAP:
+        return GlobalMean.apply(x)
+    return x, _mean(x)

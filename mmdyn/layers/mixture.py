@@ -61,8 +61,23 @@ def _forward(
 ) -> tuple[Tensor, Tensor]:
     path, channels_last = choose_path(x, experts.shape[1:], geometry)
     kernels = mix(experts, routing, x.dtype, channels_last)
-    y = path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry)
-    return y.data, kernels  # .data: which no autograd takes for a view, so that an activation may overwrite it
+    return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry), kernels
+
+
+def _is_small(x: Tensor, experts: Tensor) -> bool:
+    """Whether the mixed kernels of a batch may be kept."""
+    return x.shape[0] * experts[0].numel() * x.element_size() <= KEPT_BYTES
+
+
+def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
+    """Whether PyTorch's own gradient does as well: kernels kept, both ways the same, and no loop to stack up."""
+    shape = experts.shape[1:]
+    path = choose_path(x, shape, geometry)[0]
+    return (
+        _is_small(x, experts)
+        and path is choose_path(x, shape, geometry, backward=True)[0]
+        and (x.shape[0] == 1 or path.name != 'per_sample')
+    )
 
 
 def _backward(
@@ -91,7 +106,8 @@ class DynamicConvolution(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """As :func:`mixed_conv2d`, and the kernels to keep."""
         y, kernels = _forward(x, experts, routing, bias, geometry)
-        return y, kernels if kernels.numel() * kernels.element_size() <= KEPT_BYTES else None
+        # .data, which autograd takes for no view: an activation may overwrite it.
+        return y.data, kernels if _is_small(x, experts) else None
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -197,6 +213,6 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
         return mixed_outputs(x, experts, routing, bias, geometry)
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
-    if not torch.is_grad_enabled():
-        return _forward(x, experts, routing, bias, geometry)[0]
-    return DynamicConvolution.apply(x, experts, routing, bias, geometry)[0]
+    if torch.is_grad_enabled() and not _is_plain(x, experts, geometry):
+        return DynamicConvolution.apply(x, experts, routing, bias, geometry)[0]
+    return _forward(x, experts, routing, bias, geometry)[0]

@@ -59,9 +59,14 @@ class Routing(nn.Linear):
         Returns:
             Routing weights, (B, M), in the parameters' type.
         """
+        if not torch.is_autocast_enabled(pooled.device.type):
+            return self._route(pooled)
         with torch.autocast(pooled.device.type, enabled=False):
-            logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
-            return _ACTIVATIONS[self.kind](logits if self.temperature == 1 else logits / self.temperature)
+            return self._route(pooled)
+
+    def _route(self, pooled: Tensor) -> Tensor:
+        logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
+        return _ACTIVATIONS[self.kind](logits if self.temperature == 1 else logits / self.temperature)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
