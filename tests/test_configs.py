@@ -87,7 +87,7 @@ def test_published_augmentation_of_every_scale(scale, affine, mixup, variant):
     expected = pytest.approx((1 - affine, 1 + affine))
     assert step_named(pipeline, 'YOLOv5MixUp')['prob'] == mixup
     for steps in (pipeline, cfg.last_epochs_pipeline, step_named(pipeline, 'YOLOv5MixUp')['pre_transform']):
-        step = step_named(steps, 'YOLOv5RandomAffine')
+        step = step_named(steps, 'YOLO11RandomAffine')
         assert step['scaling_ratio_range'] == expected
         assert step['max_translate_ratio'] == 0.1
     colour = step_named(pipeline, 'YOLOv5HSVRandomAug')

@@ -1,6 +1,7 @@
 """How a dynamic convolution is run: every way equals the plain loop, in every format, precision and tool."""
 
 import copy
+import importlib
 import pickle
 import shutil
 
@@ -200,6 +201,14 @@ def test_no_autocast_of_doubles():
 SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 16, 8, 12), (1, 4, 9, 6), (2, 1, 4, 4)]
 
 
+@pytest.fixture(params=['small', 'large'])
+def as_map(request, monkeypatch):
+    """The mean of a map as of a small one, which is left to PyTorch, and as of a large one."""
+    module = importlib.import_module('mmdyn.layers.global_mean')  # its function has its name
+    monkeypatch.setattr(module, 'SMALL_MAP', 0 if request.param == 'large' else 1 << 30)
+
+
+@pytest.mark.usefixtures('as_map')
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('size', SIZES, ids=str)
 def test_global_mean(size, memory_format):
@@ -214,6 +223,7 @@ def test_global_mean(size, memory_format):
     torch.testing.assert_close(ours, theirs)
 
 
+@pytest.mark.usefixtures('as_map')
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('size', SIZES, ids=str)
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

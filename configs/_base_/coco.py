@@ -7,7 +7,7 @@ data_root = 'data/coco/'
 load = [dict(type='LoadImageFromFile', backend_args=None), dict(type='LoadAnnotations', with_bbox=True)]
 mosaic = dict(type='BufferedMosaic', img_scale=img_scale, pad_val=114.0, pre_transform=load)
 affine = dict(
-    type='YOLOv5RandomAffine',
+    type='YOLO11RandomAffine',
     max_rotate_degree=0.0,
     max_shear_degree=0.0,
     max_translate_ratio=0.1,

@@ -1,5 +1,6 @@
 """Data sets: COCO format with checks, the digits made on the spot, and conversion from Pascal VOC."""
 
+from .affine_warp import YOLO11RandomAffine
 from .buffered_mosaic import BufferedMosaic
 from .checked_coco import CheckedCocoDataset
 from .coco_metric import DatasetCocoMetric
@@ -13,6 +14,7 @@ __all__ = [
     'DatasetCocoMetric',
     'DigitsDataset',
     'LongSideResize',
+    'YOLO11RandomAffine',
     'convert_voc',
     'make_digits',
 ]
