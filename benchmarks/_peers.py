@@ -30,6 +30,9 @@ def in_published_form(model: nn.Module) -> nn.Module:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, DynamicConv):
+                assert child.groups == 1
+                assert child.dilation == (1, 1)
+                assert child.bias is None
                 arguments = child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding
                 setattr(module, name, PublishedDynamicConv(*arguments, num_experts=child.num_experts))
     return model

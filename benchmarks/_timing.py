@@ -36,10 +36,15 @@ def benchmark_parser(doc: str, example: str) -> argparse.ArgumentParser:
 
 def prepare(threads: int | None) -> None:
     """The process as ``tools/train.py`` has it on a CPU: freed memory is kept, all cores are used."""
+    import logging
+    import warnings
+
     import torch
 
     from mmdyn.host import keep_freed_memory
 
+    logging.disable(logging.INFO)  # of every parameter that is initialised
+    warnings.filterwarnings('ignore', 'torch.meshgrid')
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)

@@ -1,5 +1,6 @@
 """The benchmarks: what they time and count is what they say, and each runs."""
 
+import copy
 import json
 import sys
 
@@ -14,6 +15,7 @@ import _timing
 import conv_latency
 import model_latency
 
+from mmdyn import DynamicConv
 from mmdyn.layers import fold_batch_norms
 
 
@@ -63,7 +65,6 @@ def test_peak_memory_counts_what_is_held_at_once():
 def test_grid_has_the_layers_of_yolo11():
     from mmengine.config import Config
 
-    from mmdyn import DynamicConv
     from mmdyn.analysis.flops import build_model
 
     shapes = {(s.in_channels, s.out_channels) for s in conv_latency.grid_shapes()}
@@ -90,17 +91,19 @@ def test_a_cell_is_measured(tmp_path):
     assert (tmp_path / 'x.png').stat().st_size > 10_000
 
 
-def test_all_alternatives_compute_the_same_layer():
-    cell = conv_latency.Cell(conv_latency.Shape('here', 8, 16, 3, 2, 1, 32), 2, 'float32', 'nhwc', 'training')
-    assert set(conv_latency.alternatives(cell)) == {'static', 'mmdyn', 'timm'}
-    from _peers import in_published_form
+def test_the_published_form_computes_the_same():
+    from _peers import PublishedDynamicConv, in_published_form
 
-    from mmdyn import DynamicConv
-
-    ours = torch.nn.Sequential(DynamicConv(8, 16, 3, 2, 1))
-    published = in_published_form(torch.nn.Sequential(DynamicConv(8, 16, 3, 2, 1)))
-    published[0].conv.weight.data.copy_(ours[0].weight)
-    published[0].routing.load_state_dict(ours[0].routing.state_dict())
+    ours = torch.nn.Sequential(DynamicConv(8, 16, 3, 2, 1), torch.nn.Sequential(DynamicConv(16, 16, 3, 1, 1)))
+    published = in_published_form(copy.deepcopy(ours))
+    assert not [m for m in published.modules() if isinstance(m, DynamicConv)]
+    for ours_, theirs in zip(
+        [m for m in ours.modules() if isinstance(m, DynamicConv)],
+        [m for m in published.modules() if isinstance(m, PublishedDynamicConv)],
+        strict=True,
+    ):
+        theirs.conv.weight.data.copy_(ours_.weight)
+        theirs.routing.load_state_dict(ours_.routing.state_dict())
     x = torch.randn(3, 8, 40, 40)
     torch.testing.assert_close(published(x), ours(x), rtol=1e-5, atol=1e-5)
 
@@ -109,11 +112,31 @@ def test_all_alternatives_compute_the_same_layer():
 def test_a_detector_is_measured(mode):
     case = model_latency.Case('n', mode, 64, 2, 'float32')
     row = model_latency.measure(case, repeats=1, has_original=False)
-    folded = ['static nhwc folded', 'dynconv nhwc folded'] if mode == 'inference' else []
     kinds = ('static', 'dynconv', 'published')
-    assert list(row['seconds']) == [f'{k} {layout}' for layout in ('nhwc', 'nchw') for k in kinds] + folded
-    figures = model_latency.summarise([row], [model_latency.measure_memory(case)] if mode == 'training' else [])
-    assert all(0.1 < figure['ratio'] < 50 for figure in figures)
+    folded = [f'{k} {layout} folded' for layout in ('nhwc', 'nchw') for k in kinds[:2]]
+    names = [f'{k} {layout}' for layout in ('nhwc', 'nchw') for k in kinds]
+    assert list(row['seconds']) == names + (folded if mode == 'inference' else [])
+    for name in row['seconds']:
+        row['seconds'][name] = {'median': 4.0}
+    row['seconds']['dynconv nchw']['median'] = 6.0
+    row['seconds']['dynconv nhwc']['median'] = 5.0
+    memory = {
+        **case._asdict(),
+        'name': 'here',
+        'detectors': {kind: {'peak_bytes': 100 + 7 * n} for n, kind in enumerate(kinds)},
+    }
+    ratios = {figure['what'].split(':')[0]: figure['ratio'] for figure in model_latency.summarise([row], [memory])}
+    assert ratios['dynconv / static'] == 1.25
+    assert ratios['published / static'] == 1.0
+    assert ratios['peak memory of a step, dynconv / static'] == 1.07
+
+
+def test_memory_of_a_step_has_the_gradients_of_the_experts():
+    case = model_latency.Case('n', 'training', 64, 1, 'float32')
+    found = model_latency.measure_memory(case)['detectors']
+    extra = found['dynconv']['parameters'] - found['static']['parameters']
+    assert extra == 4_629_336 - 2_624_064
+    assert found['dynconv']['peak_bytes'] - found['static']['peak_bytes'] > 0.9 * 4 * extra
 
 
 def test_folded_detector_is_the_same():

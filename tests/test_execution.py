@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import itertools
 import pickle
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from timm.layers import BatchNormAct2d, StdConv2d
 from torch import nn
 
 from mmdyn import DynamicConv, dynamic_conv2d
@@ -34,6 +36,9 @@ WAYS = [
     ('grouped', 4, 6, 1, 2, 0, 1, 1, (9, 9), 2),
     ('matmul', 4, 6, 1, 1, 0, 1, 1, (5, 7), 2),
     ('matmul', 4, 6, 1, 1, 0, 1, 1, (14, 14), 5),
+    ('matmul', 4, 1, 1, 1, 0, 1, 1, (6, 6), 3),
+    ('matmul', 1, 4, 1, 1, 0, 1, 1, (6, 6), 3),
+    ('grouped', 4, 6, 3, 1, 1, 1, 1, (1, 1), 3),
 ]
 
 
@@ -71,7 +76,7 @@ def test_every_way_equals_the_plain_loop(way, memory_format, kept, monkeypatch):
     assert name_of(way, memory_format) == ('grouped' if plain and way[0] == 'per_sample' and way[9] > 1 else way[0])
     y, expected = dynamic_conv2d(*inputs, *sliding), plain_loop(*inputs, *sliding)
     torch.testing.assert_close(y, expected, rtol=1e-12, atol=1e-12)
-    assert y.is_contiguous(memory_format=memory_format)
+    assert y.is_contiguous(memory_format=memory_format) or way[1] == 1  # one channel lies either way
     cotangent = torch.randn_like(y)
     ours, theirs = (torch.autograd.grad(out, inputs, cotangent) for out in (y, expected))
     for a, b in zip(ours, theirs, strict=True):
@@ -299,10 +304,13 @@ def test_compiles_with_the_default_backend():
 
 
 @pytest.mark.filterwarnings('ignore:The .grad attribute of a Tensor')
-def test_operators_keep_their_contract():
-    for memory_format in (torch.contiguous_format, torch.channels_last):
-        x, w, r, b = tensors(WAYS[1], memory_format, torch.float32)
-        inputs = (x.detach(), w, r, (r @ b).detach().requires_grad_(), [1, 1], [1, 1], [1, 1], 1)
+@pytest.mark.parametrize('memory_format', FORMATS)
+@pytest.mark.parametrize('way', [w for w in WAYS if w[9] > 1], ids=ids)
+def test_operators_keep_their_contract(way, memory_format):
+    x, w, r, b = tensors(way, memory_format, torch.float32)
+    sliding = [list(pair(value)) for value in way[4:7]]
+    for routing in (r, r.detach().t().contiguous().t().requires_grad_()):
+        inputs = (x.detach(), w, routing, (r @ b).detach().requires_grad_(), *sliding, way[7])
         torch.library.opcheck(torch.ops.mmdyn.dynamic_conv2d.default, inputs)
 
 
@@ -319,6 +327,43 @@ def test_exports_for_any_batch(way, strict):
     for batch in (1, 2, 5):
         x = torch.randn(batch, i, *size)
         torch.testing.assert_close(exported.module()(x), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    'tool',
+    [lambda m, x: torch.export.export(m, (x,)).module(), lambda m, x: torch.jit.trace(m, x, check_trace=False)],
+    ids=['export', 'trace'],
+)
+@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:FutureWarning')
+def test_exports_and_traces_with_autocast_inside(tool):
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = DynamicConv(4, 6, 3, 2, 1, bias=True)
+
+        def forward(self, x):
+            with torch.autocast('cpu', torch.bfloat16):
+                return self.layer(x)
+
+    model = Half().eval()
+    x = torch.randn(2, 4, 16, 16)
+    found = tool(model, x)(x)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - model.layer(x)).abs().max() <= 2**-6 * model.layer(x).abs().max()
+
+
+@pytest.mark.parametrize('size', [8, 40])
+@pytest.mark.parametrize('memory_format', FORMATS)
+def test_vectorises(size, memory_format):
+    layer = DynamicConv(16, 32, 3, 1, 1)
+    x = torch.randn(2, 3, 16, size, size, requires_grad=True)
+    together = torch.vmap(layer)(x)
+    torch.testing.assert_close(together, torch.stack([layer(part) for part in x]), rtol=1e-4, atol=1e-5)
+    y = layer(x[0].to(memory_format=memory_format))
+    cotangents = torch.randn(2, *y.shape)
+    batched = torch.autograd.grad(y, x, cotangents, is_grads_batched=True, retain_graph=True)[0]
+    each = [torch.autograd.grad(y, x, c, retain_graph=True)[0] for c in cotangents]
+    torch.testing.assert_close(batched, torch.stack(each), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.filterwarnings('ignore:.*torch.jit.trace:FutureWarning')
@@ -383,32 +428,92 @@ def test_batch_norm_folds_exactly(routing, bias, memory_format):
         folded = fold_batch_norms(copy.deepcopy(block))
         assert isinstance(folded.bn, nn.Identity)
         torch.testing.assert_close(folded(x), block(x), rtol=1e-12, atol=1e-12)
-    again = copy.deepcopy(block.bn)
-    fold_batch_norm(folded.conv, again)
-    torch.testing.assert_close(folded.conv(x), again(block.bn(block.conv(x))), rtol=1e-12, atol=1e-12)
+    twice = fold_batch_norm(folded.conv, block.bn)
+    torch.testing.assert_close(twice(x), block.bn(block.bn(block.conv(x))), rtol=1e-12, atol=1e-12)
+    assert 'shared_bias=True' in repr(twice)
 
 
 def test_folding_leaves_alone_what_does_not_follow_a_convolution():
     before = ConvModule(4, 4, 3, padding=1, norm_cfg=dict(type='BN'), order=('norm', 'conv', 'act'))
     chain = nn.Sequential(nn.Conv2d(4, 4, 1), nn.ReLU(), nn.BatchNorm2d(4), DynamicConv(4, 4, 1), nn.BatchNorm2d(4))
-    model = nn.Sequential(before, chain, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval()
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    for norm in norms:
-        randomise(norm)
-    x = torch.randn(2, 4, 8, 8)
+    assert_folds(nn.Sequential(before, chain, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)), left=2)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class SharedConv(nn.Module):
+    """A head that norms every level on its own after a convolution that they share, as RTMDet's does."""
+
+    def __init__(self):
+        super().__init__()
+        conv = DynamicConv(4, 4, 3, padding=1)
+        self.levels = nn.ModuleList(nn.Sequential(conv, nn.BatchNorm2d(4)) for _ in range(2))
+
+    def forward(self, x):
+        return self.levels[0](x) + 2 * self.levels[1](x)
+
+
+def repeated():
+    conv, act = DynamicConv(4, 4, 3, padding=1), nn.ReLU()
+    return {
+        'a convolution twice': (nn.Sequential(conv, nn.BatchNorm2d(4), act, conv, nn.BatchNorm2d(4)), 0),
+        'an activation twice': (
+            nn.Sequential(nn.Conv2d(4, 4, 1), act, DynamicConv(4, 4, 1), act, nn.BatchNorm2d(4)),
+            1,
+        ),
+        'a shared convolution': (SharedConv(), 0),
+        'norm and activation in one': (nn.Sequential(nn.Conv2d(4, 4, 1), BatchNormAct2d(4)), 1),
+        'standardised weights': (nn.Sequential(StdConv2d(4, 4, 1), nn.BatchNorm2d(4)), 1),
+        'a forward of its own': (nn.Sequential(Residual(DynamicConv(4, 4, 1), nn.BatchNorm2d(4))), 1),
+    }
+
+
+@pytest.mark.parametrize('name', repeated())
+def test_folding_is_exact_or_left_alone(name):
+    assert_folds(*repeated()[name])
+
+
+def assert_folds(model, left):
+    model = model.double().eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            randomise(norm)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
     expected = model(x)
-    assert [m for m in fold_batch_norms(model).modules() if isinstance(m, nn.BatchNorm2d)] == norms[:2]
-    torch.testing.assert_close(model(x), expected, rtol=1e-5, atol=1e-5)
+    assert sum(isinstance(m, nn.BatchNorm2d) for m in fold_batch_norms(model).modules()) == left
+    torch.testing.assert_close(model(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_folded_model_loads_what_a_folded_model_saved():
+    def make():
+        return nn.Sequential(DynamicConv(4, 4, 3, padding=1), nn.BatchNorm2d(4)).eval()
+
+    model = make()
+    randomise(model[1])
+    folded, fresh = fold_batch_norms(copy.deepcopy(model)), fold_batch_norms(make())
+    fresh.load_state_dict(folded.state_dict())
+    x = torch.randn(2, 4, 20, 20)
+    torch.testing.assert_close(fresh(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_folding_says_what_it_cannot_do():
+    conv = DynamicConv(4, 4, 1).eval()
     with pytest.raises(ValueError, match='eval mode only'):
         fold_batch_norms(nn.Sequential(DynamicConv(4, 4, 1), nn.BatchNorm2d(4)))
+    with pytest.raises(ValueError, match='eval mode only'):
+        fold_batch_norm(conv, nn.BatchNorm2d(4))
     with pytest.raises(ValueError, match='without running statistics'):
-        fold_batch_norm(DynamicConv(4, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+        fold_batch_norm(conv, nn.BatchNorm2d(4, track_running_stats=False).eval())
     with pytest.raises(ValueError, match='batch norm of 6 channels after a convolution to 4'):
-        fold_batch_norm(DynamicConv(4, 4, 1), nn.BatchNorm2d(6))
+        fold_batch_norm(conv, nn.BatchNorm2d(6).eval())
 
 
-def test_the_table_of_paths_ends_with_one_that_always_fits():
-    assert execution.PATHS[-1].name == 'per_sample'
+def test_every_call_has_a_way():
+    for flags in itertools.product((False, True), repeat=6):
+        for batch, positions in itertools.product((1, 2), (1, 10_000)):
+            last, half, pointwise, depthwise, strided, backward = flags
+            call = execution.Call(batch, last, half, pointwise, depthwise, strided, positions, backward)
+            assert execution.PATHS[-1].fits(call)

@@ -144,7 +144,8 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
         raise UserError('--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh CONFIG GPUS')
     if not torch.cuda.is_available():
-        keep_freed_memory()
+        if train and cfg.get('keep_freed_memory', False):
+            keep_freed_memory()
         if cfg.launcher == 'pytorch':
             _distribute_over_cpus(cfg)
     hooks = cfg.get('default_hooks') or {}

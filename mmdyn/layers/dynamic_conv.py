@@ -35,8 +35,9 @@ def dynamic_conv2d(
 
     ``y_b = conv(x_b, sum_m routing_bm experts_m) + sum_m routing_bm expert_biases_m + shared_bias``
 
-    Keeps no mixed kernel for the backward pass, which can itself be differentiated. Under autocast the experts are
-    mixed in their own precision, and the convolution runs in autocast's.
+    Mixed kernels of more than 8 MiB are not kept for the backward pass, which can itself be differentiated. Under
+    autocast the convolution runs in autocast's precision, and experts are mixed in it where the batch is not smaller
+    than their number, else in their own.
 
     Args:
         x: Input, (B, I, H, W).
@@ -95,7 +96,8 @@ class DynamicConv(CondConv2d):
     ``ConvModule`` dynamic. No norm and no activation inside, and by default no bias.
 
     State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``routing.weight`` (M, I), ``routing.bias`` (M). Without
-    the two routing entries it is the state dict of ``timm.layers.CondConv2d``.
+    the two routing entries it is the state dict of ``timm.layers.CondConv2d``. A folded batch norm adds
+    ``shared_bias`` (O).
 
     Args:
         in_channels: Channels I of the input.
@@ -179,6 +181,7 @@ class DynamicConv(CondConv2d):
             f'{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}, '
             f'padding={self.padding}, dilation={self.dilation}, groups={self.groups}, '
             f'bias={self.bias is not None}, num_experts={self.num_experts}'
+            + (', shared_bias=True' if self.shared_bias is not None else '')
         )
 
 

@@ -67,7 +67,7 @@ def is_channels_last(x: Tensor) -> bool:
 
 
 def _in_format_of(x: Tensor, y: Tensor) -> Tensor:
-    return y.contiguous(memory_format=torch.channels_last if is_channels_last(x) else torch.contiguous_format)
+    return y.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2) if is_channels_last(x) else y.contiguous()
 
 
 def _conv_backward(
@@ -107,13 +107,16 @@ def per_sample_backward(
     return grad_x, torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3)  # as they lie
 
 
+def _folded(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (1, B * C, H, W), with the strides of a plain map whatever its sizes."""
+    return x.reshape(-1).view(1, -1, *x.shape[2:])
+
+
 def grouped(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One convolution with the batch folded into groups; copies what is channels-last, and back."""
-    batch, channels, height, width = x.shape
-    folded = x.reshape(1, batch * channels, height, width)
-    geometry = geometry._replace(groups=batch * geometry.groups)
-    y = F.conv2d(folded, kernels.flatten(0, 1), None if bias is None else bias.flatten(), *geometry)
-    return _in_format_of(x, y.unflatten(1, (batch, -1))[0])  # (B, O, H', W')
+    geometry = geometry._replace(groups=x.shape[0] * geometry.groups)
+    y = F.conv2d(_folded(x), kernels.flatten(0, 1), None if bias is None else bias.flatten(), *geometry)
+    return _in_format_of(x, y.unflatten(1, (x.shape[0], -1))[0])  # (B, O, H', W')
 
 
 def grouped_backward(
@@ -121,12 +124,7 @@ def grouped_backward(
 ) -> Gradients:
     """Backward of :func:`grouped`."""
     grad_x, grad_kernels = _conv_backward(
-        grad.reshape(1, -1, *grad.shape[2:]),
-        x.reshape(1, -1, *x.shape[2:]),
-        kernels.flatten(0, 1),
-        geometry,
-        len(x) * geometry.groups,
-        wanted,
+        _folded(grad), _folded(x), kernels.flatten(0, 1), geometry, x.shape[0] * geometry.groups, wanted
     )
     return (
         _in_format_of(x, grad_x.view(x.shape)) if grad_x is not None else None,
@@ -134,35 +132,34 @@ def grouped_backward(
     )
 
 
-def _rows(x: Tensor) -> Tensor:
+def _rows(x: Tensor, channels_last: bool) -> Tensor:
     """(B, C, H, W) -> (B, H * W, C), a view where x is dense."""
-    return x.permute(0, 2, 3, 1).flatten(1, 2) if is_channels_last(x) else x.flatten(2).transpose(1, 2)
+    return x.permute(0, 2, 3, 1).flatten(1, 2) if channels_last else x.flatten(2).transpose(1, 2)
 
 
-def _times(weights: Tensor, x: Tensor) -> Tensor:
-    """(B, O, I) and (B, I, H, W) -> (B, O, H, W), in the memory format of x."""
-    if is_channels_last(x):
-        return torch.bmm(_rows(x), weights.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+def _times(weights: Tensor, x: Tensor, channels_last: bool) -> Tensor:
+    """(B, O, I) and (B, I, H, W) -> (B, O, H, W), channels-last or plain."""
+    if channels_last:
+        return torch.bmm(_rows(x, True), weights.transpose(1, 2)).unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
     return torch.bmm(weights, x.flatten(2)).unflatten(2, x.shape[2:])
 
 
 def matmul(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """A product of matrices per sample, in one batch: for pointwise kernels."""
-    y = _times(kernels.flatten(2), x)
+    y = _times(kernels.flatten(2), x, is_channels_last(x))
     return y if bias is None else y + bias[:, :, None, None]
 
 
 def matmul_backward(
-    grad: Tensor,
-    x: Tensor,
-    kernels: Tensor,
-    geometry: Geometry,
-    wanted: tuple[bool, bool],
+    grad: Tensor, x: Tensor, kernels: Tensor, geometry: Geometry, wanted: tuple[bool, bool]
 ) -> Gradients:
     """Backward of :func:`matmul`."""
+    last = is_channels_last(x)
     grad = _in_format_of(x, grad)
-    grad_x = _times(kernels.flatten(2).transpose(1, 2), grad) if wanted[0] else None
-    return grad_x, torch.bmm(_rows(grad).transpose(1, 2), _rows(x)).view(kernels.shape) if wanted[1] else None
+    grad_x = _times(kernels.flatten(2).transpose(1, 2), grad, last) if wanted[0] else None
+    if not wanted[1]:
+        return grad_x, None
+    return grad_x, torch.bmm(_rows(grad, last).transpose(1, 2), _rows(x, last)).view(kernels.shape)
 
 
 SMALL_MAP = 14 * 14  # output positions up to which a convolution of its own costs more to call than to compute
@@ -238,8 +235,9 @@ def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
     """
     stride, padding, dilation, groups = geometry
     num_experts, out_channels = experts.shape[:2]
-    by_group = experts.unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
+    by_group = experts.to(x.dtype).unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
     y = F.conv2d(x, by_group.flatten(0, 2), None, stride, padding, dilation, groups)  # (B, g * M * O/g, H', W')
-    y = y.unflatten(1, (groups, num_experts, out_channels // groups))
-    y = (y * routing.to(y.dtype)[:, None, :, None, None, None]).sum(2).flatten(1, 2)  # (B, O, H', W')
+    size = y.shape[2:]
+    y = y.reshape(-1, groups, num_experts, out_channels // groups * size[0] * size[1])
+    y = (y * routing.to(y.dtype)[:, None, :, None]).sum(2).reshape(-1, out_channels, *size)  # (B, O, H', W')
     return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]

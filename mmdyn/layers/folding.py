@@ -6,48 +6,71 @@ the shift does not depend on the routing and becomes its ``shared_bias``.
 Shapes: M experts, O out channels, P elements of a kernel.
 """
 
+import copy
+from collections.abc import Iterator
 from itertools import pairwise
 
 import torch
-from mmcv.cnn import ConvModule
+from mmcv.cnn import Conv2d, ConvModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .dynamic_conv import DynamicConv
 
+# Exactly these: a subclass may do more, as timm's BatchNormAct2d and weight-standardised convolutions do.
+STATIC_CONVS = (nn.Conv2d, Conv2d)
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+
 
 @torch.no_grad()
-def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> None:
-    """Fold the batch norm that follows a dynamic convolution into its experts, in place.
+def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
+    """A dynamic convolution with the batch norm that follows it folded into its experts.
 
     Args:
-        conv: The convolution.
+        conv: The convolution; stays as it is.
         norm: The batch norm, with running statistics.
 
+    Returns:
+        A copy, with a ``shared_bias``.
+
     Raises:
-        ValueError: The batch norm has no running statistics, or another number of channels.
+        ValueError: One of the two is in training mode, the batch norm has no running statistics, or another number of
+            channels.
     """
+    if conv.training or norm.training:
+        raise ValueError('batch norms can be folded in eval mode only: call eval() first')
     if norm.running_mean is None or norm.running_var is None:
         raise ValueError('a batch norm without running statistics cannot be folded: it norms by the batch at hand')
     if norm.num_features != conv.out_channels:
         raise ValueError(f'batch norm of {norm.num_features} channels after a convolution to {conv.out_channels}')
+    folded = copy.deepcopy(conv)
     scale = (norm.running_var + norm.eps).rsqrt()  # (O,)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
-    conv.weight.copy_((conv.weight.unflatten(1, (conv.out_channels, -1)) * scale[:, None]).flatten(1))  # (M, P)
-    if conv.bias is not None:
-        conv.bias.mul_(scale)
+    folded.weight.copy_((conv.weight.unflatten(1, (conv.out_channels, -1)) * scale[:, None]).flatten(1))  # (M, P)
+    if folded.bias is not None:
+        folded.bias.mul_(scale)
     if conv.shared_bias is not None:
         shift = shift + conv.shared_bias * scale
-    conv.shared_bias = nn.Parameter(shift.to(conv.weight.dtype))
+    folded.shared_bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
+    return folded
+
+
+def _neighbours(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """Names of children that are surely called one right after the other."""
+    if isinstance(module, ConvModule) and module.with_norm and ('conv', 'norm') in pairwise(module.order):
+        yield 'conv', module.norm_name
+    elif type(module).forward is nn.Sequential.forward:
+        yield from pairwise(module._modules)
 
 
 def fold_batch_norms(model: nn.Module) -> nn.Module:
     """Fold batch norms of a model in eval mode into the convolutions before them, in place.
 
-    Where a ``ConvModule`` or a ``Sequential`` says that the one follows the other. MMCV's ``fuse_conv_bn`` goes by the
-    order of attributes alone, which also folds what a layer in between should have seen.
+    Where a ``ConvModule`` or a ``Sequential`` says that the one follows the other; MMCV's ``fuse_conv_bn`` goes by the
+    order of attributes alone, and passes over dynamic convolutions. Fold after loading a checkpoint: what a folded
+    model saves, only a folded model loads.
 
     Args:
         model: Any module.
@@ -60,17 +83,14 @@ def fold_batch_norms(model: nn.Module) -> nn.Module:
     """
     if model.training:
         raise ValueError('batch norms can be folded in eval mode only: call model.eval() first')
-    for module in model.modules():
-        if not isinstance(module, ConvModule | nn.Sequential):
-            continue
-        if isinstance(module, ConvModule) and ('conv', 'norm') not in pairwise(module.order):
-            continue
-        for (conv_name, conv), (norm_name, norm) in pairwise(list(module.named_children())):
-            if not isinstance(norm, nn.BatchNorm2d | nn.SyncBatchNorm) or norm.running_mean is None:
+    for module in list(model.modules()):
+        for conv_name, norm_name in list(_neighbours(module)):
+            conv, norm = module._modules[conv_name], module._modules[norm_name]
+            if not (isinstance(norm, _BatchNorm) and type(norm) in NORMS and norm.running_mean is not None):
                 continue
-            if isinstance(conv, DynamicConv):
-                fold_batch_norm(conv, norm)
-            elif isinstance(conv, nn.Conv2d):
+            if isinstance(conv, DynamicConv) and type(conv) is DynamicConv:
+                setattr(module, conv_name, fold_batch_norm(conv, norm))
+            elif isinstance(conv, nn.Conv2d) and type(conv) in STATIC_CONVS:
                 setattr(module, conv_name, fuse_conv_bn_eval(conv, norm))
             else:
                 continue

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .execution import is_channels_last
+
 HALF = (torch.bfloat16, torch.float16)
 SMALL_MAP = 1 << 18  # elements below which calling a function of our own costs more than it saves
 
@@ -39,6 +41,8 @@ def _mean(x: Tensor) -> Tensor:
 class GlobalMean(torch.autograd.Function):
     """Hands the map through beside its mean, so that both gradients meet here and are added in one pass."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) -> itself, (B, C)."""
@@ -53,7 +57,7 @@ class GlobalMean(torch.autograd.Function):
     def backward(ctx, grad: Tensor, grad_mean: Tensor) -> Tensor:
         """The map's own gradient plus what every position gave to the mean."""
         share = (grad_mean / ctx.positions).to(grad.dtype)  # (B, C)
-        if not grad.is_contiguous(memory_format=torch.channels_last):
+        if not is_channels_last(grad):
             return grad + share[:, :, None, None]
         batch, channels, height, width = grad.shape
         rows = grad.permute(0, 2, 3, 1).reshape(batch, height, width * channels)

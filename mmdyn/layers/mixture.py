@@ -22,7 +22,7 @@ KEPT_BYTES = (
 
 def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
     """(N, O, I/g, k, k) -> (N, P) in the order in which the kernels are wanted: channels innermost, or plain."""
-    return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).flatten(1)
+    return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).reshape(kernels.shape[0], -1)
 
 
 def _kernels(ordered: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
@@ -48,7 +48,7 @@ def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: 
         return None, None
     shape = experts.shape[1:]
     if len(routing) < len(experts):
-        flat = grad.to(experts.dtype).flatten(1)  # (B, P)
+        flat = _ordered(grad.to(experts.dtype), False)  # (B, P)
         grad_experts = (routing.to(flat.dtype).t() @ flat).view(-1, *shape)
         return grad_experts, (flat @ experts.flatten(1).t()).to(routing.dtype)
     ordered = _ordered(grad, channels_last)  # (B, P)
@@ -98,7 +98,9 @@ def _backward(
 
 
 class DynamicConvolution(torch.autograd.Function):
-    """Keeps its inputs, and the mixed kernels where they are small; can be differentiated again."""
+    """Keeps its inputs, and the mixed kernels where they are small; can be differentiated again, and vectorised."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(
@@ -106,8 +108,8 @@ class DynamicConvolution(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """As :func:`mixed_conv2d`, and the kernels to keep."""
         y, kernels = _forward(x, experts, routing, bias, geometry)
-        # .data, which autograd takes for no view: an activation may overwrite it.
-        return y.data, kernels if _is_small(x, experts) else None
+        y = torch.ops.aten._unsafe_view(y, y.shape)  # for autograd no view any more: an activation may overwrite it
+        return y, kernels if _is_small(x, experts) else None
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
@@ -176,7 +178,7 @@ def _(grad, x, experts, routing, stride, padding, dilation, groups):
     return (
         torch.empty_like(x, memory_format=memory_format),
         torch.empty_like(experts, memory_format=torch.contiguous_format),
-        torch.empty_like(routing),
+        torch.empty_like(routing, memory_format=torch.contiguous_format),
     )
 
 
