@@ -9,7 +9,7 @@ param_scheduler = None
 optim_wrapper = dict(
     type='YOLOOptimWrapper',
     clip_grad=dict(max_norm=10.0),
-    optimizer=dict(type='SGD', lr=0.01, momentum=0.937, weight_decay=0.0005, nesterov=True),
+    optimizer=dict(type='SGD', lr=0.01, momentum=0.937, weight_decay=0.0005, nesterov=True, fused=True),
     constructor='YOLOOptimizerConstructor')
 custom_hooks = [
     dict(

@@ -8,12 +8,12 @@ Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P 
 """
 
 from collections.abc import Sequence
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from .execution import Geometry, Gradients, choose_path, is_channels_last, mixed_outputs
+from .execution import Geometry, choose_path, is_channels_last, mixed_outputs
 
 KEPT_BYTES = (
     8 << 20
@@ -33,35 +33,70 @@ def _kernels(ordered: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
     return ordered.view(-1, *shape)
 
 
-def mix(experts: Tensor, routing: Tensor, dtype: torch.dtype, channels_last: bool) -> Tensor:
-    """Kernels of a batch, (B, O, I/g, k, k), in ``dtype``; what is fewer, experts or kernels, is cast and reordered."""
-    shape = experts.shape[1:]
-    if len(routing) < len(experts):
-        kernels = (routing.to(experts.dtype) @ experts.flatten(1)).to(dtype).view(-1, *shape)
-        return _kernels(_ordered(kernels, True), shape, True) if channels_last else kernels
-    return _kernels(routing.to(dtype) @ _ordered(experts.to(dtype), channels_last), shape, channels_last)
+class Source(NamedTuple):
+    """What kernels of a batch are mixed from: the experts, flat, ready in whatever costs least.
+
+    With fewer kernels than experts, the experts are as they are, and the kernels are cast and reordered afterwards;
+    otherwise the experts are cast and reordered before.
+    """
+
+    flat: Tensor  # (M, P)
+    shape: torch.Size  # of a kernel, (O, I/g, k, k)
+    dtype: torch.dtype  # of the convolution
+    channels_last: bool  # whether the convolution wants the channels of a kernel innermost
+    ready: bool  # whether cast and reordered
 
 
-def unmix(grad: Tensor | None, experts: Tensor, routing: Tensor, channels_last: bool) -> Gradients:
+def prepare(experts: Tensor, batch: int, dtype: torch.dtype, channels_last: bool) -> Source:
+    """Make experts, (M, O, I/g, k, k), ready for a batch."""
+    ready = batch >= len(experts)
+    flat = _ordered(experts.to(dtype), channels_last) if ready else _ordered(experts, False)
+    return Source(flat, experts.shape[1:], dtype, channels_last, ready)
+
+
+def mix(source: Source, routing: Tensor) -> Tensor:
+    """Kernels of a batch, (B, O, I/g, k, k), in the type of the convolution."""
+    flat, shape, dtype, channels_last, ready = source
+    mixed = routing.to(flat.dtype) @ flat  # (B, P)
+    if ready or not channels_last:
+        return _kernels(mixed.to(dtype), shape, channels_last)
+    return _kernels(_ordered(_kernels(mixed.to(dtype), shape, False), True), shape, True)
+
+
+def unmix(grad: Tensor, source: Source, routing: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
-    if grad is None:
-        return None, None
-    shape = experts.shape[1:]
-    if len(routing) < len(experts):
-        flat = _ordered(grad.to(experts.dtype), False)  # (B, P)
-        grad_experts = (routing.to(flat.dtype).t() @ flat).view(-1, *shape)
-        return grad_experts, (flat @ experts.flatten(1).t()).to(routing.dtype)
-    ordered = _ordered(grad, channels_last)  # (B, P)
-    grad_experts = _kernels(routing.to(grad.dtype).t() @ ordered, shape, channels_last).contiguous().to(experts.dtype)
-    return grad_experts, (ordered @ _ordered(experts.to(grad.dtype), channels_last).t()).to(routing.dtype)
+    flat, shape, _, channels_last, ready = source
+    ordered = _ordered(grad.to(flat.dtype), channels_last and ready)  # (B, P)
+    grad_experts = _kernels(routing.to(flat.dtype).t() @ ordered, shape, channels_last and ready).contiguous()
+    return grad_experts, (ordered @ flat.t()).to(routing.dtype)
 
 
 def _forward(
     x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
     path, channels_last = choose_path(x, experts.shape[1:], geometry)
-    kernels = mix(experts, routing, x.dtype, channels_last)
+    kernels = mix(prepare(experts, x.shape[0], x.dtype, channels_last), routing)
     return path.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry), kernels
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    kernels: Tensor | None,
+    geometry: Geometry,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    with torch.autocast(x.device.type, enabled=False):
+        path, channels_last = choose_path(x, experts.shape[1:], geometry, backward=True)
+        source = prepare(experts, x.shape[0], x.dtype, channels_last)
+        kernels = mix(source, routing) if kernels is None else kernels
+        grad_x, grad_kernels = path.backward(grad, x, kernels, geometry, wanted)
+        if grad_kernels is None:
+            return grad_x, None, None
+        grad_experts, grad_routing = unmix(grad_kernels, source, routing)
+        return grad_x, grad_experts.to(experts.dtype), grad_routing
 
 
 def _is_small(x: Tensor, experts: Tensor) -> bool:
@@ -78,23 +113,6 @@ def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
         and path is choose_path(x, shape, geometry, backward=True)[0]
         and (x.shape[0] == 1 or path.name != 'per_sample')
     )
-
-
-def _backward(
-    grad: Tensor,
-    x: Tensor,
-    experts: Tensor,
-    routing: Tensor,
-    kernels: Tensor | None,
-    geometry: Geometry,
-    wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    with torch.autocast(x.device.type, enabled=False):
-        path, channels_last = choose_path(x, experts.shape[1:], geometry, backward=True)
-        if kernels is None:
-            kernels = mix(experts, routing, x.dtype, channels_last)
-        grad_x, grad_kernels = path.backward(grad, x, kernels, geometry, wanted)
-        return grad_x, *unmix(grad_kernels, experts, routing, channels_last)
 
 
 class DynamicConvolution(torch.autograd.Function):
