@@ -121,6 +121,14 @@ def machine() -> dict:
     }
 
 
+def write_results(args: argparse.Namespace, stem: str, content: dict, draw: Callable[[Path], None]) -> None:
+    """Write the figures, and the picture that ``draw`` draws, where the command line says."""
+    path = args.out / (f'{stem}_short' if args.short else stem)
+    write_json(path.with_suffix('.json'), content)
+    draw(path.with_suffix('.png'))
+    print(f'wrote {path.with_suffix(".png")}')
+
+
 def caption() -> str:
     """The machine in a line, for plots."""
     m = machine()

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, write_json
+from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, write_results
 
 EXAMPLE = """  python benchmarks/conv_latency.py --short
   python benchmarks/conv_latency.py                 # the whole grid, 20 to 30 minutes on 2 cores"""
@@ -185,7 +185,6 @@ def plot(rows: list[dict], path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    print(f'wrote {path}')
 
 
 def main() -> None:
@@ -199,9 +198,8 @@ def main() -> None:
     figures = summarise(rows)
     for name, value in figures.items():
         print(f'{name}: {value:.3f}' if isinstance(value, float) else f'{name}: {value}')
-    name = 'conv_latency_short' if args.short else 'conv_latency'
-    write_json(args.out / f'{name}.json', {'summary': figures, 'largest_gmacs': LARGEST_GMACS, 'rows': rows})
-    plot(rows, args.out / f'{name}.png')
+    content = {'summary': figures, 'largest_gmacs': LARGEST_GMACS, 'rows': rows}
+    write_results(args, 'conv_latency', content, lambda path: plot(rows, path))
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from _timing import ROOT, benchmark_parser, caption, prepare, summary, write_json
+from _timing import ROOT, benchmark_parser, caption, prepare, summary, write_results
 
 EXAMPLE = """  python benchmarks/data_pipeline.py --short
   python benchmarks/data_pipeline.py --images DIR --annotations FILE.json   # other images, boxes in COCO format"""
@@ -101,7 +101,6 @@ def plot(rates: dict[str, dict], title: str, path: Path) -> None:
     axis.set_title(f'{title}\n{caption()}', fontsize=9)
     figure.tight_layout()
     figure.savefig(path, dpi=110)
-    print(f'wrote {path}')
 
 
 def main() -> None:
@@ -123,9 +122,8 @@ def main() -> None:
     if 'original' in figures:
         content['ratio'] = figures['mmdyn']['median'] / figures['original']['median']
         print(f'{content["ratio"]:.3f}  mmdyn / original')
-    name = 'data_pipeline_short' if args.short else 'data_pipeline'
-    write_json(args.out / f'{name}.json', content)
-    plot(figures, f'Training pipeline at {SIDE} px, one worker', args.out / f'{name}.png')
+    title = f'Training pipeline at {SIDE} px, one worker'
+    write_results(args, 'data_pipeline', content, lambda path: plot(figures, title, path))
 
 
 if __name__ == '__main__':

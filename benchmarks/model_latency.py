@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, write_json
+from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, write_results
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
@@ -235,7 +235,6 @@ def plot(rows: list[dict], path) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-    print(f'wrote {path}')
 
 
 def main() -> None:
@@ -254,9 +253,8 @@ def main() -> None:
     figures = summarise(rows, memory)
     for figure in figures:
         print(f'{figure["ratio"]:.3f}  {figure["what"]}')
-    name = 'model_latency_short' if args.short else 'model_latency'
-    write_json(args.out / f'{name}.json', {'summary': figures, 'rows': rows, 'memory': memory})
-    plot(rows, args.out / f'{name}.png')
+    content = {'summary': figures, 'rows': rows, 'memory': memory}
+    write_results(args, 'model_latency', content, lambda path: plot(rows, path))
 
 
 if __name__ == '__main__':
