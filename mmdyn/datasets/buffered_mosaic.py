@@ -12,10 +12,14 @@ from mmyolo.registry import TRANSFORMS
 
 from .long_side_resize import LongSideResize
 
+CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
+
 
 @TRANSFORMS.register_module()
 class BufferedMosaic(Mosaic):
-    """``Mosaic`` from a buffer. Every loader process has its own; until it holds four images, all four are read.
+    """``Mosaic`` of boxes, without masks, from a buffer that every loader process has for itself.
+
+    Until it holds four images, all four are read.
 
     Args:
         buffer_size: How many images are kept, at least four; a 640 px image is 1.2 MB.
@@ -43,14 +47,51 @@ class BufferedMosaic(Mosaic):
         """
         results = self.resize(results)
         self.buffer.append(_with_own_boxes(results))
-        if len(self.buffer) < 4:
-            return super().transform(results)
         if np.random.uniform() > self.prob:
             return results
-        others = [_with_own_boxes(self.buffer[i]) for i in np.random.randint(len(self.buffer), size=3)]
-        results = self.mix_img_transform(results | {'mix_results': others})
-        del results['mix_results']
-        return results
+        if len(self.buffer) < 4:
+            others = [self._read(results['dataset']) for _ in range(3)]
+        else:
+            others = [_with_own_boxes(self.buffer[i]) for i in np.random.randint(len(self.buffer), size=3)]
+        return self.mix_img_transform(results | {'mix_results': others})
+
+    def _read(self, dataset) -> dict:
+        """Any image of the data set, resized."""
+        info = dataset.get_data_info(np.random.randint(len(dataset)))
+        return self.resize(self.pre_transform(info | {'dataset': dataset}))
+
+    def mix_img_transform(self, results: dict) -> dict:
+        """Put images around a random centre, each as far as it reaches.
+
+        Args:
+            results: The first image, and the three others as ``mix_results``; all resized.
+
+        Returns:
+            The mosaic, twice as wide and high as ``img_scale``.
+        """
+        patches = [results, *results.pop('mix_results')]
+        width, height = self.img_scale
+        mosaic = np.full((2 * height, 2 * width, 3), self.pad_val, dtype=results['img'].dtype)
+        centre = tuple(int(np.random.uniform(*self.center_ratio_range) * side) for side in self.img_scale)
+        for corner, patch in zip(CORNERS, patches, strict=True):
+            image = patch['img']
+            (x1, y1, x2, y2), (left, top, right, bottom) = self._mosaic_combine(corner, centre, image.shape[1::-1])
+            mosaic[y1:y2, x1:x2] = image[top:bottom, left:right]
+            patch['gt_bboxes'].translate_([x1 - left, y1 - top])
+        boxes = results['gt_bboxes'].cat([patch['gt_bboxes'] for patch in patches])
+        if self.bbox_clip_border:
+            boxes.clip_(mosaic.shape[:2])
+        labels, ignored = (
+            np.concatenate([patch[key] for patch in patches]) for key in ('gt_bboxes_labels', 'gt_ignore_flags')
+        )
+        inside = slice(None) if self.bbox_clip_border else boxes.is_inside(mosaic.shape[:2]).numpy()
+        return results | dict(
+            img=mosaic,
+            img_shape=mosaic.shape,
+            gt_bboxes=boxes[inside],
+            gt_bboxes_labels=labels[inside],
+            gt_ignore_flags=ignored[inside],
+        )
 
 
 def _with_own_boxes(results: dict) -> dict:
