@@ -225,7 +225,7 @@ def plot(rows: list[dict], path) -> None:
         axis.barh(kinds, values, color=[colours[k] for k in kinds])
         for y, (value, name) in enumerate(zip(values, fastest, strict=True)):
             axis.text(value, y, f' {value:.1f}  ({value / values[0]:.2f}, {name.split()[1]})', va='center', fontsize=8)
-        axis.set_xlim(0, max(values) * 1.5)
+        axis.set_xlim(0, max(values) * 1.6)
         axis.set_yticks(range(len(kinds)), [labels[k] for k in kinds], fontsize=8)
         axis.invert_yaxis()
         axis.set_title(row['name'], fontsize=9)

@@ -3,7 +3,7 @@
 What differs from MMYOLO's: the class count comes from the logits, so that a config states it once, in the head; boxes
 smaller than a cell of the second level still get candidates; a prior that several boxes claim goes to one of those
 that it lies in, not to one that only overlaps its prediction; and no integer mask ten times the size of the metrics is
-made on the way (a sixth of YOLO11-n's training step on a CPU).
+made on the way.
 
 Shapes: B batch, G boxes of an image, N priors.
 """
