@@ -1,5 +1,6 @@
 """The host stack in real processes: the stand-in of mmcv._ext and its reach, the safe loader, the opt-in."""
 
+import platform
 import subprocess
 import sys
 import textwrap
@@ -145,3 +146,27 @@ def test_command_prints_the_report(run):
     done = run('-m', 'mmdyn.host')
     assert done.returncode == 0, done.stderr
     assert 'mmcv ops       torchvision' in done.stdout
+
+
+FAULTS = """
+import resource, sys
+import torch
+from mmdyn.host import keep_freed_memory
+told = sys.argv[1] == 'keep' and keep_freed_memory()
+for _ in range(3):
+    torch.ones(1 << 24)  # 64 MiB, and freed
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(5):
+    torch.ones(1 << 24)
+print(told, resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='only glibc can be told')
+def test_freed_memory_is_used_again(run):
+    faults = {}
+    for mode in ('keep', 'plain'):
+        told, count = run('-c', FAULTS, mode, env={'THP_MEM_ALLOC_ENABLE': '0'}).stdout.split()
+        assert told == str(mode == 'keep')
+        faults[mode] = int(count)
+    assert faults['keep'] < 1000 < faults['plain']
