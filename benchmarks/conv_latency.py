@@ -8,7 +8,7 @@ from typing import NamedTuple
 from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, write_results
 
 EXAMPLE = """  python benchmarks/conv_latency.py --short
-  python benchmarks/conv_latency.py                 # the whole grid, 20 to 30 minutes on 2 cores"""
+  python benchmarks/conv_latency.py                 # the whole grid, 8 minutes on 2 cores"""
 
 LARGEST_GMACS = 8.0  # of a static forward pass; larger cells are left out, and counted in the result
 

@@ -8,7 +8,7 @@ from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, p
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
-  python benchmarks/model_latency.py            # 10 to 15 minutes on 2 cores"""
+  python benchmarks/model_latency.py            # 5 minutes on 2 cores"""
 
 
 class Case(NamedTuple):
