@@ -121,11 +121,22 @@ def machine() -> dict:
     }
 
 
-def write_results(args: argparse.Namespace, stem: str, content: dict, draw: Callable[[Path], None]) -> None:
-    """Write the figures, and the picture that ``draw`` draws, where the command line says."""
+def pyplot():
+    """Matplotlib without a window."""
+    import matplotlib
+
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def write_results(args: argparse.Namespace, stem: str, content: dict, figure) -> None:
+    """Write what was measured, and the figure drawn of it, where the command line says."""
     path = args.out / (f'{stem}_short' if args.short else stem)
     write_json(path.with_suffix('.json'), content)
-    draw(path.with_suffix('.png'))
+    figure.tight_layout()
+    figure.savefig(path.with_suffix('.png'), dpi=110)
     print(f'wrote {path.with_suffix(".png")}')
 
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, write_results
+from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, pyplot, write_results
 
 EXAMPLE = """  python benchmarks/conv_latency.py --short
   python benchmarks/conv_latency.py                 # the whole grid, 8 minutes on 2 cores"""
@@ -154,15 +154,10 @@ def summarise(rows: list[dict]) -> dict:
     }
 
 
-def plot(rows: list[dict], path) -> None:
+def plot(rows: list[dict]):
     """Every cell as a point: ratio to static of ours and of timm's."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     panels = [(m, d) for m in ('inference', 'training') for d in ('float32', 'bfloat16')]
-    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), sharex=True, sharey=True)
+    figure, axes = pyplot().subplots(2, 2, figsize=(11, 7.5), sharex=True, sharey=True)
     top = max(ratio(r, n, 'static') for r in rows for n in ('mmdyn', 'timm')) * 1.1
     for axis, (mode, dtype) in zip(axes.flat, panels, strict=True):
         for layout, colour in (('nhwc', 'tab:blue'), ('nchw', 'tab:orange')):
@@ -182,9 +177,7 @@ def plot(rows: list[dict], path) -> None:
     figure.supxlabel("time of timm's CondConv2d / static convolution")
     figure.supylabel('time of DynamicConv / static convolution')
     figure.suptitle(f'A layer: below the line, DynamicConv is faster than CondConv2d\n{caption()}', fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def main() -> None:
@@ -199,7 +192,7 @@ def main() -> None:
     for name, value in figures.items():
         print(f'{name}: {value:.3f}' if isinstance(value, float) else f'{name}: {value}')
     content = {'summary': figures, 'largest_gmacs': LARGEST_GMACS, 'rows': rows}
-    write_results(args, 'conv_latency', content, lambda path: plot(rows, path))
+    write_results(args, 'conv_latency', content, plot(rows))
 
 
 if __name__ == '__main__':

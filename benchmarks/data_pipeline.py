@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from _timing import ROOT, benchmark_parser, caption, prepare, summary, write_results
+from _timing import ROOT, benchmark_parser, caption, prepare, pyplot, summary, write_results
 
 EXAMPLE = """  python benchmarks/data_pipeline.py --short
   python benchmarks/data_pipeline.py --images DIR --annotations FILE.json   # other images, boxes in COCO format"""
@@ -83,14 +83,9 @@ def loaders(args, folder: Path) -> dict[str, Callable[[], Iterator]]:
     return found
 
 
-def plot(rates: dict[str, dict], title: str, path: Path) -> None:
+def plot(rates: dict[str, dict], title: str):
     """Bars with their quartiles."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    figure, axis = plt.subplots(figsize=(7, 2.4))
+    figure, axis = pyplot().subplots(figsize=(7, 2.4))
     medians = [r['median'] for r in rates.values()]
     spread = [[r['median'] - r['q1'] for r in rates.values()], [r['q3'] - r['median'] for r in rates.values()]]
     axis.barh(list(rates), medians, xerr=spread, color=['tab:blue', 'tab:green'][: len(rates)])
@@ -99,8 +94,7 @@ def plot(rates: dict[str, dict], title: str, path: Path) -> None:
     axis.invert_yaxis()
     axis.set_xlabel('images per second')
     axis.set_title(f'{title}\n{caption()}', fontsize=9)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
+    return figure
 
 
 def main() -> None:
@@ -123,7 +117,7 @@ def main() -> None:
         content['ratio'] = figures['mmdyn']['median'] / figures['original']['median']
         print(f'{content["ratio"]:.3f}  mmdyn / original')
     title = f'Training pipeline at {SIDE} px, one worker'
-    write_results(args, 'data_pipeline', content, lambda path: plot(figures, title, path))
+    write_results(args, 'data_pipeline', content, plot(figures, title))
 
 
 if __name__ == '__main__':

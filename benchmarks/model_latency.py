@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, write_results
+from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, pyplot, write_results
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
@@ -173,11 +173,8 @@ def summarise(rows: list[dict], memory: list[dict]) -> list[dict]:
 
     found = []
     for row in rows:
-        for what, over, under in (
-            ('dynconv / static', 'dynconv', 'static'),
-            ('published / static', 'published', 'static'),
-        ):
-            found.append({'what': f'{what}: {row["name"]}', 'ratio': best(row, over) / best(row, under)})
+        for kind in ('dynconv', 'published'):
+            found.append({'what': f'{kind} / static: {row["name"]}', 'ratio': best(row, kind) / best(row, 'static')})
         if row['mode'] == 'inference':
             ratio = best(row, 'dynconv', folded=True) / best(row, 'static', folded=True)
             found.append({'what': f'dynconv / static, both folded: {row["name"]}', 'ratio': ratio})
@@ -202,13 +199,8 @@ def summarise(rows: list[dict], memory: list[dict]) -> list[dict]:
     return found
 
 
-def plot(rows: list[dict], path) -> None:
+def plot(rows: list[dict]):
     """Images per second, a group of bars a case."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
     colours = {'static': 'tab:grey', 'dynconv': 'tab:blue', 'published': 'tab:orange', 'original': 'tab:green'}
     labels = {
         'static': 'static, ours',
@@ -216,7 +208,9 @@ def plot(rows: list[dict], path) -> None:
         'published': "DynamicConv, timm's CondConv2d",
         'original': 'static, Ultralytics',
     }
-    figure, axes = plt.subplots((len(rows) + 1) // 2, 2, figsize=(11, 1.9 * ((len(rows) + 1) // 2) + 1), squeeze=False)
+    figure, axes = pyplot().subplots(
+        (len(rows) + 1) // 2, 2, figsize=(11, 1.9 * ((len(rows) + 1) // 2) + 1), squeeze=False
+    )
     for axis, row in zip(axes.flat, rows, strict=False):
         names = [n for n in row['images_per_second'] if not n.endswith('folded')]
         kinds = [k for k in colours if any(n.startswith(k) for n in names)]
@@ -232,9 +226,7 @@ def plot(rows: list[dict], path) -> None:
     for axis in axes.flat[len(rows) :]:
         axis.axis('off')
     figure.suptitle(f'Images per second (in brackets: over static; layout)\n{caption()}', fontsize=10)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    return figure
 
 
 def main() -> None:
@@ -254,7 +246,7 @@ def main() -> None:
     for figure in figures:
         print(f'{figure["ratio"]:.3f}  {figure["what"]}')
     content = {'summary': figures, 'rows': rows, 'memory': memory}
-    write_results(args, 'model_latency', content, lambda path: plot(rows, path))
+    write_results(args, 'model_latency', content, plot(rows))
 
 
 if __name__ == '__main__':

@@ -87,7 +87,7 @@ def test_a_cell_is_measured(tmp_path):
     written = json.loads((tmp_path / 'new' / 'x.json').read_text())
     assert written['rows'] == rows
     assert written['machine']['packages']['torch'] == torch.__version__.split('+')[0]
-    conv_latency.plot(rows, tmp_path / 'x.png')
+    conv_latency.plot(rows).savefig(tmp_path / 'x.png')
     assert (tmp_path / 'x.png').stat().st_size > 10_000
 
 

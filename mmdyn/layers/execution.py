@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+HALF = (torch.bfloat16, torch.float16)
 Pair = tuple[int, int]
 Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not wanted
 
@@ -224,8 +225,7 @@ def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry, backwar
     Returns:
         The way, and whether it wants the channels of a kernel innermost.
     """
-    half = x.dtype in (torch.bfloat16, torch.float16)
-    return _choose(x.shape, is_channels_last(x), half, kernel_shape, geometry, backward)
+    return _choose(x.shape, is_channels_last(x), x.dtype in HALF, kernel_shape, geometry, backward)
 
 
 def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:

@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .execution import is_channels_last
+from .execution import HALF, is_channels_last
 
-HALF = (torch.bfloat16, torch.float16)
 SMALL_MAP = 1 << 18  # elements below which calling a function of our own costs more than it saves
 
 
@@ -29,13 +28,15 @@ def _mean_of_columns(x: Tensor) -> Tensor:
     return columns.permute(0, 2, 3, 1).reshape(batch, width, channels).mean(1, dtype=torch.float32)
 
 
+def _plain_mean(x: Tensor) -> Tensor:
+    return x.mean((2, 3), dtype=torch.float32 if x.dtype in HALF else None)
+
+
 def _mean(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, C), at least in float32."""
-    if x.dtype not in HALF:
-        return x.mean((2, 3))
-    if x.device.type == 'cpu' and x.numel() and x.is_contiguous(memory_format=torch.channels_last):
+    if x.dtype in HALF and x.device.type == 'cpu' and x.numel() and x.is_contiguous(memory_format=torch.channels_last):
         return _mean_of_columns(x)
-    return x.mean((2, 3), dtype=torch.float32)
+    return _plain_mean(x)
 
 
 class GlobalMean(torch.autograd.Function):
@@ -75,7 +76,7 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
         The features, to go on with, and their mean, (B, C): float32 for half precision, else as ``x``.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
-        return x, x.mean((2, 3), dtype=torch.float32 if x.dtype in HALF else None)
+        return x, _plain_mean(x)
     if torch.is_grad_enabled() and x.numel() > SMALL_MAP:
         return GlobalMean.apply(x)
     return x, _mean(x)

@@ -15,9 +15,7 @@ from torch import Tensor
 
 from .execution import Geometry, choose_path, is_channels_last, mixed_outputs
 
-KEPT_BYTES = (
-    8 << 20
-)  # of mixed kernels a layer: of no account beside the feature maps of a batch, and saves mixing again
+KEPT_BYTES = 8 << 20  # of mixed kernels a layer, which saves mixing them again
 
 
 def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
