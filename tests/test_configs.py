@@ -10,11 +10,10 @@ from conftest import ROOT
 
 CONFIGS = sorted(p.name for p in (ROOT / 'configs').glob('*.py'))
 YOLO = [c for c in CONFIGS if c.startswith('yolo11')]
+VARIANTS = ('', '_dynconv', '_c3k2_dynconv', '_dynconv-bn', '_c3k2_dynconv-bn')
 EXPECTED = {
-    *(f'yolo11{s}{v}_coco.py' for s in 'nsmlx' for v in ('', '_dynconv', '_c3k2_dynconv')),
-    'yolo11n_digits.py',
-    'yolo11n_dynconv_digits.py',
-    'yolo11n_dynconv_bccd.py',
+    *(f'yolo11{s}{v}_coco.py' for s in 'nsmlx' for v in VARIANTS),
+    *(f'yolo11n{v}_{data}.py' for data in ('digits', 'bccd') for v in ('', '_dynconv', '_dynconv-bn')),
     'yolo11n_dynconv_1xb4-150e_coco.py',
     'retinanet_dynconv_r50_fpn_1x_coco.py',
 }
@@ -80,7 +79,7 @@ def test_published_recipe():
     ('scale', 'affine', 'mixup'),
     [('n', 0.5, 0.0), ('s', 0.9, 0.05), ('m', 0.9, 0.15), ('l', 0.9, 0.15), ('x', 0.9, 0.2)],
 )
-@pytest.mark.parametrize('variant', ['', '_dynconv', '_c3k2_dynconv'])
+@pytest.mark.parametrize('variant', VARIANTS)
 def test_published_augmentation_of_every_scale(scale, affine, mixup, variant):
     cfg = load(f'yolo11{scale}{variant}_coco.py')
     pipeline = cfg.train_dataloader.dataset.pipeline

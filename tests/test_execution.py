@@ -314,44 +314,6 @@ def test_operators_keep_their_contract(way, memory_format):
         torch.library.opcheck(torch.ops.mmdyn.dynamic_conv2d.default, inputs)
 
 
-@pytest.mark.parametrize('way', [w for w in WAYS if w[9] == 5], ids=ids)
-@pytest.mark.parametrize('strict', [False, True])
-def test_exports_for_any_batch(way, strict):
-    _, i, o, k, s, p, d, g, size, _ = way
-    layer = DynamicConv(i, o, k, s, p, d, g, bias=True).eval()
-    exported = torch.export.export(
-        layer, (torch.randn(2, i, *size),), dynamic_shapes=({0: torch.export.Dim('batch')},), strict=strict
-    )
-    targets = {str(node.target) for node in exported.graph.nodes if node.op == 'call_function'}
-    assert not [target for target in targets if 'mmdyn' in target]  # any runtime can have these
-    for batch in (1, 2, 5):
-        x = torch.randn(batch, i, *size)
-        torch.testing.assert_close(exported.module()(x), layer(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize(
-    'tool',
-    [lambda m, x: torch.export.export(m, (x,)).module(), lambda m, x: torch.jit.trace(m, x, check_trace=False)],
-    ids=['export', 'trace'],
-)
-@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:FutureWarning')
-def test_exports_and_traces_with_autocast_inside(tool):
-    class Half(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = DynamicConv(4, 6, 3, 2, 1, bias=True)
-
-        def forward(self, x):
-            with torch.autocast('cpu', torch.bfloat16):
-                return self.layer(x)
-
-    model = Half().eval()
-    x = torch.randn(2, 4, 16, 16)
-    found = tool(model, x)(x)
-    assert found.dtype == torch.bfloat16
-    assert (found.float() - model.layer(x)).abs().max() <= 2**-6 * model.layer(x).abs().max()
-
-
 @pytest.mark.parametrize('size', [8, 40])
 @pytest.mark.parametrize('memory_format', FORMATS)
 def test_vectorises(size, memory_format):
@@ -364,15 +326,6 @@ def test_vectorises(size, memory_format):
     batched = torch.autograd.grad(y, x, cotangents, is_grads_batched=True, retain_graph=True)[0]
     each = [torch.autograd.grad(y, x, c, retain_graph=True)[0] for c in cotangents]
     torch.testing.assert_close(batched, torch.stack(each), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.filterwarnings('ignore:.*torch.jit.trace:FutureWarning')
-def test_traces_for_any_batch():
-    layer = DynamicConv(4, 6, 3, 2, 1, groups=2).eval()
-    traced = torch.jit.trace(layer, torch.randn(2, 4, 9, 9))
-    for batch in (1, 2, 5):
-        x = torch.randn(batch, 4, 9, 9)
-        torch.testing.assert_close(traced(x), layer(x), rtol=1e-5, atol=1e-5)
 
 
 def test_copies_and_pickles_after_use():

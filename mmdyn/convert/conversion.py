@@ -1,8 +1,6 @@
 """Conversion of YOLO11 checkpoints: from the Ultralytics package, and back to it. Strict both ways."""
 
-import io
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +9,14 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdyn.engine.checkpoint import AtomicLocalBackend, differences
+from mmdyn.engine.checkpoint import (
+    AtomicLocalBackend,
+    classes_of,
+    differences,
+    new_file,
+    state_dict_of,
+    write_checkpoint,
+)
 from mmdyn.engine.launch import check_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.version import __version__
@@ -47,7 +52,7 @@ def convert_from_original(
         UserError: ``source`` cannot be read or is no YOLO11 detector, a tensor is missing, too many or of another
             shape, or ``target`` exists. Nothing is written then.
     """
-    source, target = Path(source), _new_file(target)
+    source, target = Path(source), new_file(target)
     if target.suffix == '.safetensors':
         raise UserError(f'{target}: a checkpoint of MMEngine is a .pth, .safetensors has no place for its meta data')
     original = read_original(source)
@@ -76,10 +81,10 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     Raises:
         UserError: ``source`` is no checkpoint of a YOLO11, or ``target`` exists. Nothing is written then.
     """
-    source, target = Path(source), _new_file(target)
+    source, target = Path(source), new_file(target)
     check_checkpoint(str(source))
     content = torch.load(source, map_location='cpu', weights_only=True)
-    tensors = _state_dict(content, source)
+    tensors = state_dict_of(content, source)
     check_tensors(tensors, source)
     try:
         names = original_names(tensors)
@@ -89,35 +94,9 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     variant = find_variant(original, 'Detect', source)
     original[PROJECTION] = _projection(original['model.23.cv2.0.2.bias'])
     _to_project(original, variant, source)
-    classes = _class_names(_recorded_classes(content), None, variant.classes, source)
+    classes = _class_names(classes_of(content), None, variant.classes, source)
     _write(original, target, classes)
     return Conversion(variant, classes, 'state_dict', _count(tensors))
-
-
-def _state_dict(content: dict, source: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, without the prefix that a parallel model puts before each."""
-    tensors = content.get('state_dict', content)
-    if not isinstance(tensors, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
-    ):
-        raise UserError(f'{source} holds no state dict of tensors by name')
-    parallel = all(k.startswith('module.') for k in tensors)
-    return {k.removeprefix('module.'): v for k, v in tensors.items()} if parallel else tensors
-
-
-def _recorded_classes(content: dict) -> tuple[str, ...] | None:
-    """Class names that a checkpoint of this project was trained on."""
-    meta = content.get('meta')
-    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
-    names = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
-    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
-
-
-def _new_file(target: str | Path) -> Path:
-    target = Path(target)
-    if os.path.lexists(target):
-        raise UserError(f'{target} exists and is left as it is. Give another name, or remove it')
-    return target
 
 
 def _class_names(
@@ -169,10 +148,7 @@ def _count(state_dict: dict[str, Tensor]) -> int:
 
 def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) -> None:
     """Write a file, all or nothing."""
-    if target.suffix == '.safetensors':
-        data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)
-    else:
-        buffer = io.BytesIO()
-        torch.save(content, buffer)
-        data = buffer.getvalue()
-    AtomicLocalBackend().put(data, str(_new_file(target)))
+    if target.suffix != '.safetensors':
+        return write_checkpoint(content, target)
+    data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)
+    return AtomicLocalBackend().put(data, str(new_file(target)))

@@ -5,12 +5,14 @@ MMEngine removes the oldest checkpoint before it writes the next one, writes in 
 fit is an error.
 """
 
+import io
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from mmengine.dist import is_main_process
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import CheckpointHook, Hook
@@ -19,7 +21,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
-from torch import nn
+from torch import Tensor, nn
 
 from mmdyn.errors import UserError
 
@@ -44,6 +46,52 @@ class AtomicLocalBackend(LocalBackend):
 
 
 register_backend('atomic_local', AtomicLocalBackend)
+
+
+def new_file(target: str | Path) -> Path:
+    """A path that nothing lies at.
+
+    Raises:
+        UserError: Something does.
+    """
+    target = Path(target)
+    if os.path.lexists(target):
+        raise UserError(f'{target} exists and is left as it is. Give another name, or remove it')
+    return target
+
+
+def write_checkpoint(content: dict, target: str | Path) -> None:
+    """Write a new file as ``torch.save`` does, all or nothing.
+
+    Raises:
+        UserError: ``target`` exists.
+    """
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    AtomicLocalBackend().put(buffer.getvalue(), str(new_file(target)))
+
+
+def state_dict_of(content: dict, source: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the prefix that a parallel model puts before each.
+
+    Raises:
+        UserError: There are none.
+    """
+    tensors = content.get('state_dict', content)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
+        raise UserError(f'{source} holds no state dict of tensors by name')
+    parallel = all(k.startswith('module.') for k in tensors)
+    return {k.removeprefix('module.'): v for k, v in tensors.items()} if parallel else tensors
+
+
+def classes_of(content: dict) -> tuple[str, ...] | None:
+    """Names of the classes that a checkpoint was trained on, where it has them."""
+    meta = content.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    names = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from .c2psa import C2PSA
 from .c3k2 import C3k, C3k2, C3k2_DynamicConv
 from .conv_unit import build_block, build_conv_unit, find_layer
 from .dynamic_conv import DynamicConv, dynamic_conv2d
+from .export_forms import export_form
 from .folding import fold_batch_norm, fold_batch_norms
 from .global_mean import global_mean
 from .routing import Routing
@@ -20,6 +21,7 @@ __all__ = [
     'build_block',
     'build_conv_unit',
     'dynamic_conv2d',
+    'export_form',
     'find_layer',
     'fold_batch_norm',
     'fold_batch_norms',

@@ -1,6 +1,6 @@
 """Execution: how a convolution that has its own kernel for every sample is run.
 
-Three ways, each with its backward, and one more for exporters; ``PATHS`` says which call goes which way, with what was
+Three ways, each with its backward; ``PATHS`` says which call goes which way, with what was
 measured on two CPU cores with AVX512-BF16. The whole grid, and what was tried and left out: ``benchmarks/README.md``.
 On a GPU the same table serves, and nobody has measured it.
 
@@ -226,18 +226,3 @@ def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry, backwar
         The way, and whether it wants the channels of a kernel innermost.
     """
     return _choose(x.shape, is_channels_last(x), x.dtype in HALF, kernel_shape, geometry, backward)
-
-
-def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """Every expert convolves every sample, and their outputs are mixed: M times the work, with constant kernels.
-
-    Plain operators whatever the batch size, so that exporters and tracers can follow.
-    """
-    stride, padding, dilation, groups = geometry
-    num_experts, out_channels = experts.shape[:2]
-    by_group = experts.to(x.dtype).unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
-    y = F.conv2d(x, by_group.flatten(0, 2), None, stride, padding, dilation, groups)  # (B, g * M * O/g, H', W')
-    size = y.shape[2:]
-    y = y.reshape(-1, groups, num_experts, out_channels // groups * size[0] * size[1])
-    y = (y * routing.to(y.dtype)[:, None, :, None]).sum(2).reshape(-1, out_channels, *size)  # (B, O, H', W')
-    return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]

@@ -13,7 +13,8 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor
 
-from .execution import Geometry, choose_path, is_channels_last, mixed_outputs
+from .execution import Geometry, choose_path, is_channels_last
+from .export_forms import exported_conv2d, mixed_outputs
 
 KEPT_BYTES = 8 << 20  # of mixed kernels a layer, which saves mixing them again
 
@@ -215,7 +216,7 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     """Convolve every sample with its mixture of the experts.
 
     A compiler gets one operator instead of a loop over the batch, which it would unroll, and again for every batch
-    size. An exporter or tracer gets plain operators with constant kernels.
+    size. An exporter or tracer gets plain operators, see ``export_forms.py``.
 
     Args:
         x: Input, (B, I, H, W).
@@ -227,7 +228,9 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     Returns:
         Output, (B, O, H', W'), in the memory format of ``x``.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting() or x.shape[0] == 0:
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return exported_conv2d(x, experts, routing, bias, geometry)
+    if x.shape[0] == 0:
         return mixed_outputs(x, experts, routing, bias, geometry)
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
