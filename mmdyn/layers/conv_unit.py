@@ -43,6 +43,25 @@ def find_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
     return layer
 
 
+def choice(option: Config | list[Config], index: int, count: int, name: str) -> Config:
+    """What an option says of one of several places: it is one config for all of them, or a list with one for each.
+
+    Args:
+        option: The option.
+        index: Which place.
+        count: How many there are.
+        name: What to call the option in the message.
+
+    Raises:
+        ValueError: The list has another length.
+    """
+    if not isinstance(option, list | tuple):
+        return option
+    if len(option) != count:
+        raise ValueError(f'{name} has {len(option)} entries, one for each of {count} is needed')
+    return option[index]
+
+
 def build_block(cfg: Config, **defaults) -> nn.Module:
     """Build the block that ``cfg`` names.
 

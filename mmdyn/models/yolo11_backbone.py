@@ -15,7 +15,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from mmdyn.layers import C2PSA, SPPF, build_block, build_conv_unit
-from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config
+from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, choice
 
 from .initialisation import reset_convs
 
@@ -56,8 +56,8 @@ class YOLO11Backbone(BaseBackbone):
         last_stage_out_channels: Channels of the last stage before scaling.
         c3k: True puts a C3k into every block; False only into those of the last two stages.
         downsample_cfg: The stride-2 convolutions of the stages, see :func:`mmdyn.layers.build_conv_unit`:
-            ``dict(type='DynamicConv', num_experts=4)`` makes them dynamic.
-        block_cfg: The blocks: ``dict(type='C3k2_DynamicConv', num_experts=4)`` makes them dynamic.
+            ``dict(type='DynamicConv', num_experts=4)`` makes them dynamic. A list has one for each stage.
+        block_cfg: The blocks: ``dict(type='C3k2_DynamicConv', num_experts=4)`` makes them dynamic. Or a list.
         plugins: As in MMYOLO.
         deepen_factor: Multiplies the number of inner modules.
         widen_factor: Multiplies channels, which are then rounded up to a multiple of 8.
@@ -70,7 +70,7 @@ class YOLO11Backbone(BaseBackbone):
         init_cfg: MMEngine initialisation; by default every layer's own.
 
     Raises:
-        ValueError: ``arch`` is unknown, or ``frozen_stages`` is out of range.
+        ValueError: ``arch`` is unknown, ``frozen_stages`` is out of range, or a list has another length.
 
     Example:
         >>> backbone = YOLO11Backbone(deepen_factor=0.5, widen_factor=0.25)
@@ -83,8 +83,8 @@ class YOLO11Backbone(BaseBackbone):
         arch: str = 'P5',
         last_stage_out_channels: int = 1024,
         c3k: bool = False,
-        downsample_cfg: Config = STATIC_CONV,
-        block_cfg: Config = STATIC_BLOCK,
+        downsample_cfg: Config | list[Config] = STATIC_CONV,
+        block_cfg: Config | list[Config] = STATIC_BLOCK,
         plugins: Config | list[Config] | None = None,
         deepen_factor: float = 1.0,
         widen_factor: float = 1.0,
@@ -140,9 +140,12 @@ class YOLO11Backbone(BaseBackbone):
             expansion=setting.expansion,
             **around,
         )
+        count = len(self.arch_setting)
+        downsample = choice(self.downsample_cfg, stage_idx, count, 'downsample_cfg')
+        block_kind = choice(self.block_cfg, stage_idx, count, 'block_cfg')
         stage = [
-            build_conv_unit(self.downsample_cfg, in_channels, down_channels, 3, 2, **around),
-            build_block(self.block_cfg, **block),
+            build_conv_unit(downsample, in_channels, down_channels, 3, 2, **around),
+            build_block(block_kind, **block),
         ]
         if setting.attention:
             stage += [SPPF(out_channels, out_channels, **around), C2PSA(out_channels, num_blocks, **around)]

@@ -50,7 +50,7 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         self.register_buffer('proj', torch.arange(self.reg_max, dtype=torch.float), persistent=False)
 
     def forward_single(self, x: Tensor, cls_pred: nn.Module, reg_pred: nn.Module) -> tuple[Tensor, ...]:
-        """One level: logits and distances; distances are decoded in float32, also under autocast.
+        """One level: logits and distances; distances are decoded in float32 at least, also under autocast.
 
         Args:
             x: Features, (B, C, H, W).
@@ -64,9 +64,10 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         batch, _, height, width = x.shape
         logits, distances = cls_pred(x), reg_pred(x)
         if self.reg_max > 1:
-            bins = distances.float().reshape(batch, 4, self.reg_max, -1).permute(0, 3, 1, 2)  # (B, HW, 4, bins)
+            wide = distances.to(torch.promote_types(distances.dtype, torch.float32))
+            bins = wide.reshape(batch, 4, self.reg_max, -1).permute(0, 3, 1, 2)  # (B, HW, 4, bins)
             with torch.autocast(x.device.type, enabled=False):
-                distances = bins.softmax(3).matmul(self.proj[:, None]).squeeze(3)  # (B, HW, 4)
+                distances = bins.softmax(3).matmul(self.proj[:, None].to(bins.dtype)).squeeze(3)  # (B, HW, 4)
             distances = distances.transpose(1, 2).reshape(batch, 4, height, width)
         else:
             bins = distances

@@ -11,7 +11,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from mmdyn.layers import build_block, build_conv_unit
-from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config
+from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, choice
 
 from .initialisation import reset_convs
 
@@ -28,8 +28,9 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         num_csp_blocks: Inner modules of a block before scaling.
         c3k: True puts a C3k into every block; False only into the last.
         downsample_cfg: The stride-2 convolutions, see :func:`mmdyn.layers.build_conv_unit`:
-            ``dict(type='DynamicConv', num_experts=4)`` makes them dynamic.
-        block_cfg: The blocks: ``dict(type='C3k2_DynamicConv', num_experts=4)`` makes them dynamic.
+            ``dict(type='DynamicConv', num_experts=4)`` makes them dynamic. A list has one for N3 and one for N4.
+        block_cfg: The blocks: ``dict(type='C3k2_DynamicConv', num_experts=4)`` makes them dynamic. A list has one for
+            each, in the order in which they run.
         freeze_all: Freeze the neck.
         norm_cfg: Norm layers.
         act_cfg: Activations.
@@ -44,8 +45,8 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         widen_factor: float = 1.0,
         num_csp_blocks: int = 2,
         c3k: bool = False,
-        downsample_cfg: Config = STATIC_CONV,
-        block_cfg: Config = STATIC_BLOCK,
+        downsample_cfg: Config | list[Config] = STATIC_CONV,
+        block_cfg: Config | list[Config] = STATIC_BLOCK,
         freeze_all: bool = False,
         norm_cfg: Config = YOLO_NORM,
         act_cfg: Config = YOLO_ACT,
@@ -72,8 +73,9 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         Args:
             idx: Level that was up-sampled; the topmost comes as the backbone made it.
         """
-        above = self.in_channels[idx] if idx == len(self.in_channels) - 1 else self.out_channels[idx]
-        return self._build_block((above, self.in_channels[idx - 1]), self.out_channels[idx - 1], self.c3k)
+        top = len(self.in_channels) - 1
+        above = self.in_channels[idx] if idx == top else self.out_channels[idx]
+        return self._build_block(top - idx, (above, self.in_channels[idx - 1]), self.out_channels[idx - 1], self.c3k)
 
     def build_downsample_layer(self, idx: int) -> nn.Module:
         """Stride-2 convolution of output level ``idx``, which keeps its channels.
@@ -82,7 +84,8 @@ class YOLO11PAFPN(YOLOv8PAFPN):
             idx: Output level.
         """
         channels = make_divisible(self.out_channels[idx], self.widen_factor)
-        return build_conv_unit(self.downsample_cfg, channels, channels, 3, 2, self.norm_cfg, self.act_cfg)
+        unit = choice(self.downsample_cfg, idx, len(self.in_channels) - 1, 'downsample_cfg')
+        return build_conv_unit(unit, channels, channels, 3, 2, self.norm_cfg, self.act_cfg)
 
     def build_bottom_up_layer(self, idx: int) -> nn.Module:
         """Block after the concatenation of the down-sampled level ``idx`` with the level above it.
@@ -90,13 +93,15 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         Args:
             idx: Output level that was down-sampled.
         """
-        last = idx == len(self.in_channels) - 2
+        top = len(self.in_channels) - 1
+        last = idx == top - 1
         above = self.in_channels[idx + 1] if last else self.out_channels[idx + 1]
-        return self._build_block((self.out_channels[idx], above), self.out_channels[idx + 1], self.c3k or last)
+        channels = self.out_channels[idx], above
+        return self._build_block(top + idx, channels, self.out_channels[idx + 1], self.c3k or last)
 
-    def _build_block(self, in_channels: tuple[int, int], out_channels: int, c3k: bool) -> nn.Module:
+    def _build_block(self, place: int, in_channels: tuple[int, int], out_channels: int, c3k: bool) -> nn.Module:
         return build_block(
-            self.block_cfg,
+            choice(self.block_cfg, place, 2 * (len(self.in_channels) - 1), 'block_cfg'),
             in_channels=sum(make_divisible(c, self.widen_factor) for c in in_channels),
             out_channels=make_divisible(out_channels, self.widen_factor),
             num_blocks=make_round(self.num_csp_blocks, self.deepen_factor),

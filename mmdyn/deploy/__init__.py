@@ -1,0 +1,1 @@
+"""From a trained detector to what is deployed, and back: upcycle, collapse, export, run."""

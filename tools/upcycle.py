@@ -1,0 +1,49 @@
+"""Turn a trained static detector into a dynamic one that computes the same, as a start for training.
+
+Every expert begins as the static kernel, with routers that keep the sum of their weights: the outputs are equal for
+every image, and experts part in training. The config needs batch norm after its dynamic convolutions (-bn in its name),
+as the static detector has.
+"""
+
+import sys
+
+from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+
+EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
+  python tools/upcycle.py yolo11n.pth configs/yolo11n_dynconv-bn_coco.py yolo11n_dynconv-bn.pth
+  python tools/train.py configs/yolo11n_dynconv-bn_coco.py --cfg-options load_from=yolo11n_dynconv-bn.pth"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    parser.add_argument('static', help='checkpoint of the static detector')
+    add_config_arguments(parser)
+    parser.add_argument('out', help='checkpoint to write; must not exist')
+    parser.add_argument('--seed', type=int, default=0, help='of the routers (0)')
+    return parser.parse_args()
+
+
+def upcycle(args) -> None:
+    from mmdyn.deploy.upcycle import upcycle_checkpoint
+
+    done = upcycle_checkpoint(args.static, config_of(args), args.out, args.seed)
+    experts = ' or '.join(str(n) for n in sorted(set(done.num_experts)))
+    print(f'{args.out}: {len(done.layers)} layers with {experts} experts each')
+    print(
+        f'outputs equal those of {args.static}: {done.difference:.1e} of the largest apart, on a photograph in float64'
+    )
+    if done.new:
+        print(f'newly initialised, as {args.static} has none of their shape: {layers_of(done.new)}')
+    if done.left:
+        print(f'only in {args.static}, left out: {layers_of(done.left)}')
+    options = ' '.join([f'load_from={args.out}', *(args.cfg_options or [])])
+    print(f'train it: python tools/train.py {args.config} --cfg-options {options}')
+
+
+def layers_of(tensors) -> str:
+    layers = list(dict.fromkeys(name.rpartition('.')[0] for name in tensors))
+    return ', '.join(layers[:6]) + (f' and {len(layers) - 6} more' if len(layers) > 6 else '')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(upcycle, parse_args()))
