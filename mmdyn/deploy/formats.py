@@ -1,0 +1,140 @@
+"""The file formats: how a program is written into each, and how a file is opened again.
+
+The runtimes are imported where they are used: none is needed to import this package.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.export import ExportedProgram
+
+from mmdyn.errors import UserError
+
+from .onnx_detector import OnnxDetector, Run
+
+METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.export archive
+
+
+def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int) -> None:
+    """Write an ONNX file.
+
+    Args:
+        program: What :func:`mmdyn.deploy.export.trace` gave.
+        path: File to write.
+        metadata: Texts by name.
+        opset: Version of ONNX's operators.
+    """
+    import onnx
+    from onnxscript import opset18 as op
+
+    def nms(boxes, scores, iou: float, score: float):
+        most = op.Constant(value_int=2**31 - 1)
+        limits = (op.Constant(value_floats=[value]) for value in (iou, score))
+        return op.NonMaxSuppression(boxes, scores, most, *limits)
+
+    names = dict(input_names=['images'], output_names=['boxes', 'scores'])
+    if len(program.graph_signature.user_outputs) and _ends_in_nms(program):
+        names['output_names'] = ['dets', 'labels']
+    table = {torch.ops.mmdyn.nms_by_class.default: nms}
+    written = torch.onnx.export(
+        program, **names, opset_version=opset, custom_translation_table=table, verbose=False, external_data=False
+    )
+    model = written.model_proto
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    model.producer_name = 'mmdyn'
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _ends_in_nms(program: ExportedProgram) -> bool:
+    return any('nms' in str(node.target) for node in program.graph.nodes)
+
+
+def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int, half: bool) -> None:
+    """Write an OpenVINO model, ``.xml`` and ``.bin``, by way of ONNX.
+
+    Args:
+        program: What :func:`mmdyn.deploy.export.trace` gave.
+        path: The ``.xml``.
+        metadata: Texts by name.
+        opset: Version of ONNX's operators on the way.
+        half: Keep the weights in float16.
+    """
+    import openvino
+
+    onnx_file = path.with_suffix('.onnx')
+    write_onnx(program, onnx_file, metadata, opset)
+    model = openvino.convert_model(onnx_file)
+    model.set_rt_info(json.dumps(metadata), METADATA)
+    openvino.save_model(model, path, compress_to_fp16=half)
+    onnx_file.unlink()
+
+
+def write_torch_export(program: ExportedProgram, path: Path, metadata: dict[str, str]) -> None:
+    """Write a ``.pt2`` archive.
+
+    Args:
+        program: What :func:`mmdyn.deploy.export.trace` gave.
+        path: File to write.
+        metadata: Texts by name.
+    """
+    torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
+
+
+class OpenVINODetector(OnnxDetector):
+    """The same with OpenVINO; ``path`` is the ``.xml``."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        try:
+            import openvino
+        except ImportError as e:
+            raise ValueError('OpenVINO is not installed: pip install -r requirements/deploy.txt') from e
+        options = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
+        try:
+            model = openvino.Core().read_model(self.path)
+            compiled = openvino.compile_model(model, 'CPU', options)
+        except RuntimeError as e:
+            raise ValueError(f'{self.path} does not load in OpenVINO: {str(e).splitlines()[0]}') from e
+        texts = json.loads(model.get_rt_info(METADATA).astype(str)) if model.has_rt_info(METADATA) else {}
+        return lambda images: [np.array(y) for y in compiled(images).values()], texts
+
+
+class TorchExportDetector(OnnxDetector):
+    """The same with PyTorch; ``path`` is a ``.pt2`` of one's own, as loading one can run code."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        extra = {METADATA: ''}
+        module = torch.export.load(self.path, extra_files=extra).module()
+
+        @torch.no_grad()
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            return [y.numpy() for y in module(torch.from_numpy(images))]
+
+        return run, json.loads(extra[METADATA])
+
+
+DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.pt2': TorchExportDetector}
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
+    """Open an exported file in its runtime.
+
+    Args:
+        path: ``.onnx``, ``.xml`` of OpenVINO, or a ``.pt2`` that was just written here.
+        threads: Of the runtime; None lets it choose.
+
+    Raises:
+        UserError: The file is missing, does not load, or was not exported by mmdyn.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no exported file at {path.absolute()}')
+    if path.suffix not in DETECTORS:
+        raise UserError(f'{path} is none of {", ".join(DETECTORS)}')
+    try:
+        return DETECTORS[path.suffix](path, threads)
+    except ValueError as e:
+        raise UserError(str(e)) from e

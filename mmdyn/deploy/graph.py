@@ -1,0 +1,118 @@
+"""The graph that is exported: an image batch to decoded boxes and scores, with or without NMS.
+
+Shapes: B batch, N priors of all levels, C classes, K detections kept of an image, n boxes that NMS keeps of a batch.
+"""
+
+import torch
+from mmyolo.models.dense_heads import YOLOv8Head
+from torch import Tensor, nn
+from torchvision.ops import nms as torchvision_nms
+
+from mmdyn.errors import UserError
+
+
+def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
+    """ONNX's ``NonMaxSuppression``: (B, N, 4) and (B, C, N) -> rows of (image, class, box), (n, 3).
+
+    Boxes of other images and classes are moved apart, in float64 so that no overlap changes by it.
+    """
+    kept = (scores > score).nonzero()  # (candidates, 3)
+    image, label, place = kept.unbind(1)
+    corners = boxes[image, place].double()
+    apart = (image * scores.shape[1] + label)[:, None] * (boxes.abs().max().double() * 2 + 1)
+    order = torchvision_nms(corners + apart, scores[image, label, place].double(), iou)
+    return kept[order]
+
+
+@torch.library.custom_op('mmdyn::nms_by_class', mutates_args=())
+def nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
+    """The same as one operator, which the ONNX exporter replaces with ONNX's own."""
+    return _nms_by_class(boxes, scores, iou, score)
+
+
+@nms_by_class.register_fake
+def _(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
+    return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(), 3), dtype=torch.int64)
+
+
+class DetectionGraph(nn.Module):
+    """A detector as a plain function of tensors.
+
+    Args:
+        model: Detector whose head is YOLOv8's or YOLO11's.
+        half: Compute in float16; images, boxes and scores stay float32.
+
+    Raises:
+        UserError: The head is of another kind.
+    """
+
+    def __init__(self, model: nn.Module, half: bool = False) -> None:
+        super().__init__()
+        head = getattr(model, 'bbox_head', None)
+        if not isinstance(head, YOLOv8Head):
+            raise UserError(f'only detectors with a YOLO11Head or YOLOv8Head are exported, not {type(head).__name__}')
+        self.model = model.half() if half else model
+        self.half_precision = half
+        self.strides = tuple(head.featmap_strides)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Decode every prior.
+
+        Args:
+            images: Normalised images, (B, 3, H, W).
+
+        Returns:
+            Boxes as left, top, right, bottom in pixels of ``images``, (B, N, 4), and scores of classes, (B, N, C).
+        """
+        images = images.half() if self.half_precision else images
+        logits, distances = self.model(images, None, mode='tensor')
+        boxes = torch.cat([_decode(d.float(), s) for d, s in zip(distances, self.strides, strict=True)], dim=1)
+        scores = torch.cat([level.flatten(2) for level in logits], dim=2).float().sigmoid()  # (B, C, N)
+        return boxes, scores.transpose(1, 2)
+
+
+def _decode(distances: Tensor, stride: int) -> Tensor:
+    """Distances to the four sides in strides, (B, 4, H, W) -> boxes in pixels, (B, H * W, 4)."""
+    height, width = distances.shape[2:]
+    rows = (torch.arange(height, dtype=distances.dtype, device=distances.device) + 0.5)[:, None].expand(height, width)
+    columns = (torch.arange(width, dtype=distances.dtype, device=distances.device) + 0.5).expand(height, width)
+    centres = torch.stack((columns, rows))  # (2, H, W)
+    corners = torch.cat((centres - distances[:, :2], centres + distances[:, 2:]), dim=1)
+    return (corners * stride).flatten(2).transpose(1, 2)
+
+
+class DetectionGraphWithNMS(nn.Module):
+    """A :class:`DetectionGraph` with NMS by class after it.
+
+    Args:
+        graph: The detector.
+        iou: Overlap above which the lower of two boxes of a class is dropped.
+        score: Least score.
+        keep: Detections K of an image.
+        one_operator: NMS as one operator of this package, for the ONNX exporter.
+    """
+
+    def __init__(self, graph: DetectionGraph, iou: float, score: float, keep: int, one_operator: bool) -> None:
+        super().__init__()
+        self.detector, self.iou, self.score, self.keep = graph, iou, score, keep
+        self.nms = nms_by_class if one_operator else _nms_by_class
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Detect.
+
+        Args:
+            images: Normalised images, (B, 3, H, W).
+
+        Returns:
+            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused places have score 0, label -1.
+        """
+        boxes, scores = self.detector(images)
+        scores = scores.transpose(1, 2).contiguous()  # (B, C, N)
+        image, label, place = self.nms(boxes, scores, self.iou, self.score).unbind(1)
+        kept = torch.zeros_like(scores)
+        kept[image, label, place] = scores[image, label, place]
+        values, order = kept.flatten(1).topk(min(self.keep, scores[0].numel()), dim=1)  # (B, K)
+        count = scores.shape[2]
+        corners = boxes.gather(1, (order % count)[..., None].expand(-1, -1, 4))
+        labels = torch.where(values > 0, order // count, -1)
+        return torch.cat((corners, values[..., None]), dim=2), labels

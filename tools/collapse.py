@@ -1,0 +1,54 @@
+"""Turn a dynamic detector into a static one, by the mean routing over images of its training set.
+
+Writes the checkpoint, its config and a report beside each other, and prints what every layer loses. With --threshold
+only layers whose kernels move little become static.
+"""
+
+import sys
+from pathlib import Path
+
+from _arguments import add_run_arguments, config_of, run_tool, tool_parser
+
+EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHECKPOINT --out static.pth
+  python tools/test.py static.py static.pth"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_run_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint of the dynamic detector')
+    parser.add_argument(
+        '--out', required=True, metavar='FILE.pth', help='checkpoint to write, with FILE.py and FILE.md'
+    )
+    parser.add_argument('--data', type=int, default=128, metavar='N', help='images of the training set (128)')
+    parser.add_argument('--threshold', type=float, help='largest mean kernel error of a layer to collapse, e.g. 0.02')
+    parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after')
+    return parser.parse_args()
+
+
+def collapse(args) -> None:
+    from mmdyn.deploy.evaluation import ap_table, evaluate
+
+    from mmdyn.deploy.collapse import collapse_checkpoint
+    from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file
+    from mmdyn.errors import UserError
+
+    target = Path(args.out)
+    if target.suffix != '.pth':
+        raise UserError(f'--out is the checkpoint to write and ends in .pth, got {target}')
+    report = new_file(target.with_suffix('.md'))
+    cfg = config_of(args)
+    done = collapse_checkpoint(cfg, args.checkpoint, target, args.data, args.threshold)
+    count = sum(layer.collapsed for layer in done.layers)
+    text = f'{count} of {len(done.layers)} layers are static now, by their mean routing over {done.images} images\n\n'
+    text += f'{done.table()}\n'
+    if not args.no_eval:
+        rows = {'before': evaluate(cfg, args.checkpoint), 'after': evaluate(done.cfg, str(target))}
+        text += f'\n{ap_table(rows)}\n'
+    AtomicLocalBackend().put(text.encode(), str(report))
+    print(f'\n{text}\n{target}, its config {target.with_suffix(".py")} and this report {report} are written')
+    print(f'test it: python tools/test.py {target.with_suffix(".py")} {target}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(collapse, parse_args()))
