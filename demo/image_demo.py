@@ -1,63 +1,62 @@
-"""Detect objects in an image or a folder of images: draws them, and writes them as JSON."""
+"""Detect objects in an image, a folder of images, a video or a camera: draws them, and writes them as JSON.
+
+With a config and a checkpoint, or with an exported file (.onnx, or .xml of OpenVINO) alone.
+"""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+from _arguments import add_cfg_options, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
-writes demo_output/vis/*.jpg and demo_output/preds/*.json"""
+  python demo/image_demo.py street.mp4 model.onnx
+  python demo/image_demo.py 0 model.onnx --show        # the first camera, until q or Ctrl-C
+writes demo_output/vis/* and demo_output/preds/*.json"""
+EXPORTED = ('.onnx', '.xml')
 
 
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
-    parser.add_argument('inputs', help='image, folder of images, or URL')
-    add_config_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out-dir', default='demo_output', help='where to write (demo_output)')
-    parser.add_argument('--device', default=None, help='cuda:0, cpu, … (a GPU if there is one)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a drawn box (0.3)')
+    parser.add_argument('inputs', help='image, folder of images, URL, video, or number of a camera')
+    parser.add_argument('model', nargs='+', metavar='MODEL', help='CONFIG CHECKPOINT, or an exported file')
+    add_cfg_options(parser)
+    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='where to write (demo_output)')
+    parser.add_argument('--device', help='of a checkpoint: cuda:0, cpu, … (a GPU if there is one)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (0.3)')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time (1)')
+    parser.add_argument('--show', action='store_true', help='show pictures in a window as they come; q ends')
     return parser.parse_args()
 
 
-def detect(args) -> None:
-    import mmcv
-    from mmdet.apis import DetInferencer
-
-    from mmdyn.engine.checkpoint import refuse_other_architecture
-    from mmdyn.engine.launch import check_checkpoint, config_errors
+def open_model(args):
+    """The detector: of a checkpoint, or an exported file."""
     from mmdyn.errors import UserError
 
-    path = Path(args.inputs)
-    if '://' not in args.inputs:
-        if not path.exists():
-            raise UserError(f'no image or folder at {path.absolute()}')
-        files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
-        if not files:
-            raise UserError(f'no image in {path.absolute()} (looked for {" ".join(SUFFIXES)})')
-        for file in files:
-            if mmcv.imread(file) is None:
-                raise UserError(f'{file} is not an image that OpenCV reads')
-    checkpoint = check_checkpoint(args.checkpoint)
-    cfg = config_of(args)
-    with config_errors():
-        inferencer = DetInferencer(cfg, args.checkpoint, args.device, scope=cfg.default_scope, palette='random')
-    if checkpoint is not None:
-        refuse_other_architecture(inferencer.model, checkpoint, args.checkpoint)
-    inferencer(
-        args.inputs,
-        batch_size=args.batch_size,
-        out_dir=args.out_dir,
-        pred_score_thr=args.score_thr,
-        no_save_pred=False,
-    )
-    print(f'Pictures and JSON are in {args.out_dir}.')
+    if len(args.model) == 1 and Path(args.model[0]).suffix in EXPORTED:
+        from mmdyn.deploy.formats import open_exported
+
+        return open_exported(args.model[0])
+    if len(args.model) != 2:
+        raise UserError(f'give CONFIG CHECKPOINT, or one exported file (.onnx, .xml); got {" ".join(args.model)}')
+    from mmdyn.deploy.checkpoint_detector import CheckpointDetector
+
+    args.config, checkpoint = args.model
+    return CheckpointDetector(config_of(args), checkpoint, args.device)
 
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
+def detect(args) -> None:
+    from mmdyn.deploy.media import Media
+    from mmdyn.deploy.results import write_results
+    from mmdyn.errors import UserError
+
+    if args.batch_size < 1:
+        raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
+    media = Media(args.inputs)
+    detector = open_model(args)
+    count = write_results(media, detector, args.out_dir, args.score_thr, args.batch_size, args.show)
+    print(f'{count} images: pictures are in {args.out_dir / "vis"}, boxes as JSON in {args.out_dir / "preds"}.')
 
 
 if __name__ == '__main__':

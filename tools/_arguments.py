@@ -26,6 +26,11 @@ def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """The config and what overrides it."""
     parser.add_argument('config', help='config file')
+    add_cfg_options(parser)
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """What overrides the config."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',

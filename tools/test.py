@@ -1,47 +1,66 @@
-"""Test a checkpoint: average precision on the test set, predictions as files, pictures."""
+"""Test a checkpoint, or an exported file: average precision on the test set, predictions as files, pictures."""
 
 import sys
+from pathlib import Path
 
 from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
-  python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures"""
+  python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures
+  python tools/test.py CONFIG model.onnx"""
+
+EXPORTED = ('.onnx', '.xml', '.pt2')
 
 
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint file, or .onnx or OpenVINO .xml from tools/export.py')
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions as a pickle')
     parser.add_argument(
         '--json-prefix', metavar='PREFIX', help='write PREFIX.bbox.json in COCO format, without evaluation'
     )
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: three scales, flipped and not')
+    parser.add_argument('--fuse', action='store_true', help='fold batch norms into convolutions first')
     parser.add_argument('--show', action='store_true', help='show every picture in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write every picture to WORK_DIR/TIMESTAMP/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays')
     return parser.parse_args()
 
 
+def test_exported(cfg, args):
+    from mmdyn.deploy.exported_detector import use_exported
+    from mmdyn.errors import UserError
+
+    if args.tta or args.fuse:
+        raise UserError(f'--tta and --fuse are for checkpoints; {args.checkpoint} is as it was exported')
+    return use_exported(cfg, args.checkpoint)
+
+
 def test(args) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmengine.evaluator import DumpResults
 
-    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_tta
+    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_fuse, enable_tta
     from mmdyn.errors import UserError
 
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')
     cfg = config_of(args)
-    check_checkpoint(args.checkpoint)
-    cfg.load_from = args.checkpoint
-    cfg.resume = False
+    if Path(args.checkpoint).suffix in EXPORTED:
+        cfg = test_exported(cfg, args)
+    else:
+        check_checkpoint(args.checkpoint)
+        cfg.load_from = args.checkpoint
+        cfg.resume = False
     if args.show or args.show_dir:
         trigger_visualization_hook(cfg, args)
     if args.json_prefix:
         cfg.test_evaluator.update(format_only=True, outfile_prefix=args.json_prefix)
     if args.tta:
         enable_tta(cfg)
+    if args.fuse:
+        enable_fuse(cfg)
     runner = build_runner(cfg, train=False)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

@@ -1,4 +1,4 @@
-"""Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch before it is there.
+"""Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
 
 How dynamic convolutions are written is chosen here, see :func:`choose_form`.
 """
@@ -16,7 +16,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
@@ -26,13 +28,18 @@ from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import FORMS, UNROLLED, ExportForm
 from mmdyn.version import __version__
 
+from .calibration import calibration_images
 from .counterpart import dynamic_layers
 from .graph import DetectionGraph, DetectionGraphWithNMS
 from .loading import load_model
+from .quantise import TOOLKITS
 from .upcycle import photograph
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2'}
-PACKAGES = {'onnx': ('onnx', 'onnxscript', 'onnxruntime'), 'openvino': ('onnx', 'onnxscript', 'openvino')}
+PACKAGES: dict[str, tuple[str, ...]] = {
+    'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
+    'openvino': ('onnx', 'onnxscript', 'openvino'),
+}
 PACKAGES |= {'torch_export': ()}
 OPSETS = range(18, 24)  # that both the exporter writes and ONNX Runtime reads
 FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # differences to PyTorch that are taken: pixels, scores
@@ -45,15 +52,18 @@ class ExportOptions(NamedTuple):
     batch: int | None = None  # images at a time; None leaves it open
     nms: bool = False
     half: bool = False
+    int8: bool = False
     square: bool = True  # False leaves height and width open
     opset: int = 18
     form: ExportForm | None = None  # of dynamic convolutions; None chooses
+    calibration: int = 128  # images of the training set, for int8
 
 
 class Exported(NamedTuple):
     """A file that was written."""
 
     path: Path
+    size: int  # bytes of all its files
     form: ExportForm | None  # None for a static detector
     cost: str  # what the form costs
     boxes: float  # largest difference of a box to PyTorch, in pixels
@@ -71,6 +81,10 @@ def check_options(options: ExportOptions) -> None:
     missing = [name for name in PACKAGES[options.format] if find_spec(name) is None]
     if missing:
         raise UserError(f'{options.format} needs {" and ".join(missing)}: pip install -r requirements/deploy.txt')
+    if options.int8 and (options.half or options.format not in TOOLKITS):
+        raise UserError(f'--int8 is for {" and ".join(TOOLKITS)}, without --half')
+    if options.int8 and options.format == 'openvino' and find_spec('nncf') is None:
+        raise UserError('int8 for OpenVINO needs nncf: pip install -r requirements/deploy.txt')
     if options.batch is not None and options.batch < 1:
         raise UserError(f'--batch is dynamic or a number of images from 1, got {options.batch}')
     if options.opset not in OPSETS:
@@ -100,7 +114,9 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     return form, f'{len(layers)} layers with kernels mixed in the graph: {how}, no more arithmetic than static'
 
 
-def _metadata(cfg: Config, model: nn.Module, classes: tuple[str, ...] | None, options: ExportOptions) -> dict[str, str]:
+def _metadata(
+    cfg: Config, model: BaseDetector, classes: tuple[str, ...] | None, options: ExportOptions
+) -> dict[str, str]:
     """What a runtime must know, each as JSON."""
     head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
     names = list(classes) if classes else [f'class {i}' for i in range(head.num_classes)]
@@ -183,28 +199,31 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     if target.suffix != SUFFIXES[options.format]:
         raise UserError(f'a file for {options.format} ends in {SUFFIXES[options.format]}, got {target}')
     loaded = load_model(cfg, checkpoint)
-    model = fold_batch_norms(loaded.model.eval()).requires_grad_(False)
+    model = loaded.model
+    fold_batch_norms(model.eval()).requires_grad_(False)
     form, cost = choose_form(model, options)
     test, metadata = model.bbox_head.test_cfg, _metadata(cfg, model, loaded.classes, options)
     reference = DetectionGraph(model)
     images = _examples(cfg, model, options)
     with torch.no_grad():
         expected = reference(images)
-    graph: nn.Module = DetectionGraph(model, options.half and options.format != 'openvino')
-    if options.nms:
-        limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
-        graph = DetectionGraphWithNMS(graph, *limits, one_operator=options.format != 'torch_export')
-    program = trace(cfg, graph, options, form)
+    plain = DetectionGraph(model, options.half and options.format != 'openvino')
+    limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
+    whole = DetectionGraphWithNMS(plain, *limits, one_operator=options.format != 'torch_export')
+    program = trace(cfg, whole if options.nms else plain, options, form)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.exporting-') as folder:
         written = Path(folder, target.name)
         _write(program, written, metadata, options)
+        if options.int8:
+            _quantise(written, cfg, model, options)
         boxes, scores = _compare(written, images, expected, options)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
         _publish(Path(folder), target)
-    return Exported(target, form, cost, boxes, scores)
+    return Exported(target, size, form, cost, boxes, scores)
 
 
-def _examples(cfg: Config, model: nn.Module, options: ExportOptions) -> Tensor:
+def _examples(cfg: Config, model: BaseDetector, options: ExportOptions) -> Tensor:
     """A photograph and its parts, normalised as the detector wants it."""
     size, count = long_side(cfg), options.batch or 3
     image = photograph(size)
@@ -223,6 +242,16 @@ def _write(program: ExportedProgram, path: Path, metadata: dict[str, str], optio
             write_openvino(program, path, metadata, options.opset, options.half)
         else:
             write_onnx(program, path, metadata, options.opset)
+
+
+def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptions) -> None:
+    images = [image.numpy() for image in calibration_images(cfg, model.data_preprocessor, options.calibration)]
+    size = options.batch or 1
+    batches = [np.concatenate(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+    if not batches:
+        raise UserError(f'int8 for a batch of {size} needs as many images to calibrate with, there are {len(images)}')
+    with _quiet():
+        TOOLKITS[options.format](path, batches)
 
 
 def _publish(folder: Path, target: Path) -> None:
@@ -255,7 +284,7 @@ def _compare(
         off = float((first - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
         off_score = float((second - scores).abs().max())
     pixels, share = HALF if options.half else FULL
-    if not (off <= pixels and off_score <= share):
+    if not options.int8 and not (off <= pixels and off_score <= share):
         raise UserError(
             f'{options.format} gives other results than PyTorch: boxes off by {off:.3g} pixels, scores by '
             f'{off_score:.3g}. Nothing was written; try another --form or --opset'

@@ -34,23 +34,22 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
         limits = (op.Constant(value_floats=[value]) for value in (iou, score))
         return op.NonMaxSuppression(boxes, scores, most, *limits)
 
-    names = dict(input_names=['images'], output_names=['boxes', 'scores'])
-    if len(program.graph_signature.user_outputs) and _ends_in_nms(program):
-        names['output_names'] = ['dets', 'labels']
-    table = {torch.ops.mmdyn.nms_by_class.default: nms}
     written = torch.onnx.export(
-        program, **names, opset_version=opset, custom_translation_table=table, verbose=False, external_data=False
+        program,
+        input_names=['images'],
+        output_names=['dets', 'labels'] if json.loads(metadata['nms']) else ['boxes', 'scores'],
+        opset_version=opset,
+        custom_translation_table={torch.ops.mmdyn.nms_by_class.default: nms},
+        verbose=False,
+        external_data=False,
     )
+    assert written is not None  # that of a program is always returned
     model = written.model_proto
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=value)
     model.producer_name = 'mmdyn'
     onnx.checker.check_model(model)
     onnx.save(model, path)
-
-
-def _ends_in_nms(program: ExportedProgram) -> bool:
-    return any('nms' in str(node.target) for node in program.graph.nodes)
 
 
 def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int, half: bool) -> None:

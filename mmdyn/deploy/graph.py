@@ -107,12 +107,12 @@ class DetectionGraphWithNMS(nn.Module):
             Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused places have score 0, label -1.
         """
         boxes, scores = self.detector(images)
-        scores = scores.transpose(1, 2).contiguous()  # (B, C, N)
-        image, label, place = self.nms(boxes, scores, self.iou, self.score).unbind(1)
+        by_class = scores.transpose(1, 2).contiguous()  # (B, C, N)
+        image, label, place = self.nms(boxes, by_class, self.iou, self.score).unbind(1)
         kept = torch.zeros_like(scores)
-        kept[image, label, place] = scores[image, label, place]
-        values, order = kept.flatten(1).topk(min(self.keep, scores[0].numel()), dim=1)  # (B, K)
-        count = scores.shape[2]
-        corners = boxes.gather(1, (order % count)[..., None].expand(-1, -1, 4))
-        labels = torch.where(values > 0, order // count, -1)
+        kept[image, place, label] = scores[image, place, label]
+        values, order = kept.flatten(1).topk(min(self.keep, scores[0].numel()), dim=1)  # (B, K) of N * C
+        classes = scores.shape[2]
+        corners = boxes.gather(1, (order // classes)[..., None].expand(-1, -1, 4))
+        labels = torch.where(values > 0, order % classes, -1)
         return torch.cat((corners, values[..., None]), dim=2), labels

@@ -4,8 +4,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import classes_of, refuse_other_architecture, state_dict_of
@@ -16,7 +17,7 @@ from mmdyn.errors import UserError
 class Loaded(NamedTuple):
     """A model with its weights."""
 
-    model: nn.Module
+    model: BaseDetector
     classes: tuple[str, ...] | None  # names, where the checkpoint has them
 
 

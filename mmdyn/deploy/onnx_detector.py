@@ -20,6 +20,10 @@ import numpy as np
 
 Run = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the graph
 MAX_CANDIDATES = 30000  # before NMS
+# Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
+# they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
+KEYS = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
+KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 
 
 class Detections(NamedTuple):
@@ -52,9 +56,10 @@ class OnnxDetector:
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
         self.path = str(path)
         self.run, texts = self._load(threads)
-        if 'mmdyn_version' not in texts:
-            raise ValueError(f'{path} was not exported by mmdyn (tools/export.py): it lacks its metadata')
-        self.meta: dict[str, Any] = {k: json.loads(v) for k, v in texts.items() if k != 'mmdyn_version'}
+        missing = [key for key in KEYS if key not in texts]
+        if missing:
+            raise ValueError(f'{path} was not exported by mmdyn (tools/export.py): its metadata lack {missing[0]!r}')
+        self.meta: dict[str, Any] = {key: json.loads(texts[key]) for key in KEYS}
         self.names: list[str] = self.meta['names']
 
     def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
@@ -142,20 +147,22 @@ class OnnxDetector:
             iou: As in calling.
         """
         places, labels = np.nonzero(scores > score)
-        values = scores[places, labels]
+        values: Any = scores[places, labels]
         best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
         places, labels, values = places[best], labels[best], values[best]
         corners = boxes[places].astype(np.float64)
-        sides = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+        sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
         limit = self.meta['iou_threshold'] if iou is None else iou
-        kept = cv2.dnn.NMSBoxesBatched(sides, values, labels.astype(np.int32), 0.0, limit) if len(values) else []
-        kept = np.array(kept, int)[: self.meta['max_detections']]
+        of_class: Any = labels.astype(np.int32)
+        order = cv2.dnn.NMSBoxesBatched(sides, values, of_class, 0.0, limit) if len(values) else []
+        kept = np.array(order, int)[: self.meta['max_detections']]
         return Detections(boxes[places[kept]], values[kept], labels[kept])
 
 
 def restore(found: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
     """Boxes in pixels of the original image of this height and width."""
-    boxes = (found.boxes - np.float32([placement.left, placement.top] * 2)) / np.float32(placement.scale * 2)
+    offset, scale = (np.array(v * 2, np.float32) for v in ((placement.left, placement.top), placement.scale))
+    boxes = (found.boxes - offset) / scale
     return found._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
 
 
@@ -164,7 +171,7 @@ def draw(image: np.ndarray, found: Detections, names: Sequence[str]) -> np.ndarr
     image = image.copy()
     thick = max(1, round(max(image.shape) / 500))
     for box, score, label in zip(*found):
-        hue = np.uint8([[[label * 47 % 180, 200, 230]]])
+        hue = np.array([[[label * 47 % 180, 200, 230]]], np.uint8)
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
         left, top, right, bottom = (round(float(v)) for v in box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thick)

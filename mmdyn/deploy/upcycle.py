@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from mmdet.models import BaseDetector
 from mmengine.config import Config
 from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
@@ -155,7 +156,7 @@ def _flat(outputs) -> list[Tensor]:
     return [outputs] if isinstance(outputs, Tensor) else [t for part in outputs for t in _flat(part)]
 
 
-def _initialise(model: nn.Module) -> None:
+def _initialise(model: BaseDetector) -> None:
     """Initialise a model as for training, without MMEngine's line for every tensor."""
     logging.disable(logging.INFO)
     try:

@@ -5,6 +5,7 @@ from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
 from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
 from .ema import YOLOEMA, YOLOEMAHook
+from .fold import FoldHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
 from .param_groups import YOLOOptimizerConstructor
 from .schedule import YOLOScheduleHook
@@ -17,6 +18,7 @@ __all__ = [
     'CheckpointGuardHook',
     'ClassCheckHook',
     'CloseMosaicHook',
+    'FoldHook',
     'YOLOAmpOptimWrapper',
     'YOLOCPUAmpOptimWrapper',
     'YOLOEMAHook',

@@ -1,0 +1,79 @@
+"""Export a detector to ONNX, OpenVINO or torch.export, and compare it with PyTorch on the way.
+
+The graph takes letterboxed images (B, 3, H, W), normalised as the config says (YOLO11: RGB from 0 to 1), and gives
+boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
+(B, K). Class names, stride and sizes are in the file. Needs: pip install -r requirements/deploy.txt
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from _arguments import add_run_arguments, config_of, run_tool, tool_parser
+
+EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
+  python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
+  python mmdyn/deploy/onnx_detector.py CHECKPOINT.onnx image.jpg     # without PyTorch"""
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2'}
+
+
+def batch(text: str) -> int | None:
+    if text != 'dynamic' and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'dynamic' or a number of images, got {text!r}")
+    return None if text == 'dynamic' else int(text)
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_run_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='what to write (onnx)')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='where to (beside the checkpoint)')
+    parser.add_argument('--batch', type=batch, default=None, help="images at a time: 'dynamic' (default), or a number")
+    parser.add_argument('--nms', action='store_true', help='put NMS into the graph')
+    parser.add_argument('--half', action='store_true', help='float16; images and results stay float32')
+    parser.add_argument('--int8', action='store_true', help="quantise with the runtime's toolkit; AP before and after")
+    parser.add_argument('--calibration', type=int, default=128, help='images of the training set for --int8 (128)')
+    parser.add_argument('--dynamic-size', action='store_true', help='leave height and width open, multiples of 32')
+    parser.add_argument('--opset', type=int, default=18, help='version of ONNX operators, 18 to 23 (18)')
+    parser.add_argument(
+        '--form',
+        choices=('per_sample', 'mixed_outputs', 'mixed_inputs'),
+        help='how dynamic convolutions are written: kernels mixed in the graph (default), or constant kernels and M '
+        'times the work of the layer, for runtimes that cannot convolve with a computed kernel',
+    )
+    parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after --int8')
+    return parser.parse_args()
+
+
+def export(args) -> None:
+    from mmdyn.deploy.export import ExportOptions, export_detector
+
+    cfg = config_of(args)
+    options = ExportOptions(
+        format=args.format,
+        batch=args.batch,
+        nms=args.nms,
+        half=args.half,
+        int8=args.int8,
+        square=not args.dynamic_size,
+        opset=args.opset,
+        form=args.form,
+        calibration=args.calibration,
+    )
+    out = args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format])
+    done = export_detector(cfg, args.checkpoint, out, options)
+    print(f'{done.path}: {done.size / 1e6:.1f} MB, {done.cost}')
+    print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
+    if args.int8 and not args.no_eval:
+        from mmdyn.deploy.evaluation import ap_table, evaluate
+
+        rows = {'float32': evaluate(cfg, args.checkpoint, square=True), 'int8': evaluate(cfg, done.path)}
+        print(f'\n{ap_table(rows)}\n')
+    if args.format != 'torch_export':
+        print(f'test it: python tools/test.py {args.config} {done.path}')
+        print(f'use it:  python demo/image_demo.py IMAGE {done.path}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(export, parse_args()))
