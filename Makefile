@@ -1,11 +1,12 @@
 # make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
+# make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
 # All make the virtual environment .venv once; the second run installs nothing.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo test parity bench check install clean
+.PHONY: demo lifecycle test parity bench check install clean
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -17,7 +18,14 @@ help:  ## show this
 	$(BIN)/pip install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
-.venv/dev: .venv/runtime requirements/dev.txt
+.venv/deploy: .venv/runtime requirements/deploy.txt
+	$(BIN)/pip install -q -r requirements/deploy.txt
+	@touch $@
+
+lifecycle: .venv/deploy  ## the life of a detector: static, upcycled, fine-tuned, exported, collapsed; ends in one page
+	$(BIN)/python demo/lifecycle.py
+
+.venv/dev: .venv/deploy requirements/dev.txt
 	$(BIN)/pip install -q -r requirements/dev.txt
 	@touch $@
 
@@ -40,6 +48,7 @@ bench: .venv/parity  ## time the layer, the detectors and the data pipeline: 3 m
 	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output
 	$(BIN)/python benchmarks/model_latency.py --short --out bench_output
 	$(BIN)/python benchmarks/data_pipeline.py --short --out bench_output
+	$(BIN)/python benchmarks/exported_latency.py --short --out bench_output
 
 check: .venv/dev  ## format, lint and type checks
 	$(BIN)/ruff format --check .

@@ -25,5 +25,5 @@ setup(
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
     package_data={'mmdyn': ['.mim/model-index.yml', '.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml']},
     install_requires=requirements('requirements.txt'),
-    extras_require={'dev': requirements('requirements/dev.txt')},
+    extras_require={name: requirements(f'requirements/{name}.txt') for name in ('deploy', 'dev')},
 )

@@ -16,6 +16,7 @@ RESULTS = ROOT / 'benchmarks' / 'results'
 sys.path.insert(0, str(ROOT))
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'ultralytics', 'numpy', 'mmdyn')
+PACKAGES += ('onnxruntime', 'openvino')
 SHORTEST_S = 0.004  # what is timed lasts at least this long, by repetition
 
 

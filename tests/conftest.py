@@ -77,3 +77,25 @@ def pair(tmp_path_factory):
         return Pair(theirs, ours, cfg, folder / 'original.pt', folder / 'converted.pth')
 
     return make
+
+
+@pytest.fixture(scope='session')
+def alike(tmp_path_factory):
+    """A config, and a checkpoint like a trained one: random weights, batch norm statistics of a photograph."""
+    from mmdyn.analysis.flops import build_model
+    from mmdyn.deploy.upcycle import photograph
+
+    def make(config: str, **options) -> tuple[Config, Path]:
+        cfg = Config.fromfile(ROOT / 'configs' / config)
+        cfg.merge_from_dict(options)
+        torch.manual_seed(0)
+        model = build_model(cfg).train()
+        with torch.no_grad():
+            for _ in range(20):  # a momentum of 0.03
+                model(torch.cat((photograph(160), photograph(160).flip(3))) / 255, None, mode='tensor')
+        path = tmp_path_factory.mktemp('alike') / f'{Path(config).stem}.pth'
+        classes = tuple(f'class {i}' for i in range(model.bbox_head.num_classes))
+        torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), path)
+        return cfg, path
+
+    return make

@@ -154,7 +154,7 @@ def collapse_checkpoint(
         for n, r in routing.items()
     ]
     static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(places(chosen).values()))
-    state = _collapsed_state(loaded.model, chosen, routing)
+    state = collapsed_state(loaded.model, chosen, routing)
     build_model(static_cfg).load_state_dict(state)  # strictly
     meta = dict(cfg=static_cfg.pretty_text, collapsed_from=Path(checkpoint).name, mmdyn_version=__version__)
     meta |= dict(dataset_meta=dict(classes=loaded.classes)) if loaded.classes else {}
@@ -163,7 +163,14 @@ def collapse_checkpoint(
     return Collapsed(static_cfg, tuple(reports), len(next(iter(routing.values()))))
 
 
-def _collapsed_state(model: nn.Module, chosen: Collection[str], routing: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def collapsed_state(model: nn.Module, chosen: Collection[str], routing: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """State dict of the static counterpart.
+
+    Args:
+        model: The dynamic detector.
+        chosen: Names of the layers that become static.
+        routing: Routing weights of every layer, (N, M).
+    """
     layers = dynamic_layers(model)
     gone = {f'{name}.{key}' for name in chosen for key in layers[name].state_dict()}
     state = {k: v for k, v in model.state_dict().items() if k not in gone}

@@ -43,8 +43,8 @@ class Media:
         fps: Frames of a second; None for images.
 
     Raises:
-        UserError: There is nothing of that name, or OpenCV cannot open it. All images of a folder are looked at first, so
-            that nothing is done by halves.
+        UserError: There is nothing of that name, or OpenCV cannot open it. The images of a folder are all opened
+            first, so that nothing is done by halves.
     """
 
     def __init__(self, source: str) -> None:

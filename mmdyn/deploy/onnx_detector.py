@@ -22,7 +22,7 @@ Run = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the g
 MAX_CANDIDATES = 30000  # before NMS
 # Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
 # they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
-KEYS = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
+KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
 KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 
 

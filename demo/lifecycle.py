@@ -1,0 +1,174 @@
+"""The life of a detector on the digits, from static training to deployment and back, ending in one page.
+
+Train a static YOLO11-n -> upcycle it (equal outputs) -> fine-tune the dynamic detector -> fold batch norms -> export
+to ONNX and OpenVINO (equal AP) -> collapse to a static detector -> export that. `make lifecycle` runs this.
+"""
+
+import json
+import shutil
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
+
+from _arguments import ROOT, run_tool, tool_parser
+
+EXAMPLE = '  python demo/lifecycle.py --epochs 6 4'
+STATIC, DYNAMIC = ROOT / 'configs/yolo11n_digits.py', ROOT / 'configs/yolo11n_dynconv-bn_digits.py'
+SHOWN, LEAST_SCORE = 5, 0.25  # images of the page, and score of a box
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    parser.add_argument('--epochs', type=int, nargs=2, default=(8, 4), help='of static training, of fine-tuning (8 4)')
+    parser.add_argument('--data-root', default='data/digits/', help='where the digits are, or are made')
+    parser.add_argument('--out-dir', type=Path, default=Path('lifecycle_output'), help='where to (lifecycle_output)')
+    parser.add_argument('--rounds', type=int, default=15, help='rounds of timing (15)')
+    return parser.parse_args()
+
+
+def config(path: Path, args, **options):
+    """A config of the story, on the data of the command line."""
+    from mmdyn.engine.launch import load_config
+
+    data = {f'{split}_dataloader.dataset.data_root': args.data_root for split in ('train', 'val', 'test')}
+    return load_config(str(path), data | options, str(args.out_dir / 'work_dirs' / path.stem), 'none')
+
+
+def train(path: Path, epochs: int, args, **options) -> Path:
+    """Train; the checkpoint of the last epoch."""
+    import torch
+
+    from mmdyn.engine.launch import build_runner, enable_amp
+    from mmdyn.engine.optim_wrapper import cpu_has_bf16
+
+    cfg = config(path, args, **{'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': epochs} | options)
+    if torch.cuda.is_available() or cpu_has_bf16():
+        enable_amp(cfg)
+    runner = build_runner(cfg, train=True)
+    runner.train()
+    return Path(runner.work_dir, f'epoch_{epochs}.pth')
+
+
+def tell_story(args) -> None:
+    from mmdyn.deploy.collapse import collapse_checkpoint
+    from mmdyn.deploy.evaluation import evaluate
+    from mmdyn.deploy.export import ExportOptions, export_detector
+    from mmdyn.deploy.upcycle import upcycle_checkpoint
+
+    began, out = time.time(), args.out_dir
+    if (out / 'work_dirs').exists():
+        shutil.rmtree(out / 'work_dirs')
+    out.mkdir(parents=True, exist_ok=True)
+    for old in ('upcycled.pth', 'collapsed.pth', 'collapsed.py'):
+        (out / old).unlink(missing_ok=True)
+    static = train(STATIC, args.epochs[0], args)
+    upcycled = out / 'upcycled.pth'
+    dynamic_cfg, static_cfg = config(DYNAMIC, args), config(STATIC, args)
+    equal = upcycle_checkpoint(static, dynamic_cfg, upcycled)
+    start = {'load_from': str(upcycled), 'optim_wrapper.optimizer.lr': 0.0005}
+    tuned = train(DYNAMIC, args.epochs[1], args, **start)
+    collapsed = out / 'collapsed.pth'
+    collapse = collapse_checkpoint(dynamic_cfg, tuned, collapsed)
+    (out / 'collapsed.md').write_text(collapse.table() + '\n')
+    files, exports = {}, {}
+    for kind, suffix in (('onnx', '.onnx'), ('openvino', '.xml')):
+        for name, cfg, checkpoint in (
+            ('static', static_cfg, static),
+            ('dynamic', dynamic_cfg, tuned),
+            ('collapsed', collapse.cfg, collapsed),
+        ):
+            for batch in (1, 8, None):
+                target = out / f'{name}_{batch or "any"}{suffix}'
+                exports[target.name] = export_detector(cfg, checkpoint, target, ExportOptions(kind, batch))
+                files[kind, name, batch] = target
+    models = {
+        'static, trained': (static_cfg, static, {}),
+        'upcycled to dynamic': (dynamic_cfg, upcycled, {}),
+        'dynamic, fine-tuned': (dynamic_cfg, tuned, {}),
+        'batch norms folded': (dynamic_cfg, tuned, {'fuse': True}),
+        'ONNX Runtime': (dynamic_cfg, files['onnx', 'dynamic', None], {}),
+        'OpenVINO': (dynamic_cfg, files['openvino', 'dynamic', None], {}),
+        'collapsed to static': (collapse.cfg, collapsed, {}),
+        'collapsed, ONNX Runtime': (collapse.cfg, files['onnx', 'collapsed', None], {}),
+    }
+    figures = {name: evaluate(cfg, path, square=True, **kwargs) for name, (cfg, path, kwargs) in models.items()}
+    pictures = draw_steps(models, args)
+    seconds = time_all(files, args.rounds)
+    write_page(args, equal, collapse, exports, figures, pictures, seconds, time.time() - began)
+    print(f'\nThe page: {out / "README.md"}. The figures: {out / "results.json"}')
+
+
+def draw_steps(models: dict, args) -> dict[str, str]:
+    """Detections of every step in the same images, one strip a step."""
+    import cv2
+    import numpy as np
+
+    from mmdyn.analysis.pictures import write_image
+    from mmdyn.deploy.checkpoint_detector import CheckpointDetector
+    from mmdyn.deploy.formats import open_exported
+    from mmdyn.deploy.onnx_detector import draw
+
+    images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN]]
+    strips = {}
+    for name, (cfg, path, _) in models.items():
+        detector = CheckpointDetector(cfg, path) if path.suffix == '.pth' else open_exported(path)
+        found = detector(images, LEAST_SCORE)
+        strip = np.hstack([draw(i, f, detector.names) for i, f in zip(images, found, strict=True)])
+        strips[name] = f'{name.replace(", ", "-").replace(" ", "-")}.jpg'
+        write_image(args.out_dir / strips[name], strip)
+    return strips
+
+
+def time_all(files: dict, rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of a batch of files made for it, by runtime and batch, and by variant."""
+    sys.path.insert(0, str(ROOT / 'benchmarks'))
+    from exported_latency import time_files
+
+    seconds = {}
+    for kind in ('onnx', 'openvino'):
+        for batch in (1, 8):
+            alike = {name: path for (k, name, b), path in files.items() if (k, b) == (kind, batch)}
+            times = time_files(alike, batch, 320, rounds, None)
+            seconds[f'{kind}, batch {batch}'] = {name: time['median'] for name, time in times.items()}
+    return seconds
+
+
+def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent) -> None:
+    """The page, and its figures as JSON."""
+    from mmdyn.deploy.evaluation import ap_table
+    from mmdyn.engine.checkpoint import AtomicLocalBackend
+
+    latency = ['| runtime | static | dynamic | collapsed | dynamic / static |', '|---|---|---|---|---|']
+    for name, row in seconds.items():
+        times = ' | '.join(f'{row[v] * 1e3:.1f} ms' for v in ('static', 'dynamic', 'collapsed'))
+        latency.append(f'| {name} | {times} | {row["dynamic"] / row["static"]:.2f} |')
+    dynamic = {name: e for name, e in exports.items() if name.startswith('dynamic')}
+    rows = [f'| {n} | {e.cost} | {e.boxes:.1e} px | {e.scores:.1e} |' for n, e in dynamic.items()]
+    strips = [f'**{name}**\n\n![detections: {name}]({file})' for name, file in pictures.items()]
+    page = '\n\n'.join(
+        [
+            '# The life of a detector',
+            f'YOLO11-n on the digits at 320 px: {args.epochs[0]} epochs static, {args.epochs[1]} more dynamic. '
+            f'Everything on this page was made in {spent / 60:.0f} minutes by `python demo/lifecycle.py`.',
+            '## Average precision\n\nOn the validation set, one evaluator for all.\n\n' + ap_table(figures),
+            '## Upcycling\n\n'
+            f'{len(equal.layers)} convolutions became dynamic. On a photograph the raw outputs were '
+            f'{equal.difference:.1e} of the largest apart, in float64.',
+            '## Collapse\n\n' + collapse.table(),
+            '## Export\n\n| file | dynamic convolutions | boxes off by | scores off by |\n|---|---|---|---|\n'
+            + '\n'.join(rows),
+            '## Latency\n\nMedians of interleaved rounds on this machine.\n\n' + '\n'.join(latency),
+            '## Detections\n\nThe same images at every step.\n\n' + '\n\n'.join(strips),
+        ]
+    )
+    numbers = dict(figures=figures, difference=equal.difference, seconds=seconds, spent=spent)
+    numbers['exports'] = {name: dict(boxes=e.boxes, scores=e.scores) for name, e in exports.items()}
+    backend = AtomicLocalBackend()
+    backend.put(json.dumps(numbers, indent=1).encode(), str(args.out_dir / 'results.json'))
+    backend.put(f'{page}\n'.encode(), str(args.out_dir / 'README.md'))
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(tell_story, parse_args()))

@@ -1,0 +1,128 @@
+"""Collapse: mean kernels, their error and its bound, and static checkpoints that load strictly."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+
+from conftest import ROOT
+from mmdyn import DynamicConv
+from mmdyn.deploy.collapse import collapse_checkpoint, kernel_errors, mean_kernel
+from mmdyn.deploy.counterpart import dynamic_layers
+from mmdyn.deploy.loading import load_model
+from mmdyn.deploy.upcycle import output_difference
+from mmdyn.errors import UserError
+
+
+def test_the_error_is_that_of_the_kernels_and_bounds_every_output():
+    layer = DynamicConv(4, 6, 3, stride=2, padding=1, groups=2)
+    x = torch.randn(7, 4, 9, 9)
+    routing = layer.routing(x.mean((2, 3))).detach()
+    kernels = torch.einsum('nm,m...->n...', routing, layer.experts).detach()
+    mean = mean_kernel(layer, routing)['weight']
+    direct = (kernels - mean).flatten(1).norm(dim=1) / mean.norm()
+    errors = kernel_errors(layer.experts.detach(), routing)
+    torch.testing.assert_close(errors.float(), direct, rtol=1e-4, atol=1e-6)
+    assert errors.min() > 0
+    off = (layer(x) - F.conv2d(x, mean, None, 2, 1, 1, 2)).norm(dim=1).flatten(1).amax(1)  # over positions
+    patches = F.unfold(x, 3, padding=1, stride=2).norm(dim=1).amax(1)
+    assert (off <= errors.float() * mean.norm() * patches * (1 + 1e-4)).all()
+
+
+def test_a_layer_whose_routing_is_constant_collapses_exactly():
+    layer = DynamicConv(4, 6, 3, bias=True)
+    torch.nn.init.zeros_(layer.routing.weight)
+    x = torch.randn(3, 4, 8, 8)
+    static = mean_kernel(layer, layer.routing(x.mean((2, 3))))
+    torch.testing.assert_close(F.conv2d(x, static['weight'], static['bias']), layer(x), rtol=1e-5, atol=1e-5)
+
+
+def on(digits, config: str) -> dict:
+    return {f'{name}_dataloader.dataset.data_root': str(digits) for name in ('train', 'val', 'test')}
+
+
+VARIANTS = {
+    'yolo11n_dynconv-bn_digits.py': {},
+    'yolo11n_dynconv_digits.py': {},
+    'blocks': {'model.backbone.block_cfg': dict(type='C3k2_DynamicConv', num_experts=3)},
+}
+
+
+@pytest.mark.parametrize('variant', VARIANTS)
+def test_a_detector_collapses_to_one_that_loads_strictly(alike, digits, tmp_path, variant):
+    config = 'yolo11n_digits.py' if variant == 'blocks' else variant
+    cfg, checkpoint = alike(config, **VARIANTS[variant], **on(digits, config))
+    done = collapse_checkpoint(cfg, checkpoint, tmp_path / 'static.pth', number=8)
+    assert done.images == 8
+    static = load_model(Config.fromfile(tmp_path / 'static.py'), tmp_path / 'static.pth')
+    assert not dynamic_layers(static.model)
+    assert static.classes is not None
+    dynamic = load_model(cfg, checkpoint).model
+    frozen = copy.deepcopy(dynamic)
+    for layer, report in zip(dynamic_layers(frozen).values(), done.layers, strict=True):
+        torch.nn.init.zeros_(layer.routing.weight)
+        layer.routing.bias.data = torch.logit(report.mean)
+    assert output_difference(frozen, static.model) < 1e-4  # the same, with routing held at its mean
+    if variant == 'yolo11n_dynconv-bn_digits.py':
+        load_model(Config.fromfile(ROOT / 'configs/yolo11n_digits.py'), tmp_path / 'static.pth')
+    assert done.table().count('static |') == len(done.layers)
+
+
+def test_only_layers_under_the_threshold(alike, digits, tmp_path):
+    cfg, checkpoint = alike('yolo11n_dynconv-bn_digits.py', **on(digits, ''))
+    whole = collapse_checkpoint(cfg, checkpoint, tmp_path / 'whole.pth', number=8)
+    errors = sorted(layer.error for layer in whole.layers)
+    threshold = (errors[2] + errors[3]) / 2
+    part = collapse_checkpoint(cfg, checkpoint, tmp_path / 'part.pth', number=8, threshold=threshold)
+    assert {layer.name for layer in part.layers if layer.collapsed} == {
+        layer.name for layer in whole.layers if layer.error <= threshold
+    }
+    model = load_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth').model
+    assert set(dynamic_layers(model)) == {layer.name for layer in part.layers if not layer.collapsed}
+    assert len(dynamic_layers(model)) == 3
+
+
+def test_layers_of_one_block_go_together(alike, digits, tmp_path):
+    cfg, checkpoint = alike('yolo11n_digits.py', **VARIANTS['blocks'], **on(digits, ''))
+    whole = collapse_checkpoint(cfg, checkpoint, tmp_path / 'whole.pth', number=8)
+    errors = {layer.name: layer.error for layer in whole.layers}
+    inner = [name for name in errors if 'stage3.1' in name]
+    assert len(inner) == 2  # both of one C3k
+    threshold = min(errors[name] for name in inner)
+    part = collapse_checkpoint(cfg, checkpoint, tmp_path / 'part.pth', number=8, threshold=threshold)
+    assert not {layer.name for layer in part.layers if layer.collapsed} & set(inner)
+    load_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth')
+
+
+def test_refusals_write_nothing(alike, digits, tmp_path):
+    cfg, checkpoint = alike('yolo11n_dynconv-bn_digits.py', **on(digits, ''))
+    target = tmp_path / 'static.pth'
+    with pytest.raises(UserError, match='at least one image, got 0'):
+        collapse_checkpoint(cfg, checkpoint, target, number=0)
+    with pytest.raises(UserError, match='no layer is within the threshold of 0'):
+        collapse_checkpoint(cfg, checkpoint, target, number=4, threshold=0)
+    static_cfg, static = alike('yolo11n_digits.py', **on(digits, ''))
+    with pytest.raises(UserError, match='it is static'):
+        collapse_checkpoint(static_cfg, static, target)
+    untrained = torch.load(checkpoint, weights_only=True)
+    for key, value in untrained['state_dict'].items():
+        if key.endswith('running_mean'):
+            value.zero_()
+    torch.save(untrained, tmp_path.parent / 'untrained.pth')
+    with pytest.raises(UserError, match='was never trained'):
+        collapse_checkpoint(cfg, tmp_path.parent / 'untrained.pth', target)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_calibration_set_is_named(alike, digits, tmp_path):
+    import json
+
+    empty = json.loads((digits / 'annotations/train.json').read_text()) | dict(images=[], annotations=[])
+    (tmp_path / 'empty.json').write_text(json.dumps(empty))
+    options = on(digits, '') | {'train_dataloader.dataset.ann_file': str(tmp_path / 'empty.json')}
+    cfg, checkpoint = alike('yolo11n_dynconv-bn_digits.py', **options)
+    with pytest.raises(UserError, match=r'empty\.json'):
+        collapse_checkpoint(cfg, checkpoint, tmp_path / 'static.pth', number=4)
+    assert [p.name for p in tmp_path.iterdir()] == ['empty.json']
