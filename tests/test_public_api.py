@@ -9,7 +9,19 @@ from conftest import ROOT
 
 PACKAGES = ['mmdyn', 'mmdyn.convert', 'mmdyn.datasets', 'mmdyn.engine', 'mmdyn.host', 'mmdyn.layers', 'mmdyn.models']
 # Later rooms may import earlier ones.
-ORDER = ['version', 'errors', 'registry', 'host', 'layers', 'models', 'datasets', 'engine', 'analysis', 'convert', 'deploy']
+ORDER = [
+    'version',
+    'errors',
+    'registry',
+    'host',
+    'layers',
+    'models',
+    'datasets',
+    'engine',
+    'analysis',
+    'convert',
+    'deploy',
+]
 SOURCES = sorted((ROOT / 'mmdyn').glob('*/*.py'))
 
 

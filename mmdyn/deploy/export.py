@@ -177,6 +177,7 @@ def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportFor
         dims |= {2: 32 * Dim('rows', max=128), 3: 32 * Dim('columns', max=128)}
     size = long_side(cfg)
     shape = (options.batch or 2, 3, size, size if options.square else size + 32)
+    torch.compiler.reset()  # else the loop over images keeps sizes that an earlier export of the process had fixed
     with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
         return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
 
