@@ -152,8 +152,8 @@ def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent
             '# The life of a detector',
             f'YOLO11-n on the digits at 320 px: {args.epochs[0]} epochs static, {args.epochs[1]} more dynamic. '
             f'Everything on this page was made in {spent / 60:.0f} minutes by `python demo/lifecycle.py`.',
-            '## Average precision\n\nOn the validation set, one evaluator for all. Fine-tuning is more training, too: what the experts add '
-            'needs a static control with as many epochs.\n\n' + ap_table(figures),
+            '## Average precision\n\nOn the validation set, one evaluator for all. Fine-tuning is more training, '
+            'too: what the experts add needs a static control with as many epochs.\n\n' + ap_table(figures),
             '## Upcycling\n\n'
             f'{len(equal.layers)} convolutions became dynamic. On a photograph the raw outputs were '
             f'{equal.difference:.1e} of the largest apart, in float64.',

@@ -114,6 +114,22 @@ def test_test_reproduces_the_validation_predictions_exactly(run, digits, trained
     assert len(list(tmp_path.glob('*/pictures/*'))) == 8
 
 
+def test_fused_finds_the_same(run, digits, trained, tmp_path):
+    work, _ = trained
+    rows = []
+    for fuse in ([], ['--fuse']):
+        prefix = tmp_path / f'fused{len(fuse)}'
+        common = ('--work-dir', tmp_path, '--json-prefix', prefix, '--cfg-options', *options(digits))
+        done = run(TEST, CONFIG, work / 'epoch_2.pth', *fuse, *common)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ('batch norms folded into convolutions' in done.stdout) == bool(fuse)
+        rows.append(predictions(prefix))
+    plain, fused = (sorted(part, key=lambda r: (r['image_id'], -r['score'])) for part in rows)
+    assert abs(len(plain) - len(fused)) <= 0.001 * len(plain)
+    scores = [np.array([r['score'] for r in part[:1000]]) for part in (plain, fused)]
+    np.testing.assert_allclose(*scores, rtol=1e-4)
+
+
 def test_test_time_augmentation_and_json(run, digits, trained, tmp_path):
     work, _ = trained
     common = ('--work-dir', tmp_path, '--cfg-options', *options(digits))
@@ -161,17 +177,12 @@ def test_stock_test_py_gives_the_same_predictions(run, digits, trained, tmp_path
 
 def test_det_inferencer_works_with_config_and_checkpoint(run, trained, digits, tmp_path):
     work, _ = trained
-    done = run(
-        ROOT / 'demo/image_demo.py',
-        digits / 'val',
-        CONFIG,
-        work / 'epoch_2.pth',
-        '--out-dir',
-        tmp_path,
-        '--score-thr',
-        '0.0001',
-        cwd=tmp_path,
+    script = (
+        'import sys, mmdyn; from mmdet.apis import DetInferencer; data, config, checkpoint, out = sys.argv[1:];'
+        "DetInferencer(config, checkpoint, 'cpu', scope='mmyolo', palette='random')"
+        '(data, out_dir=out, pred_score_thr=0.0001, no_save_pred=False)'
     )
+    done = run('-c', script, digits / 'val', CONFIG, work / 'epoch_2.pth', tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert len(list((tmp_path / 'vis').iterdir())) == 8
     prediction = json.loads((tmp_path / 'preds/000000.json').read_text())
@@ -341,7 +352,7 @@ def test_image_demo_refuses_a_checkpoint_of_another_architecture(run, digits, tr
     assert not (tmp_path / 'out').exists()
     text = tmp_path / 'text.jpg'
     text.write_text('no image')
-    for path, message in ((text, 'text.jpg is not an image'), (tmp_path / 'none', 'no image or folder at')):
+    for path, message in ((text, 'text.jpg is not an image'), (tmp_path / 'none', 'no image, folder or video at')):
         assert_clean(run(ROOT / 'demo/image_demo.py', path, CONFIG, work / 'epoch_2.pth'), message)
 
 

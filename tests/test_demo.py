@@ -1,0 +1,135 @@
+"""The demo on images, videos and cameras, with a checkpoint and with an exported file; and the whole life cycle."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from conftest import ROOT
+from mmdyn.deploy.media import Media
+from mmdyn.errors import UserError
+
+DEMO = ROOT / 'demo/image_demo.py'
+CONFIG = 'yolo11n_dynconv_digits.py'
+
+
+@pytest.fixture(scope='module')
+def dynamic(alike):
+    return alike(CONFIG)
+
+
+@pytest.fixture(scope='module')
+def exported(dynamic, tmp_path_factory):
+    pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
+    from mmdyn.deploy.export import ExportOptions, export_detector
+
+    target = tmp_path_factory.mktemp('demo') / 'model.onnx'
+    return export_detector(*dynamic, target, ExportOptions()).path
+
+
+def write_video(path, frames: int):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (96, 64))
+    for i in range(frames):
+        writer.write(np.full((64, 96, 3), 10 * i, np.uint8))
+    writer.release()
+    return path
+
+
+def test_media_counts_and_reads(digits, tmp_path):
+    folder = Media(str(digits / 'val'))
+    frames = list(folder)
+    assert (folder.count, folder.fps, len(frames)) == (8, None, 8)
+    assert frames[0].image.shape == (320, 320, 3)
+    video = Media(str(write_video(tmp_path / 'video.avi', 7)))
+    assert (video.count, video.fps) == (7, 10)
+    assert [f.name for f in video] == [f'{i:06d}' for i in range(7)]
+
+
+def test_media_names_what_is_wrong(tmp_path):
+    (tmp_path / 'text.jpg').write_text('no image')
+    (tmp_path / 'text.mp4').write_text('no video')
+    (tmp_path / 'empty').mkdir()
+    for source, message in (
+        (tmp_path / 'none.jpg', 'no image, folder or video at'),
+        (tmp_path / 'text.jpg', r'text\.jpg is not an image that OpenCV reads'),
+        (tmp_path / 'text.mp4', r'text\.mp4 is not a video that OpenCV reads'),
+        (tmp_path / 'empty', 'no image in'),
+        ('97', 'no camera of number 97'),
+    ):
+        with pytest.raises(UserError, match=message):
+            Media(str(source))
+
+
+@pytest.mark.slow
+def test_images_with_a_checkpoint_and_with_its_export(run, dynamic, exported, digits, tmp_path):
+    _, checkpoint = dynamic
+    found = []
+    for name, model in (('checkpoint', [ROOT / 'configs' / CONFIG, checkpoint]), ('export', [exported])):
+        out = tmp_path / name
+        options = ('--out-dir', out, '--score-thr', '0.001', '--batch-size', '3')
+        done = run(DEMO, digits / 'val', *model, *options)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert len(list((out / 'vis').iterdir())) == 8
+        found.append([json.loads(p.read_text()) for p in sorted((out / 'preds').iterdir())])
+    for ours, theirs in zip(*found, strict=True):
+        assert len(ours['scores']) == len(theirs['scores'])
+        np.testing.assert_allclose(ours['scores'], theirs['scores'], atol=1e-3)
+        assert set(ours) == {'labels', 'scores', 'bboxes', 'names'}
+        assert ours['names'] == [f'class {i}' for i in ours['labels']]
+    assert sum(len(rows['scores']) for rows in found[0]) > 0
+
+
+@pytest.mark.slow
+def test_a_video_and_one_that_ends_early(run, exported, tmp_path):
+    whole = write_video(tmp_path / 'whole.avi', 12)
+    cut = tmp_path / 'cut.avi'
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    done = run(DEMO, whole, exported, '--out-dir', tmp_path / 'out')
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(list(Media(str(tmp_path / 'out/vis/whole.mp4')))) == 12
+    assert len(json.loads((tmp_path / 'out/preds/whole.json').read_text())) == 12
+    done = run(DEMO, cut, exported, '--out-dir', tmp_path / 'out')
+    assert done.returncode == 1
+    assert 'ends early' in done.stderr
+    assert 'Traceback' not in done.stderr
+    kept = json.loads((tmp_path / 'out/preds/cut.json').read_text())
+    assert 0 < len(kept) < 12
+    assert not list(tmp_path.glob('out/**/*partial*'))
+
+
+@pytest.mark.slow
+def test_what_is_no_model_is_named(run, digits, tmp_path):
+    for model, message in (
+        ([tmp_path / 'none.onnx'], 'no exported file at'),
+        (['a', 'b', 'c'], 'give CONFIG CHECKPOINT, or one exported file'),
+    ):
+        done = run(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')
+        assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_life_cycle(run, tmp_path):
+    """Average precision from training to other runtimes and back, on a short run."""
+    pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
+    arguments = ('--epochs', '4', '1', '--rounds', '3', '--out-dir', tmp_path, '--data-root', tmp_path / 'digits/')
+    done = run(ROOT / 'demo/lifecycle.py', *arguments, timeout=1800)
+    assert done.returncode == 0, done.stderr[-3000:]
+    results = json.loads((tmp_path / 'results.json').read_text())
+    ap = {name: figures['coco/bbox_mAP'] for name, figures in results['figures'].items()}
+    assert ap['static, trained'] > 0.05
+    assert ap['upcycled to dynamic'] == pytest.approx(ap['static, trained'], abs=0.001)
+    for name in ('batch norms folded', 'ONNX Runtime', 'OpenVINO'):
+        assert ap[name] == pytest.approx(ap['dynamic, fine-tuned'], abs=0.002)
+    assert ap['collapsed, ONNX Runtime'] == pytest.approx(ap['collapsed to static'], abs=0.002)
+    assert ap['collapsed to static'] > 0.8 * ap['dynamic, fine-tuned']
+    assert results['difference'] <= 1e-5
+    assert all(e['boxes'] <= 0.5 and e['scores'] <= 1e-3 for e in results['exports'].values())
+    assert set(results['seconds']) == {f'{r}, batch {b}' for r in ('onnx', 'openvino') for b in (1, 8)}
+    page = (tmp_path / 'README.md').read_text()
+    pictures = [line.split('(')[1].rstrip(')') for line in page.splitlines() if line.startswith('![')]
+    assert len(pictures) == len(ap) == 8
+    for picture in pictures:
+        assert cv2.imread(str(tmp_path / picture)).shape == (320, 5 * 320, 3)
