@@ -41,7 +41,8 @@ def export_all(variants: dict, folder: Path, kind: str, batches: list) -> dict[t
         kind: Format.
         batches: Images at a time, None for any.
     """
-    from mmdyn.deploy.export import ExportOptions, export_detector
+    from mmdyn.deploy.export import export_detector
+    from mmdyn.deploy.export_options import ExportOptions
 
     files = {}
     for name, (cfg, checkpoint, form) in variants.items():

@@ -1,6 +1,6 @@
 """Detect objects in an image, a folder of images, a video or a camera: draws them, and writes them as JSON.
 
-With a config and a checkpoint, or with an exported file (.onnx, or .xml of OpenVINO) alone.
+With a config and a checkpoint, or with an exported file (.onnx, .xml of OpenVINO, .param of ncnn) alone.
 """
 
 import sys
@@ -14,7 +14,7 @@ EXAMPLE = """  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv
   python demo/image_demo.py street.mp4 model.onnx
   python demo/image_demo.py 0 model.onnx --show        # the first camera, until q or Ctrl-C
 writes demo_output/vis/* and demo_output/preds/*.json"""
-EXPORTED = ('.onnx', '.xml')
+EXPORTED = ('.onnx', '.xml', '.param')
 
 
 def parse_args():
@@ -39,7 +39,9 @@ def open_model(args):
 
         return open_exported(args.model[0])
     if len(args.model) != 2:
-        raise UserError(f'give CONFIG CHECKPOINT, or one exported file (.onnx, .xml); got {" ".join(args.model)}')
+        raise UserError(
+            f'give CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
+        )
     from mmdyn.deploy.checkpoint_detector import CheckpointDetector
 
     args.config, checkpoint = args.model

@@ -54,7 +54,8 @@ def train(path: Path, epochs: int, args, **options) -> Path:
 def tell_story(args) -> None:
     from mmdyn.deploy.collapse import collapse_checkpoint
     from mmdyn.deploy.evaluation import evaluate
-    from mmdyn.deploy.export import ExportOptions, export_detector
+    from mmdyn.deploy.export import export_detector
+    from mmdyn.deploy.export_options import ExportOptions
     from mmdyn.deploy.upcycle import upcycle_checkpoint
 
     began, out = time.time(), args.out_dir

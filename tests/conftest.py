@@ -94,7 +94,7 @@ def alike(tmp_path_factory):
             for _ in range(20):  # a momentum of 0.03
                 model(torch.cat((photograph(160), photograph(160).flip(3))) / 255, None, mode='tensor')
         path = tmp_path_factory.mktemp('alike') / f'{Path(config).stem}.pth'
-        classes = tuple(f'class {i}' for i in range(model.bbox_head.num_classes))
+        classes = tuple(str(i) for i in range(model.bbox_head.num_classes))
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), path)
         return cfg, path
 

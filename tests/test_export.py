@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from conftest import ROOT
-from mmdyn.deploy.export import ExportOptions, _examples, export_detector
+from mmdyn.deploy.agreement import examples
+from mmdyn.deploy.export import export_detector
+from mmdyn.deploy.export_options import ExportOptions
 from mmdyn.deploy.formats import open_exported
 from mmdyn.deploy.graph import DetectionGraph, _nms_by_class
 from mmdyn.deploy.loading import load_model
@@ -49,7 +51,7 @@ def reference(dynamic):
     """Images, and what PyTorch gives for them."""
     cfg, checkpoint = dynamic
     model = load_model(cfg, checkpoint).model
-    images = _examples(cfg, model, ExportOptions(batch=5))
+    images = examples(model, 320, 5)
     with torch.no_grad():
         boxes, scores = DetectionGraph(model)(images)
     return images.numpy(), boxes.numpy(), scores.numpy()
@@ -79,6 +81,19 @@ def test_a_fixed_batch_is_filled_up(files, reference, options):
         assert found.scores[0] == pytest.approx(one.max(), abs=1e-5)
     with pytest.raises(ValueError, match=f'takes {options["batch"]} images at a time, got 5'):
         detector.detect(images, 0.1)
+
+
+def test_ncnn(files, reference):
+    pytest.importorskip('pnnx')
+    images, boxes, scores = reference
+    done = files(format='ncnn', batch=1)
+    assert done.form == 'mixed_outputs'
+    detector = open_exported(done.path)
+    for place in range(2):
+        found_boxes, found_scores = detector.run(images[place : place + 1])
+        np.testing.assert_allclose(found_boxes[0], boxes[place], atol=0.01)
+        np.testing.assert_allclose(found_scores[0], scores[place], atol=1e-5)
+    assert detector.names == list('0123456789')
 
 
 def operators(path) -> set[str]:
@@ -174,7 +189,7 @@ def test_opsets(files, opset):
 @pytest.mark.parametrize('kind', ['onnx', 'openvino'])
 def test_metadata(files, kind):
     meta = open_exported(files(format=kind, nms=True).path).meta
-    assert meta['names'] == [f'class {i}' for i in range(10)]
+    assert meta['names'] == list('0123456789')
     assert (meta['stride'], meta['long_side'], meta['square'], meta['batch'], meta['nms']) == (
         32,
         320,
@@ -246,9 +261,11 @@ def test_int8(files, reference, kind):
 
 
 BAD_OPTIONS = {
+    'ncnn': (dict(format='ncnn'), r'ncnn takes one image of one size at a time'),
+    'ncnn and mixed kernels': (dict(format='ncnn', batch=1, form='per_sample'), r'ncnn takes constant kernels'),
     'opset': (dict(opset=11), r'--opset must be from 18 to 23, got 11'),
     'batch': (dict(batch=0), r'--batch is dynamic or a number of images from 1, got 0'),
-    'format': (dict(format='tflite'), r'--format must be one of onnx, openvino, torch_export, got tflite'),
+    'format': (dict(format='tflite'), r'--format must be one of onnx, openvino, torch_export, ncnn, got tflite'),
     'form': (dict(form='folded'), r'--form must be one of per_sample'),
     'int8 of a program': (dict(format='torch_export', int8=True), r'--int8 is for onnx and openvino'),
     'int8 and half': (dict(int8=True, half=True), r'without --half'),
@@ -264,9 +281,9 @@ def test_bad_options(dynamic, tmp_path, name):
 
 
 def test_a_missing_runtime_is_named(dynamic, tmp_path, monkeypatch):
-    from mmdyn.deploy import export
+    from mmdyn.deploy import export_options
 
-    monkeypatch.setattr(export, 'find_spec', lambda name: None)
+    monkeypatch.setattr(export_options, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'needs onnx and onnxscript and openvino: pip install -r requirements/deploy'):
         export_detector(*dynamic, tmp_path / 'x.xml', ExportOptions(format='openvino'))
 

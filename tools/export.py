@@ -1,4 +1,4 @@
-"""Export a detector to ONNX, OpenVINO or torch.export, and compare it with PyTorch on the way.
+"""Export a detector to ONNX, OpenVINO, torch.export or ncnn, and compare it with PyTorch on the way.
 
 The graph takes letterboxed images (B, 3, H, W), normalised as the config says (YOLO11: RGB from 0 to 1), and gives
 boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
@@ -14,7 +14,7 @@ from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
   python mmdyn/deploy/onnx_detector.py CHECKPOINT.onnx image.jpg     # without PyTorch"""
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2'}
+SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
 
 
 def batch(text: str) -> int | None:
@@ -40,14 +40,15 @@ def parse_args():
         '--form',
         choices=('per_sample', 'mixed_outputs', 'mixed_inputs'),
         help='how dynamic convolutions are written: kernels mixed in the graph (default), or constant kernels and M '
-        'times the work of the layer, for runtimes that cannot convolve with a computed kernel',
+        'times the work of the layer, for runtimes such as ncnn that cannot convolve with a computed kernel',
     )
     parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after --int8')
     return parser.parse_args()
 
 
 def export(args) -> None:
-    from mmdyn.deploy.export import ExportOptions, export_detector
+    from mmdyn.deploy.export import export_detector
+    from mmdyn.deploy.export_options import ExportOptions
 
     cfg = config_of(args)
     options = ExportOptions(

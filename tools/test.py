@@ -9,13 +9,15 @@ EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures
   python tools/test.py CONFIG model.onnx"""
 
-EXPORTED = ('.onnx', '.xml', '.pt2')
+EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
 
 
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file, or .onnx or OpenVINO .xml from tools/export.py')
+    parser.add_argument(
+        'checkpoint', help='checkpoint file, or or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py'
+    )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions as a pickle')
     parser.add_argument(
         '--json-prefix', metavar='PREFIX', help='write PREFIX.bbox.json in COCO format, without evaluation'

@@ -18,7 +18,7 @@ from .export import long_side
 from .formats import open_exported
 from .onnx_detector import Placement, restore
 
-RUNTIMES = ('.onnx', '.xml')  # a .pt2 can run code when it is loaded
+RUNTIMES = ('.onnx', '.xml', '.param')  # a .pt2 can run code when it is loaded
 
 
 class ClassCount:
@@ -33,7 +33,7 @@ class ExportedDetector(BaseModel):
     """A detector that runs an exported file; for testing only.
 
     Args:
-        path: ``.onnx``, or ``.xml`` of OpenVINO.
+        path: ``.onnx``, ``.xml`` of OpenVINO, or ``.param`` of ncnn.
         data_preprocessor: The detector's.
         test_cfg: The detector's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img`` and ``clip_boxes`` count; the
             first three are fixed in a file with NMS.
@@ -48,6 +48,8 @@ class ExportedDetector(BaseModel):
         self.session.meta['max_detections'] = test_cfg['max_per_img']
         self.test_cfg = test_cfg
         self.bbox_head = ClassCount(len(self.session.names))
+        named = self.session.names[0] != 'class 0'  # else its checkpoint had no names
+        self.trained_on = tuple(self.session.names) if named else None
 
     def forward(
         self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'predict'
@@ -93,7 +95,7 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
     """
     if Path(path).suffix not in RUNTIMES:
         raise UserError(
-            f'{path}: what is tested is a checkpoint, .onnx or .xml. A .pt2 can run code when it is loaded, '
+            f'{path}: what is tested is a checkpoint, .onnx, .xml or .param. A .pt2 can run code when it is loaded, '
             'and was compared with PyTorch when it was exported'
         )
     session, cfg = open_exported(path), copy.deepcopy(cfg)

@@ -3,11 +3,17 @@
 The runtimes are imported where they are used: none is needed to import this package.
 """
 
+import contextlib
 import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mmdyn.errors import UserError
@@ -83,6 +89,68 @@ def write_torch_export(program: ExportedProgram, path: Path, metadata: dict[str,
     torch.export.save(program, path, extra_files={METADATA: json.dumps(metadata)})
 
 
+def write_ncnn(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str], half: bool) -> None:
+    """Write an ncnn model, ``.param`` and ``.bin``, with the metadata beside it as ``.json``.
+
+    Args:
+        graph: The detector, without NMS.
+        example: Images, (1, 3, H, W).
+        path: The ``.param``.
+        metadata: Texts by name.
+        half: Keep the weights in float16.
+    """
+    import pnnx
+
+    with tempfile.TemporaryDirectory() as folder:
+        traced = Path(folder, 'traced.pt')
+        torch.jit.trace(graph, example, check_trace=False).save(traced)
+        with open(os.devnull, 'w') as nowhere, _output_to(nowhere.fileno()):
+            pnnx.convert(str(traced), (example,), fp16=half, ncnnparam=str(path), ncnnbin=str(path.with_suffix('.bin')))
+    path.with_suffix('.json').write_text(json.dumps(metadata))
+
+
+@contextlib.contextmanager
+def _output_to(descriptor: int) -> Iterator[None]:
+    """Send what other programs print meanwhile elsewhere."""
+    sys.stdout.flush()
+    before = os.dup(1), os.dup(2)
+    try:
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        yield
+    finally:
+        for stream, copy in zip((1, 2), before, strict=True):
+            os.dup2(copy, stream)
+            os.close(copy)
+
+
+class NcnnDetector(OnnxDetector):
+    """The same with ncnn on a CPU in float32; ``path`` is the ``.param``."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        try:
+            import ncnn
+        except ImportError as e:
+            raise ValueError('ncnn is not installed: pip install ncnn') from e
+        path = Path(self.path)
+        notes, weights = path.with_suffix('.json'), path.with_suffix('.bin')
+        net = ncnn.Net()
+        for option in ('packed', 'storage', 'arithmetic'):
+            setattr(net.opt, f'use_fp16_{option}', False)
+        net.opt.use_bf16_storage = False
+        net.opt.num_threads = threads or net.opt.num_threads
+        if not weights.is_file() or net.load_param(str(path)) or net.load_model(str(weights)):
+            raise ValueError(f'{path} and {weights} do not load in ncnn')
+        source, targets = net.input_names()[0], net.output_names()
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            extractor = net.create_extractor()
+            extractor.input(source, ncnn.Mat(np.ascontiguousarray(images[0])))
+            return [np.array(extractor.extract(name)[1])[None] for name in targets]
+
+        return run, json.loads(notes.read_text()) if notes.is_file() else {}
+
+
 class OpenVINODetector(OnnxDetector):
     """The same with OpenVINO; ``path`` is the ``.xml``."""
 
@@ -115,14 +183,14 @@ class TorchExportDetector(OnnxDetector):
         return run, json.loads(extra[METADATA])
 
 
-DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.pt2': TorchExportDetector}
+DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.param': NcnnDetector, '.pt2': TorchExportDetector}
 
 
 def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
     """Open an exported file in its runtime.
 
     Args:
-        path: ``.onnx``, ``.xml`` of OpenVINO, or a ``.pt2`` that was just written here.
+        path: ``.onnx``, ``.xml`` of OpenVINO, ``.param`` of ncnn, or a ``.pt2`` that was just written here.
         threads: Of the runtime; None lets it choose.
 
     Raises:

@@ -46,8 +46,9 @@ class ClassCheckHook(Hook):
     def before_test(self, runner: Runner) -> None:
         """Check the test set."""
         self._check_count(runner, runner.test_dataloader.dataset)
-        if self._trained_on is not None:
-            self._check_names('the checkpoint', self._trained_on, runner.test_dataloader.dataset)
+        trained_on = self._trained_on or getattr(runner.model, 'trained_on', None)  # the latter: an exported file
+        if trained_on is not None:
+            self._check_names('the checkpoint', trained_on, runner.test_dataloader.dataset)
 
     @staticmethod
     def _check_count(runner: Runner, dataset) -> None:

@@ -103,7 +103,7 @@ def export_form(name: ExportForm) -> Iterator[None]:
 def exported_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The convolution in the form chosen; arguments as in :func:`mmdyn.layers.mixture.mixed_conv2d`.
 
-    A tracer would freeze the batch of its example into the loop over samples, so it gets mixed outputs.
+    A tracer would freeze the batch of its example into the loop over samples, so it gets constant kernels.
     """
-    form = 'mixed_outputs' if torch.jit.is_tracing() else _chosen
+    form = 'mixed_outputs' if torch.jit.is_tracing() and _chosen == 'per_sample' else _chosen
     return FORMS[form](x, experts, routing, bias, geometry)
