@@ -32,7 +32,7 @@ def exported(dynamic, tmp_path_factory):
 def write_video(path, frames: int):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (96, 64))
     for i in range(frames):
-        writer.write(np.full((64, 96, 3), 10 * i, np.uint8))
+        writer.write(np.random.default_rng(i).integers(0, 255, (64, 96, 3), np.uint8))
     writer.release()
     return path
 

@@ -19,7 +19,7 @@ from mmdyn.errors import UserError
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
 pytestmark = pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning')
 DYNAMIC = 'yolo11n_dynconv_digits.py'
-SUFFIX = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2'}
+SUFFIX = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
 
 
 @pytest.fixture(scope='module')
