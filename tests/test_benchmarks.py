@@ -19,7 +19,7 @@ from mmdyn import DynamicConv
 from mmdyn.layers import fold_batch_norms
 
 
-@pytest.mark.parametrize('name', ['conv_latency', 'model_latency', 'data_pipeline'])
+@pytest.mark.parametrize('name', ['conv_latency', 'model_latency', 'data_pipeline', 'exported_latency'])
 def test_help_is_quick_and_has_an_example(run, name):
     done = run('-X', 'importtime', ROOT / 'benchmarks' / f'{name}.py', '--help')
     assert done.returncode == 0
