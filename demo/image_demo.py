@@ -25,7 +25,7 @@ def parse_args():
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='where to write (demo_output)')
     parser.add_argument('--device', help='of a checkpoint: cuda:0, cpu, … (a GPU if there is one)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (0.3)')
-    parser.add_argument('--batch-size', type=int, default=1, help='images at a time (1)')
+    parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of an exported file (1)')
     parser.add_argument('--show', action='store_true', help='show pictures in a window as they come; q ends')
     return parser.parse_args()
 

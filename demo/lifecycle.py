@@ -59,8 +59,8 @@ def tell_story(args) -> None:
     from mmdyn.deploy.upcycle import upcycle_checkpoint
 
     began, out = time.time(), args.out_dir
-    if (out / 'work_dirs').exists():
-        shutil.rmtree(out / 'work_dirs')
+    for path in (STATIC, DYNAMIC):  # of an earlier run
+        shutil.rmtree(out / 'work_dirs' / path.stem, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)
     for old in ('upcycled.pth', 'collapsed.pth', 'collapsed.py'):
         (out / old).unlink(missing_ok=True)
@@ -98,7 +98,7 @@ def tell_story(args) -> None:
     pictures = draw_steps(models, args)
     seconds = time_all(files, args.rounds)
     write_page(args, equal, collapse, exports, figures, pictures, seconds, time.time() - began)
-    print(f'\nThe page: {out / "README.md"}. The figures: {out / "results.json"}')
+    print(f'\nThe page: {out / "lifecycle.md"}. The figures: {out / "results.json"}')
 
 
 def draw_steps(models: dict, args) -> dict[str, str]:
@@ -169,7 +169,7 @@ def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent
     numbers['exports'] = {name: dict(boxes=e.boxes, scores=e.scores) for name, e in exports.items()}
     backend = AtomicLocalBackend()
     backend.put(json.dumps(numbers, indent=1).encode(), str(args.out_dir / 'results.json'))
-    backend.put(f'{page}\n'.encode(), str(args.out_dir / 'README.md'))
+    backend.put(f'{page}\n'.encode(), str(args.out_dir / 'lifecycle.md'))
 
 
 if __name__ == '__main__':

@@ -116,6 +116,19 @@ def test_refusals_write_nothing(alike, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize('threshold', [float('nan'), float('inf'), -0.1])
+def test_a_threshold_is_a_relative_error(threshold, tmp_path):
+    with pytest.raises(UserError, match='the threshold is a relative error from 0 on'):
+        collapse_checkpoint(Config(), 'x.pth', tmp_path / 'x.pth', threshold=threshold)
+
+
+def test_calibration_finds_the_images_of_a_repeated_set(alike, digits, tmp_path):
+    cfg, checkpoint = alike('yolo11n_dynconv-bn_digits.py', **on(digits, ''))
+    once = cfg.train_dataloader.dataset
+    cfg.train_dataloader.dataset = dict(type='mmdet.RepeatDataset', times=2, dataset=once)
+    assert collapse_checkpoint(cfg, checkpoint, tmp_path / 'static.pth', number=4).images == 4
+
+
 def test_an_empty_calibration_set_is_named(alike, digits, tmp_path):
     import json
 

@@ -8,6 +8,8 @@ import pytest
 
 from conftest import ROOT
 from mmdyn.deploy.media import Media
+from mmdyn.deploy.onnx_detector import Detections
+from mmdyn.deploy.results import write_results
 from mmdyn.errors import UserError
 
 DEMO = ROOT / 'demo/image_demo.py'
@@ -60,6 +62,51 @@ def test_media_names_what_is_wrong(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             Media(str(source))
+
+
+class Finds:
+    """A detector that finds one box in every image."""
+
+    names = ('thing',)
+
+    def __call__(self, images, score):
+        return [Detections(np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.array([0])) for _ in images]
+
+
+def test_results_keep_every_image_and_its_source(tmp_path):
+    image = np.full((64, 64, 3), 200, np.uint8)
+    folder = tmp_path / 'vis'
+    folder.mkdir()
+    for name in ('a.jpg', 'a.png', 'b.png'):
+        cv2.imwrite(str(folder / name), image)
+    before = (folder / 'b.png').read_bytes()
+    with pytest.raises(UserError, match='would overwrite their sources'):
+        write_results(Media(str(folder)), Finds(), tmp_path, 0.3)
+    assert (folder / 'b.png').read_bytes() == before
+    assert write_results(Media(str(folder)), Finds(), tmp_path / 'out', 0.3, batch=2) == 3
+    assert sorted(p.name for p in (tmp_path / 'out/preds').iterdir()) == ['a.jpg.json', 'a.png.json', 'b.json']
+    (tmp_path / 'photo').write_bytes(before)  # an image by content, not by name
+    assert write_results(Media(str(tmp_path / 'photo')), Finds(), tmp_path / 'out', 0.3) == 1
+    drawn = cv2.imread(str(tmp_path / 'out/vis/photo.jpg'))
+    assert np.abs(drawn.astype(int) - 200).max() > 50
+    assert json.loads((tmp_path / 'out/preds/photo.json').read_text())['names'] == ['thing']
+
+
+def test_a_failure_leaves_the_video_before_it(tmp_path):
+    class Fails(Finds):
+        def __call__(self, images, score):
+            self.calls = getattr(self, 'calls', 0) + 1
+            if self.calls > 3:
+                raise UserError('enough')
+            return super().__call__(images, score)
+
+    video = str(write_video(tmp_path / 'v.avi', 6))
+    write_results(Media(video), Finds(), tmp_path / 'out', 0.3)
+    before = (tmp_path / 'out/vis/v.mp4').read_bytes()
+    with pytest.raises(UserError, match='enough'):
+        write_results(Media(video), Fails(), tmp_path / 'out', 0.3)
+    assert (tmp_path / 'out/vis/v.mp4').read_bytes() == before
+    assert [p.name for p in (tmp_path / 'out/vis').iterdir()] == ['v.mp4']
 
 
 @pytest.mark.slow
@@ -129,7 +176,7 @@ def test_the_life_cycle(run, tmp_path):
     assert results['difference'] <= 1e-5
     assert all(e['boxes'] <= 0.5 and e['scores'] <= 1e-3 for e in results['exports'].values())
     assert set(results['seconds']) == {f'{r}, batch {b}' for r in ('onnx', 'openvino') for b in (1, 8)}
-    page = (tmp_path / 'README.md').read_text()
+    page = (tmp_path / 'lifecycle.md').read_text()
     pictures = [line.split('(')[1].rstrip(')') for line in page.splitlines() if line.startswith('![')]
     assert len(pictures) == len(ap) == 8
     for picture in pictures:

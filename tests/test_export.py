@@ -1,5 +1,6 @@
 """Exported files: equal to PyTorch in their runtimes, for every batch; the runtime without PyTorch; every refusal."""
 
+import copy
 import json
 
 import cv2
@@ -176,6 +177,33 @@ def test_height_and_width_may_be_open(files, dynamic):
         np.testing.assert_allclose(found_scores, scores, atol=1e-5)
     prepared, _ = detector.prepare(np.zeros((100, 200, 3), np.uint8))
     assert prepared.shape == (1, 3, 160, 320)
+
+
+def test_a_fixed_batch_takes_images_of_several_shapes(files):
+    detector = open_exported(files(square=False, batch=2).path)
+    images = [np.full((200, 320, 3), 90, np.uint8), np.full((320, 100, 3), 90, np.uint8)]
+    together = detector(images, 1e-4)
+    for image, found in zip(images, together, strict=True):
+        np.testing.assert_allclose(found.scores, detector(image, 1e-4).scores, atol=1e-5)
+
+
+def test_nms_in_the_graph_is_as_it_was_exported(files, dynamic):
+    from mmdyn.deploy.exported_detector import use_exported
+
+    done, (cfg, _) = files(nms=True), dynamic
+    with pytest.raises(ValueError, match=r'is in the graph, with an overlap of 0\.7'):
+        open_exported(done.path)(np.zeros((9, 9, 3), np.uint8), iou=0.5)
+    other = copy.deepcopy(cfg)
+    other.model.test_cfg.nms.iou_threshold = 0.5
+    with pytest.raises(UserError, match=r'has NMS inside with iou_threshold=0\.7, the config says 0\.5'):
+        use_exported(other, done.path)
+
+
+def test_nothing_found_is_not_called_equal(dynamic, tmp_path):
+    cfg, checkpoint = copy.deepcopy(dynamic[0]), dynamic[1]
+    cfg.model.test_cfg.score_thr = 0.999
+    done = export_detector(cfg, checkpoint, tmp_path / 'x.onnx', ExportOptions(nms=True, batch=1))
+    assert np.isnan(done.boxes)
 
 
 @pytest.mark.parametrize('opset', [18, 21])

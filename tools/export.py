@@ -65,11 +65,17 @@ def export(args) -> None:
     out = args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format])
     done = export_detector(cfg, args.checkpoint, out, options)
     print(f'{done.path}: {done.size / 1e6:.1f} MB, {done.cost}')
-    print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
+    if done.boxes == done.boxes:
+        print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
+    else:
+        print('nothing in the photograph is above test_cfg.score_thr, in PyTorch neither: no box could be compared')
     if args.int8 and not args.no_eval:
         from mmdyn.deploy.evaluation import ap_table, evaluate
 
-        rows = {'float32': evaluate(cfg, args.checkpoint, square=True), 'int8': evaluate(cfg, done.path)}
+        rows = {
+            'float32': evaluate(cfg, args.checkpoint, square=not args.dynamic_size),
+            'int8': evaluate(cfg, done.path),
+        }
         print(f'\n{ap_table(rows)}\n')
     if args.format != 'torch_export':
         print(f'test it: python tools/test.py {args.config} {done.path}')

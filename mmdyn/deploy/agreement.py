@@ -30,24 +30,35 @@ def examples(model: BaseDetector, size: int, count: int) -> Tensor:
     return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
 
 
-def compare(path: Path, images: Tensor, expected: tuple[Tensor, Tensor], options: ExportOptions) -> tuple[float, float]:
+def compare(
+    path: Path, images: Tensor, expected: tuple[Tensor, Tensor], kept: Tensor | None, options: ExportOptions
+) -> tuple[float, float]:
     """Largest differences of boxes and scores to PyTorch.
 
     Args:
         path: The file.
         images: What it is given.
         expected: PyTorch's boxes and scores for them, without NMS.
+        kept: Which places PyTorch's NMS fills, (B, K); None without NMS.
         options: How it was exported.
 
+    Returns:
+        Differences of boxes in pixels and of scores; not a number where NMS leaves nothing to compare.
+
     Raises:
-        UserError: They are too large.
+        UserError: They are too large, or NMS keeps another number of boxes.
     """
     boxes, scores = expected
     first, second = (torch.from_numpy(np.asarray(x)) for x in open_exported(path).run(images.numpy()))
-    if options.nms:
+    if kept is not None:
+        counts, wanted = (second >= 0).sum(1), kept.sum(1)
+        if not options.int8 and ((counts - wanted).abs() > 1 + 0.05 * options.half * wanted).any():
+            raise UserError(f'{options.format} keeps {counts.tolist()} boxes after NMS, PyTorch {wanted.tolist()}')
+        if not counts.any():
+            return float('nan'), float('nan')
         corners, best = _nearest(first, second, boxes, scores)
-        off = float((first[..., :4] - corners).abs()[second >= 0].max()) if (second >= 0).any() else 0.0
-        off_score = float((first[..., 4] - best).abs()[second >= 0].max()) if (second >= 0).any() else 0.0
+        off = float((first[..., :4] - corners).abs()[second >= 0].max())
+        off_score = float((first[..., 4] - best).abs()[second >= 0].max())
     else:
         seen = scores.amax(2) > 0.001  # boxes that any use of them looks at
         off = float((first - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0

@@ -9,6 +9,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
 
 
@@ -28,7 +29,7 @@ def square_pipeline(cfg: Config) -> Config:
 
 
 def calibration_images(cfg: Config, preprocessor: nn.Module, number: int, seed: int = 0) -> Iterator[Tensor]:
-    """Random images of the training set, with a progress bar.
+    """Random images of the training set, of the first one where several are joined, with a progress bar.
 
     Args:
         cfg: Config with ``train_dataloader`` and ``test_dataloader``.
@@ -46,9 +47,12 @@ def calibration_images(cfg: Config, preprocessor: nn.Module, number: int, seed: 
         raise UserError(f'calibration needs at least one image, got {number}')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     described = copy.deepcopy(cfg.train_dataloader.dataset)
+    while 'ann_file' not in described and (described.get('dataset') or described.get('datasets')):  # repeated, joined
+        described = described.get('dataset') or described.datasets[0]
     described.pipeline = square_pipeline(cfg).pipeline
     described.test_mode = True  # no image is left out for its boxes
-    dataset = DATASETS.build(described)
+    with config_errors():
+        dataset = DATASETS.build(described)
     if len(dataset) == 0:
         raise UserError(f'the calibration set {described.get("ann_file", "")} has no image: give one with images')
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:number]

@@ -8,9 +8,11 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 
-from mmdyn.engine.checkpoint import refuse_other_architecture
+from mmdyn.engine.checkpoint import classes_of, refuse_other_architecture
 from mmdyn.engine.launch import check_checkpoint, config_errors
+from mmdyn.errors import UserError
 
+from .loading import class_names
 from .onnx_detector import Detections
 
 
@@ -28,12 +30,17 @@ class CheckpointDetector:
 
     def __init__(self, cfg: Config, checkpoint: str | Path, device: str | None = None) -> None:
         content = check_checkpoint(str(checkpoint))
+        try:
+            torch.device(device or 'cpu')
+        except RuntimeError as e:
+            raise UserError(f'--device {device} is no device: give cpu, cuda or cuda:0') from e
         device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
         with config_errors():
             self.model = init_detector(cfg, str(checkpoint), palette='random', device=device)
         if content is not None:
             refuse_other_architecture(self.model, content, str(checkpoint))
-        self.names: list[str] = list(self.model.dataset_meta['classes'])
+        classes = classes_of(content) if content is not None else self.model.dataset_meta['classes']
+        self.names = class_names(classes, cfg, self.model.bbox_head.num_classes)
 
     def __call__(self, images: Sequence[np.ndarray], score: float) -> list[Detections]:
         """Detect.

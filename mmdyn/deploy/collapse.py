@@ -7,6 +7,7 @@ exact and needs no image but its routing, says which layers may be collapsed.
 Shapes: N images, M experts, O I in and out channels, g groups, k kernel size.
 """
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +118,7 @@ def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
     if threshold is None:
         return set(errors)
     where = places(errors)
-    over = {where[name] for name, error in errors.items() if error > threshold}
+    over = {where[name] for name, error in errors.items() if not error <= threshold}
     return {name for name in errors if where[name] not in over}
 
 
@@ -136,6 +137,8 @@ def collapse_checkpoint(
     Raises:
         UserError: As in :func:`load_model`; or there is nothing to collapse, or a target exists. Nothing is written.
     """
+    if threshold is not None and not 0 <= threshold < math.inf:
+        raise UserError(f'the threshold is a relative error from 0 on, got {threshold}')
     target, cfg_target = new_file(target), new_file(Path(target).with_suffix('.py'))
     loaded = load_model(cfg, checkpoint)
     layers = dynamic_layers(loaded.model)

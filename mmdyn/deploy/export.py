@@ -31,7 +31,7 @@ from .agreement import compare, examples
 from .calibration import calibration_images
 from .export_options import SUFFIXES, ExportOptions, check_options, choose_form
 from .graph import DetectionGraph, DetectionGraphWithNMS
-from .loading import load_model
+from .loading import class_names, load_model
 from .quantise import TOOLKITS
 
 
@@ -51,7 +51,7 @@ def _metadata(
 ) -> dict[str, str]:
     """What a runtime must know, each as JSON."""
     head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
-    names = list(classes) if classes else [f'class {i}' for i in range(head.num_classes)]
+    names = class_names(classes, cfg, head.num_classes)
     channels = [getattr(preprocessor, k).flatten().tolist() for k in ('mean', 'std')]
     values: dict[str, Any] = dict(
         names=names,
@@ -78,9 +78,12 @@ def long_side(cfg: Config) -> int:
         UserError: The test pipeline does not say.
     """
     for step in cfg.test_dataloader.dataset.pipeline:
-        if step['type'] in ('LongSideResize', 'YOLOv5KeepRatioResize'):
+        if step['type'] == 'LongSideResize':
             return max(step['scale'])
-    raise UserError('the test pipeline of the config has no LongSideResize, which says the size to export for')
+    raise UserError(
+        'the test pipeline of the config has no LongSideResize, whose resizing is what exported files are used with. '
+        'Put it where YOLOv5KeepRatioResize stands'
+    )
 
 
 @contextlib.contextmanager
@@ -140,8 +143,10 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     images = examples(model, long_side(cfg), options.batch or 3)
     with torch.no_grad():
         expected = reference(images)
-    plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
     limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
+    with torch.no_grad():
+        found = DetectionGraphWithNMS(reference, *limits, one_operator=False)(images)[1] >= 0 if options.nms else None
+    plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
     whole = DetectionGraphWithNMS(plain, *limits, one_operator=options.format != 'torch_export')
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.exporting-') as folder:
@@ -149,7 +154,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         _write(cfg, whole if options.nms else plain, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
-        boxes, scores = compare(written, images, expected, options)
+        boxes, scores = compare(written, images, expected, found, options)
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         _publish(Path(folder), target)
     return Exported(target, size, form, cost, boxes, scores)

@@ -101,6 +101,15 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
     session, cfg = open_exported(path), copy.deepcopy(cfg)
     if session.meta['long_side'] != long_side(cfg):
         raise UserError(f'{path} is for images of {session.meta["long_side"]} pixels, the config has {long_side(cfg)}')
+    for name, wanted in (
+        ('score_threshold', cfg.model.test_cfg.score_thr),
+        ('iou_threshold', cfg.model.test_cfg.nms.iou_threshold),
+        ('max_detections', cfg.model.test_cfg.max_per_img),
+    ):
+        if session.meta['nms'] and session.meta[name] != wanted:
+            raise UserError(
+                f'{path} has NMS inside with {name}={session.meta[name]}, the config says {wanted}: export again'
+            )
     if session.meta['square'] and cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
         cfg.test_dataloader.dataset.batch_shapes_cfg = None
     preprocessor, test_cfg = cfg.model.data_preprocessor, cfg.model.test_cfg

@@ -1,5 +1,6 @@
 """Loading: a config and its checkpoint to a model in eval mode, or one message why not."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,9 +28,27 @@ def read_tensors(checkpoint: str | Path) -> tuple[dict[str, Tensor], tuple[str, 
     Raises:
         UserError: There is none, or it does not load safely.
     """
+    if '://' in str(checkpoint):
+        raise UserError(f'{checkpoint} is an address: download the file first')
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, map_location='cpu', weights_only=True)
     return state_dict_of(content, checkpoint), classes_of(content)
+
+
+def class_names(found: Sequence[str] | None, cfg: Config, count: int) -> list[str]:
+    """Names of a detector's classes: the checkpoint's, else those that the config states, else numbers.
+
+    Args:
+        found: Names in the checkpoint, if any.
+        cfg: Config.
+        count: Classes of the head; names of another number are none of its own.
+    """
+    loader = cfg.get('test_dataloader') or {}
+    stated = (loader.get('dataset', {}).get('metainfo') or {}).get('classes')
+    for names in (found, stated):
+        if names and len(names) == count:
+            return [str(name) for name in names]
+    return [f'class {i}' for i in range(count)]
 
 
 def load_model(cfg: Config, checkpoint: str | Path) -> Loaded:

@@ -32,6 +32,10 @@ def _read(file: str | Path) -> np.ndarray:
     return image
 
 
+class EndsEarlyError(UserError):
+    """A video has fewer frames than it says."""
+
+
 class Media:
     """Images to go through, once.
 
@@ -88,11 +92,11 @@ class Media:
         """Read the images.
 
         Raises:
-            UserError: A video ends before its last frame, after the frames that it has.
+            EndsEarlyError: A video ends before its last frame, after the frames that it has.
         """
         if self.capture is None:
             for file in self.files:
-                yield Frame(Path(file).name, _read(file))
+                yield Frame(Path(file.partition('?')[0]).name, _read(file))
             return
         number = 0
         while True:
@@ -103,7 +107,7 @@ class Media:
             number += 1
         self.capture.release()
         if self.count is not None and number < self.count - 1:  # some containers count one too many
-            raise UserError(
+            raise EndsEarlyError(
                 f'{self.source} ends early: {number} of {self.count} frames could be read, and their results are '
                 'written. Copy the file again, or mend it: ffmpeg -i FILE -c copy MENDED'
             )

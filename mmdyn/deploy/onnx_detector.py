@@ -59,8 +59,11 @@ class OnnxDetector:
         missing = [key for key in KEYS if key not in texts]
         if missing:
             raise ValueError(f'{path} was not exported by mmdyn (tools/export.py): its metadata lack {missing[0]!r}')
-        self.meta: dict[str, Any] = {key: json.loads(texts[key]) for key in KEYS}
-        self.names: list[str] = self.meta['names']
+        try:
+            self.meta: dict[str, Any] = {key: json.loads(texts[key]) for key in KEYS}
+            self.names: list[str] = [str(name) for name in self.meta['names']]
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{path} has metadata that cannot be read: {e}') from e
 
     def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
         """The graph as a function, and its metadata."""
@@ -81,17 +84,22 @@ class OnnxDetector:
 
         Args:
             image: (H, W, 3) bytes in BGR, as OpenCV reads them; or a list.
-            score: Least score.
+            score: Least score; with NMS in the graph never less than the exported one.
             iou: Overlap above which NMS drops the lower of two boxes of a class; None takes the exported value.
 
         Returns:
             Detections, or a list of them.
+
+        Raises:
+            ValueError: NMS is in the graph, with another ``iou``.
         """
         if isinstance(image, np.ndarray):
             return self([image], score, iou)[0]
         found: list[Detections] = []
-        size = self.meta['batch'] or (len(image) if self.meta['square'] else 1)
-        for start in range(0, len(image), size):
+        size = (self.meta['batch'] or len(image)) if self.meta['square'] else 1
+        if self.meta['nms'] and iou not in (None, self.meta['iou_threshold']):
+            raise ValueError(f'NMS of {self.path} is in the graph, with an overlap of {self.meta["iou_threshold"]}')
+        for start in range(0, len(image), max(size, 1)):
             part = image[start : start + size]
             tensors, placements = zip(*(self.prepare(one) for one in part))
             each = self.detect(np.concatenate(tensors), score, iou)

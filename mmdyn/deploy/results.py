@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
@@ -16,7 +17,7 @@ from mmdyn.analysis.pictures import write_image
 from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.errors import UserError
 
-from .media import Frame, Media
+from .media import IMAGES, EndsEarlyError, Frame, Media
 from .onnx_detector import Detections, draw
 
 WINDOW = 'mmdyn'
@@ -33,7 +34,7 @@ class Detector(Protocol):
 
 
 class VideoFile:
-    """Frames as an ``.mp4``, there under its name when it is whole.
+    """Frames as an ``.mp4``, written beside its place until :meth:`publish`.
 
     Args:
         path: The file.
@@ -53,16 +54,23 @@ class VideoFile:
         """
         if self.writer is None:
             height, width = image.shape[:2]
-            self.writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
-            if not self.writer.isOpened():
+            writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
+            if not writer.isOpened():
                 raise UserError(f'OpenCV cannot write {self.path}: is the folder writable?')
+            self.writer = writer
         self.writer.write(image)
 
-    def close(self) -> None:
+    def publish(self) -> None:
         """Move what was written to its place."""
         if self.writer is not None:
             self.writer.release()
             os.replace(self.partial, self.path)
+
+    def discard(self) -> None:
+        """Remove what was written."""
+        if self.writer is not None:
+            self.writer.release()
+            self.partial.unlink(missing_ok=True)
 
 
 def _rows(found: Detections, names: list[str]) -> dict[str, Any]:
@@ -113,35 +121,50 @@ def write_results(
         How many images there were.
 
     Raises:
-        UserError: A video ends early, or there is no screen to show on.
+        UserError: A video ends early, there is no screen to show on, or pictures would overwrite their sources.
     """
-    for folder in ('vis', 'preds'):
-        (out_dir / folder).mkdir(parents=True, exist_ok=True)
+    pictures, notes = out_dir / 'vis', out_dir / 'preds'
+    if pictures.resolve() in {Path(file).resolve().parent for file in media.files or [media.source]}:
+        raise UserError(f'the pictures would overwrite their sources in {pictures}: give another --out-dir')
+    for folder in (pictures, notes):
+        folder.mkdir(parents=True, exist_ok=True)
     name = f'camera{media.source}' if media.count is None else Path(media.source).stem
-    video = VideoFile(out_dir / 'vis' / f'{name}.mp4', media.fps) if media.fps else None
+    video = VideoFile(pictures / f'{name}.mp4', media.fps) if media.fps else None
+    stems = Counter(Path(file).stem for file in media.files)
     frames: list[dict] = []
 
     def keep(frame: Frame, found: Detections) -> bool:
-        picture = draw(frame.image, found, detector.names)
+        picture, rows = draw(frame.image, found, detector.names), _rows(found, detector.names)
+        frames.append(rows)
         if video is None:
-            write_image(out_dir / 'vis' / frame.name, picture)
-            _write_json(_rows(found, detector.names), out_dir / 'preds' / f'{Path(frame.name).stem}.json')
+            path = Path(frame.name)
+            suffix = '' if path.suffix.lower() in IMAGES else '.jpg'
+            write_image(pictures / f'{path.name}{suffix}', picture)
+            _write_json(rows, notes / f'{path.stem if stems[path.stem] <= 1 else path.name}.json')
         else:
             video.add(picture)
-        frames.append(_rows(found, detector.names) if video else {})
         if show:
             cv2.imshow(WINDOW, picture)
         return not (show and cv2.waitKey(1) & 0xFF == ord('q'))
+
+    def publish() -> None:
+        if video is not None:
+            video.publish()
+            _write_json(frames, notes / f'{name}.json')
 
     with _window(show):
         try:
             _run(media, detector, score, batch, keep)
         except KeyboardInterrupt:
             print('\nstopped')
-        finally:
+        except EndsEarlyError:
+            publish()
+            raise
+        except BaseException:
             if video is not None:
-                video.close()
-                _write_json(frames, out_dir / 'preds' / f'{name}.json')
+                video.discard()
+            raise
+        publish()
     return len(frames)
 
 

@@ -37,14 +37,16 @@ def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
     known = not torch.compiler.is_dynamo_compiling() and isinstance(
         x.shape[0], int
     )  # Dynamo shows every size as an int
+    if known and x.shape[0] == 1:  # flatten and squeeze are views in any runtime, a selection may be a copy
+        return _add(F.conv2d(x, kernels.flatten(0, 1), None, stride, padding, dilation, groups), bias)
     if known and x.shape[0] <= UNROLLED:
         samples = zip(x.split(1), kernels.unbind(), strict=True)
         outputs = [F.conv2d(sample, kernel, None, stride, padding, dilation, groups) for sample, kernel in samples]
-        return _add(outputs[0] if len(outputs) == 1 else torch.cat(outputs), bias)
+        return _add(torch.cat(outputs), bias)
 
     def one(carry: Tensor, sample: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         x, kernel = sample  # (I, H, W), (O, I/g, k, k)
-        return carry.clone(), F.conv2d(x[None], kernel, None, stride, padding, dilation, groups)[0]
+        return carry.clone(), F.conv2d(x[None], kernel, None, stride, padding, dilation, groups).squeeze(0)
 
     _, y = scan(one, x.new_zeros(1), (x, kernels))
     return _add(y, bias)
