@@ -39,7 +39,7 @@ def files(dynamic, tmp_path_factory):
     def export(**options):
         key = tuple(sorted(options.items()))
         if key not in made:
-            name = '-'.join(f'{k}_{v}' for k, v in key) or 'plain'
+            name = ', '.join(f'{k}={v}' for k, v in key) or 'plain'  # a comma in a path, too
             target = folder / f'{name}{SUFFIX[options.get("format", "onnx")]}'
             made[key] = export_detector(cfg, checkpoint, target, ExportOptions(**options))
         return made[key]

@@ -72,7 +72,7 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str
 
     onnx_file = path.with_suffix('.onnx')
     write_onnx(program, onnx_file, metadata, opset)
-    model = openvino.convert_model(onnx_file)
+    model = openvino.Core().read_model(onnx_file)  # convert_model takes a comma in the path for a list of files
     model.set_rt_info(json.dumps(metadata), METADATA)
     openvino.save_model(model, path, compress_to_fp16=half)
     onnx_file.unlink()
