@@ -8,7 +8,7 @@ from _timing import ROOT, benchmark_parser, caption, interleaved, prepare, pyplo
 
 EXAMPLE = """  pip install -r requirements/deploy.txt
   python benchmarks/exported_latency.py --short
-  python benchmarks/exported_latency.py            # 4 minutes on 2 cores"""
+  python benchmarks/exported_latency.py            # 6 minutes on 2 cores"""
 
 FORMATS = {'onnx': '.onnx', 'openvino': '.xml'}
 RUNTIMES = {'onnx': 'ONNX Runtime', 'openvino': 'OpenVINO'}

@@ -33,38 +33,68 @@ class Detector(Protocol):
         ...
 
 
-class VideoFile:
-    """Frames as an ``.mp4``, written beside its place until :meth:`publish`.
+class PictureFiles:
+    """A picture and a JSON file for every image.
 
     Args:
-        path: The file.
+        media: The images.
+        pictures: Folder of the pictures.
+        notes: Folder of the JSON files.
+    """
+
+    def __init__(self, media: Media, pictures: Path, notes: Path) -> None:
+        self.pictures, self.notes = pictures, notes
+        self.stems = Counter(Path(file).stem for file in media.files)
+
+    def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
+        """Write both; two images that differ in their suffix only keep it in their JSON's name."""
+        path = Path(name)
+        write_image(self.pictures / (name if path.suffix.lower() in IMAGES else f'{name}.jpg'), picture)
+        _write_json(rows, self.notes / f'{path.stem if self.stems[path.stem] <= 1 else name}.json')
+
+    def publish(self) -> None:
+        """Everything is in its place already."""
+
+    discard = publish
+
+
+class VideoFile:
+    """Frames as an ``.mp4`` and one JSON file of all, beside their places until :meth:`publish`.
+
+    Args:
+        name: Name of both, without suffix.
+        pictures: Folder of the video.
+        notes: Folder of the JSON file.
         fps: Frames of a second.
     """
 
-    def __init__(self, path: Path, fps: float) -> None:
-        self.path, self.fps = path, fps
-        self.partial = path.with_stem(f'{path.stem}.partial')
+    def __init__(self, name: str, pictures: Path, notes: Path, fps: float) -> None:
+        self.path, self.notes, self.fps = pictures / f'{name}.mp4', notes / f'{name}.json', fps
+        self.partial = self.path.with_stem(f'{name}.partial')
         self.writer: cv2.VideoWriter | None = None
+        self.frames: list[dict[str, Any]] = []
 
-    def add(self, image: np.ndarray) -> None:
+    def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
         """Write a frame; the first one says the size.
 
         Raises:
             UserError: OpenCV cannot write videos here.
         """
         if self.writer is None:
-            height, width = image.shape[:2]
+            height, width = picture.shape[:2]
             writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
             if not writer.isOpened():
                 raise UserError(f'OpenCV cannot write {self.path}: is the folder writable?')
             self.writer = writer
-        self.writer.write(image)
+        self.writer.write(picture)
+        self.frames.append(rows)
 
     def publish(self) -> None:
         """Move what was written to its place."""
         if self.writer is not None:
             self.writer.release()
             os.replace(self.partial, self.path)
+            _write_json(self.frames, self.notes)
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -129,43 +159,37 @@ def write_results(
     for folder in (pictures, notes):
         folder.mkdir(parents=True, exist_ok=True)
     name = f'camera{media.source}' if media.count is None else Path(media.source).stem
-    video = VideoFile(pictures / f'{name}.mp4', media.fps) if media.fps else None
-    stems = Counter(Path(file).stem for file in media.files)
-    frames: list[dict] = []
+    files = VideoFile(name, pictures, notes, media.fps) if media.fps else PictureFiles(media, pictures, notes)
+    count = 0
 
     def keep(frame: Frame, found: Detections) -> bool:
-        picture, rows = draw(frame.image, found, detector.names), _rows(found, detector.names)
-        frames.append(rows)
-        if video is None:
-            path = Path(frame.name)
-            suffix = '' if path.suffix.lower() in IMAGES else '.jpg'
-            write_image(pictures / f'{path.name}{suffix}', picture)
-            _write_json(rows, notes / f'{path.stem if stems[path.stem] <= 1 else path.name}.json')
-        else:
-            video.add(picture)
+        nonlocal count
+        count += 1
+        picture = draw(frame.image, found, detector.names)
+        files.add(frame.name, picture, _rows(found, detector.names))
         if show:
             cv2.imshow(WINDOW, picture)
         return not (show and cv2.waitKey(1) & 0xFF == ord('q'))
 
-    def publish() -> None:
-        if video is not None:
-            video.publish()
-            _write_json(frames, notes / f'{name}.json')
+    with _window(show), _published(files):
+        _run(media, detector, score, batch, keep)
+    return count
 
-    with _window(show):
-        try:
-            _run(media, detector, score, batch, keep)
-        except KeyboardInterrupt:
-            print('\nstopped')
-        except EndsEarlyError:
-            publish()
-            raise
-        except BaseException:
-            if video is not None:
-                video.discard()
-            raise
-        publish()
-    return len(frames)
+
+@contextmanager
+def _published(files: PictureFiles | VideoFile) -> Iterator[None]:
+    """Publish what was written, also after Ctrl-C and when a video ends early; nothing after a failure."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print('\nstopped')
+    except EndsEarlyError:
+        files.publish()
+        raise
+    except BaseException:
+        files.discard()
+        raise
+    files.publish()
 
 
 def _run(media: Media, detector: Detector, score: float, batch: int, keep) -> None:
