@@ -44,7 +44,7 @@ test: .venv/dev  ## run all tests
 parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
 	$(BIN)/python -m pytest tests/parity
 
-bench: .venv/parity  ## time the layer, the detectors and the data pipeline: 4 minutes on 2 cores
+bench: .venv/parity  ## time the layer, the detectors and the data pipeline: some minutes on 2 cores
 	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output
 	$(BIN)/python benchmarks/model_latency.py --short --out bench_output
 	$(BIN)/python benchmarks/data_pipeline.py --short --out bench_output

@@ -133,9 +133,9 @@ def draw(rows: list[dict], title: str):
     figure, axes = plt.subplots(1, len(panels), figsize=(4.2 * len(panels), 4.2), sharey=True)
     for axis, (runtime, images) in zip(axes, panels, strict=True):
         part = [r for r in rows if (r['runtime'], r['images']) == (runtime, images)]
-        axis.barh([r['file'] for r in part], [r['ratio'] for r in part])
+        axis.barh([r['file'].replace(f'batch {images}', 'fixed batch') for r in part], [r['ratio'] for r in part])
         axis.axvline(1, color='black', lw=1)
-        axis.set(title=f'{RUNTIMES[runtime]}, {images} images', xlabel='time over the static file of the same batch')
+        axis.set(title=f'{RUNTIMES[runtime]}, {images} at a time', xlabel='time over the static file of its kind')
     axes[0].invert_yaxis()
     figure.suptitle(title, fontsize=9)
     return figure
