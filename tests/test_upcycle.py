@@ -147,8 +147,14 @@ def test_other_detectors_have_a_counterpart_too():
 
 
 @pytest.mark.slow
-def test_the_tool_and_training_from_it(run, alike, digits, tmp_path):
-    _, static = alike('yolo11n_coco.py')
+def test_three_commands_from_published_weights_to_training(run, alike, digits, tmp_path):
+    from mmdyn.convert import convert_to_original
+
+    _, ours = alike('yolo11n_coco.py')
+    convert_to_original(ours, tmp_path / 'yolo11n.pt')
+    static = tmp_path / 'yolo11n.pth'
+    done = run(ROOT / 'tools/convert_ultralytics.py', tmp_path / 'yolo11n.pt', static)
+    assert done.returncode == 0, done.stderr[-2000:]
     config, out = ROOT / 'configs/yolo11n_dynconv-bn_digits.py', tmp_path / 'dynamic.pth'
     done = run(ROOT / 'tools/upcycle.py', static, config, out)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -27,9 +27,8 @@ def parse_args():
 
 
 def collapse(args) -> None:
-    from mmdyn.deploy.evaluation import ap_table, evaluate
-
     from mmdyn.deploy.collapse import collapse_checkpoint
+    from mmdyn.deploy.evaluation import ap_table, evaluate
     from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file
     from mmdyn.errors import UserError
 
