@@ -6,6 +6,7 @@ Convolutions with constant kernels are quantised; kernels that are mixed in the 
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,6 +55,32 @@ def quantise_onnx(path: Path, images: list[np.ndarray]) -> None:
         file.unlink()
 
 
+PASSING = ('Reshape', 'Squeeze', 'Unsqueeze', 'Split', 'VariadicSplit', 'Gather', 'Convert', 'StridedSlice', 'Slice')
+
+
+def _users(node) -> list[tuple[Any, int]]:
+    """Who takes what a node of OpenVINO puts out, past what only reshapes it, and as which input."""
+    found = []
+    for output in node.outputs():
+        for target in output.get_target_inputs():
+            user = target.get_node()
+            found += _users(user) if user.get_type_name() in PASSING else [(user, target.get_index())]
+    return found
+
+
+def _mixing(model) -> list[str]:
+    """Nodes of an OpenVINO model that mix kernels, and those that convolve with them."""
+    names = set()
+    for node in model.get_ordered_ops():
+        if node.get_type_name() != 'MatMul':
+            continue
+        for user, place in _users(node):
+            kind = user.get_type_name()
+            if kind in ('TensorIterator', 'Loop') or ('Convolution' in kind and place == 1):
+                names |= {node.get_friendly_name(), user.get_friendly_name()}
+    return sorted(names)
+
+
 def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
     """Quantise an OpenVINO model in place, with NNCF.
 
@@ -66,7 +93,9 @@ def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
 
     nncf.set_log_level(logging.ERROR)
     model = openvino.Core().read_model(path)
-    quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images))
+    mixing = _mixing(model)
+    ignored = nncf.IgnoredScope(names=mixing) if mixing else None
+    quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=ignored)
     whole = path.with_stem(f'{path.stem}.int8')
     openvino.save_model(quantised, whole, compress_to_fp16=False)
     del model, quantised  # which hold the file that is replaced
