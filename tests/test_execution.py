@@ -14,7 +14,7 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import nn
 
 from mmdyn import DynamicConv, dynamic_conv2d
-from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, global_mean, mixture
+from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, fold_scale, global_mean, mixture
 from mmdyn.layers.execution import Geometry, choose_path
 from test_dynamic_conv import plain_loop
 
@@ -384,6 +384,18 @@ def test_batch_norm_folds_exactly(routing, bias, memory_format):
     twice = fold_batch_norm(folded.conv, block.bn)
     torch.testing.assert_close(twice(x), block.bn(block.bn(block.conv(x))), rtol=1e-12, atol=1e-12)
     assert 'shared_bias=True' in repr(twice)
+
+
+@pytest.mark.parametrize('routing', ['sigmoid', 'softmax'])
+@pytest.mark.parametrize('groups', [1, 2])
+def test_a_scale_before_it_folds_exactly(groups, routing):
+    conv = DynamicConv(4, 6, 3, 2, 1, groups=groups, bias=True, routing=routing).double()
+    scale, x = torch.randn(4, dtype=torch.float64), torch.randn(3, 4, 9, 9, dtype=torch.float64)
+    folded = fold_scale(scale, conv)
+    torch.testing.assert_close(folded(x), conv(scale[:, None, None] * x), rtol=1e-12, atol=1e-12)
+    assert not torch.equal(folded.weight, conv.weight)
+    with pytest.raises(ValueError, match=r'scale of shape \(3,\) before a convolution of 4 channels'):
+        fold_scale(scale[:3], conv)
 
 
 def test_folding_leaves_alone_what_does_not_follow_a_convolution():

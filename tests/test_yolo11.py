@@ -283,3 +283,19 @@ def test_any_width(widen):
     features = YOLO11Backbone(**scale)(torch.randn(1, 3, 64, 64))
     outputs = YOLO11PAFPN([512, 512, 1024], [256, 512, 1024], **scale)(features)
     assert [o.shape[-1] for o in outputs] == [8, 4, 2]
+
+
+@pytest.mark.parametrize('variant', ['dynconv', 'dynconv-bn', 'c3k2_dynconv', 'c3k2_dynconv-bn'])
+def test_a_folded_detector_computes_the_same(alike, variant):
+    import copy
+
+    from mmdyn.deploy.loading import load_model
+    from mmdyn.deploy.upcycle import output_difference
+    from mmdyn.layers import fold_batch_norms
+
+    model = load_model(*alike(f'yolo11n_{variant}_coco.py')).model
+    folded = fold_batch_norms(copy.deepcopy(model))
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    shared = [m.shared_bias is not None for m in folded.modules() if isinstance(m, DynamicConv)]
+    assert shared == [variant.endswith('-bn')] * len(shared)
+    assert output_difference(folded, model) <= 1e-5

@@ -5,7 +5,7 @@ from .c3k2 import C3k, C3k2, C3k2_DynamicConv
 from .conv_unit import build_block, build_conv_unit, find_layer
 from .dynamic_conv import DynamicConv, dynamic_conv2d
 from .export_forms import export_form
-from .folding import fold_batch_norm, fold_batch_norms
+from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
 from .routing import Routing
 from .sppf import SPPF
@@ -25,5 +25,6 @@ __all__ = [
     'find_layer',
     'fold_batch_norm',
     'fold_batch_norms',
+    'fold_scale',
     'global_mean',
 ]

@@ -3,7 +3,7 @@
 ``y = scale * conv(x, W) + shift`` is linear in W, so a dynamic convolution takes the scale into every expert, exactly;
 the shift does not depend on the routing and becomes its ``shared_bias``.
 
-Shapes: M experts, O out channels, P elements of a kernel.
+Shapes: M experts, I O in and out channels, g groups, P elements of a kernel.
 """
 
 import copy
@@ -12,7 +12,7 @@ from itertools import pairwise
 
 import torch
 from mmcv.cnn import Conv2d, ConvModule
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -54,6 +54,32 @@ def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
     if conv.shared_bias is not None:
         shift = shift + conv.shared_bias * scale
     folded.shared_bias = nn.Parameter(shift.to(conv.weight.dtype), requires_grad=conv.weight.requires_grad)
+    return folded
+
+
+@torch.no_grad()
+def fold_scale(scale: Tensor, conv: DynamicConv) -> DynamicConv:
+    """A dynamic convolution with the scale of its input channels folded into its experts and its router.
+
+    ``conv(scale * x)`` becomes ``folded(x)``, exactly: kernels are linear in the input, and so is the pooled input that
+    the router sees.
+
+    Args:
+        scale: What every input channel is multiplied with, (I,).
+        conv: The convolution; stays as it is.
+
+    Returns:
+        A copy.
+
+    Raises:
+        ValueError: ``scale`` is of another number of channels.
+    """
+    if scale.shape != (conv.in_channels,):
+        raise ValueError(f'scale of shape {tuple(scale.shape)} before a convolution of {conv.in_channels} channels')
+    folded = copy.deepcopy(conv)
+    by_group = scale.view(conv.groups, -1).repeat_interleave(conv.out_channels // conv.groups, dim=0)  # (O, I/g)
+    folded.weight.copy_((conv.experts * by_group[..., None, None]).flatten(1))
+    folded.routing.weight.mul_(scale)
     return folded
 
 
