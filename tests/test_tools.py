@@ -127,7 +127,9 @@ def test_fused_finds_the_same(run, digits, trained, tmp_path):
     plain, fused = (sorted(part, key=lambda r: (r['image_id'], -r['score'])) for part in rows)
     assert abs(len(plain) - len(fused)) <= 0.001 * len(plain)
     scores = [np.array([r['score'] for r in part[:1000]]) for part in (plain, fused)]
-    np.testing.assert_allclose(*scores, rtol=1e-4)
+    np.testing.assert_allclose(
+        *scores, rtol=2e-3
+    )  # of float32 in another order, after two epochs; exactness: test_execution
 
 
 def test_test_time_augmentation_and_json(run, digits, trained, tmp_path):
