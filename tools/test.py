@@ -16,7 +16,7 @@ def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     parser.add_argument(
-        'checkpoint', help='checkpoint file, or or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py'
+        'checkpoint', help='checkpoint file, or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py'
     )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions as a pickle')
     parser.add_argument(
@@ -43,7 +43,8 @@ def test(args) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmengine.evaluator import DumpResults
 
-    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_fuse, enable_tta
+    from mmdyn.engine.launch import build_runner, check_checkpoint
+    from mmdyn.engine.testing import enable_fuse, enable_tta
     from mmdyn.errors import UserError
 
     if args.out and not args.out.endswith(('.pkl', '.pickle')):

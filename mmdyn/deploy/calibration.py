@@ -13,21 +13,6 @@ from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
 
 
-def square_pipeline(cfg: Config) -> Config:
-    """The data set of testing, on squares of one size instead of rectangles by batch.
-
-    Args:
-        cfg: Config; stays as it is.
-
-    Returns:
-        The config of the data set.
-    """
-    dataset = copy.deepcopy(cfg.test_dataloader.dataset)
-    if dataset.get('batch_shapes_cfg'):
-        dataset.batch_shapes_cfg = None
-    return dataset
-
-
 def calibration_images(cfg: Config, preprocessor: nn.Module, number: int, seed: int = 0) -> Iterator[Tensor]:
     """Random images of the training set, of the first one where several are joined, with a progress bar.
 
@@ -49,7 +34,7 @@ def calibration_images(cfg: Config, preprocessor: nn.Module, number: int, seed: 
     described = copy.deepcopy(cfg.train_dataloader.dataset)
     while 'ann_file' not in described and (described.get('dataset') or described.get('datasets')):  # repeated, joined
         described = described.get('dataset') or described.datasets[0]
-    described.pipeline = square_pipeline(cfg).pipeline
+    described.pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
     described.test_mode = True  # no image is left out for its boxes
     with config_errors():
         dataset = DATASETS.build(described)

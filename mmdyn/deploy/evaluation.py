@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdyn.engine.launch import build_runner, check_checkpoint, enable_fuse
+from mmdyn.engine.launch import build_runner, check_checkpoint
+from mmdyn.engine.testing import enable_fuse, use_pipeline_sizes
 
 from .exported_detector import use_exported
 
@@ -32,8 +33,8 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
         cfg = copy.deepcopy(cfg)
         check_checkpoint(str(path))
         cfg.load_from, cfg.resume = str(path), False
-        if square and cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
-            cfg.test_dataloader.dataset.batch_shapes_cfg = None
+        if square:
+            use_pipeline_sizes(cfg)
         if fuse:
             enable_fuse(cfg)
     else:

@@ -68,8 +68,8 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     """How dynamic convolutions are written, and what that costs.
 
     ONNX Runtime and OpenVINO convolve with kernels that are mixed in the graph, and loop over a batch of unknown size;
-    so does PyTorch. Constant kernels are for runtimes that can do neither, such as ncnn, at M
-    times the work of the layers.
+    so does PyTorch. Constant kernels are for runtimes that can do neither, such as ncnn, at M times
+    the work of the layers.
 
     Args:
         model: The detector.

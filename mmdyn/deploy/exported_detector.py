@@ -12,6 +12,7 @@ from mmengine.structures import InstanceData
 from mmyolo.registry import MODELS
 from torch import Tensor
 
+from mmdyn.engine.testing import drop_ema, use_pipeline_sizes
 from mmdyn.errors import UserError
 
 from .export import long_side
@@ -110,10 +111,10 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
             raise UserError(
                 f'{path} has NMS inside with {name}={session.meta[name]}, the config says {wanted}: export again'
             )
-    if session.meta['square'] and cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
-        cfg.test_dataloader.dataset.batch_shapes_cfg = None
+    if session.meta['square']:
+        use_pipeline_sizes(cfg)
     preprocessor, test_cfg = cfg.model.data_preprocessor, cfg.model.test_cfg
     cfg.model = dict(type='mmyolo.ExportedDetector', path=str(path), data_preprocessor=preprocessor, test_cfg=test_cfg)
     cfg.load_from, cfg.resume = None, False
-    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if 'EMA' not in str(hook.get('type'))]
+    drop_ema(cfg)
     return cfg

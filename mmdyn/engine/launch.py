@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.registry import Registry, root
 from mmengine.runner import Runner
 from mmyolo.registry import RUNNERS
@@ -111,35 +111,6 @@ def enable_amp(cfg: Config) -> None:
         raise UserError(f'--amp replaces {" or ".join(AMP_WRAPPERS)}, but optim_wrapper.type is {current}')
     on_gpu, on_cpu = AMP_WRAPPERS[current]
     cfg.optim_wrapper.type = on_gpu if torch.cuda.is_available() else on_cpu
-
-
-def enable_tta(cfg: Config) -> None:
-    """Test with the config's test-time augmentation.
-
-    Args:
-        cfg: Config, changed in place.
-
-    Raises:
-        UserError: The config has no ``tta_model`` or ``tta_pipeline``.
-    """
-    for key in ('tta_model', 'tta_pipeline'):
-        if key not in cfg:
-            raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
-    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
-    if cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
-        cfg.test_dataloader.dataset.batch_shapes_cfg = None  # would override the sizes of the pipeline
-
-
-def enable_fuse(cfg: Config) -> None:
-    """Test with batch norms folded into the convolutions before them, dynamic ones too.
-
-    Args:
-        cfg: Config, changed in place.
-    """
-    # A checkpoint's weights are the average already; the hooks would swap it for their own, unfolded.
-    kept = [hook for hook in cfg.get('custom_hooks', []) if 'EMA' not in str(hook.get('type'))]
-    cfg.custom_hooks = [*kept, dict(type='FoldHook', priority='LOWEST')]
 
 
 def build_runner(cfg: Config, *, train: bool) -> Runner:

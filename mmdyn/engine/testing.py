@@ -1,0 +1,51 @@
+"""What the switches of a test change in its config."""
+
+from mmengine.config import Config, ConfigDict
+
+from mmdyn.errors import UserError
+
+
+def enable_tta(cfg: Config) -> None:
+    """Test with the config's test-time augmentation.
+
+    Args:
+        cfg: Config, changed in place.
+
+    Raises:
+        UserError: The config has no ``tta_model`` or ``tta_pipeline``.
+    """
+    for key in ('tta_model', 'tta_pipeline'):
+        if key not in cfg:
+            raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+    cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    use_pipeline_sizes(cfg)
+
+
+def use_pipeline_sizes(cfg: Config) -> None:
+    """Test at the sizes of the test pipeline, which rectangles by batch would override.
+
+    Args:
+        cfg: Config, changed in place.
+    """
+    if cfg.test_dataloader.dataset.get('batch_shapes_cfg'):
+        cfg.test_dataloader.dataset.batch_shapes_cfg = None
+
+
+def drop_ema(cfg: Config) -> None:
+    """Leave out hooks that average weights: those of a checkpoint are the average already.
+
+    Args:
+        cfg: Config, changed in place.
+    """
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if 'EMA' not in str(hook.get('type'))]
+
+
+def enable_fuse(cfg: Config) -> None:
+    """Test with batch norms folded into the convolutions before them, dynamic ones too.
+
+    Args:
+        cfg: Config, changed in place.
+    """
+    drop_ema(cfg)  # which would swap folded weights for its own, unfolded
+    cfg.custom_hooks.append(dict(type='FoldHook', priority='LOWEST'))
