@@ -97,8 +97,9 @@ def collapsed(cfg, checkpoint: Path, folder: Path) -> tuple:
     import torch
 
     from mmdyn.deploy.collapse import collapsed_state
-    from mmdyn.deploy.counterpart import dynamic_layers, static_counterpart
+    from mmdyn.deploy.counterpart import static_counterpart
     from mmdyn.deploy.loading import load_model
+    from mmdyn.layers import dynamic_layers
 
     model = load_model(cfg, checkpoint).model
     routing = {name: torch.full((1, layer.num_experts), 0.5) for name, layer in dynamic_layers(model).items()}

@@ -10,10 +10,10 @@ from mmengine.config import Config
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.deploy.collapse import collapse_checkpoint, kernel_errors, mean_kernel
-from mmdyn.deploy.counterpart import dynamic_layers
 from mmdyn.deploy.loading import load_model
 from mmdyn.deploy.upcycle import output_difference
 from mmdyn.errors import UserError
+from mmdyn.layers import dynamic_layers
 
 
 def test_the_error_is_that_of_the_kernels_and_bounds_every_output():

@@ -10,13 +10,13 @@ import torch
 
 from conftest import ROOT
 from mmdyn.deploy.agreement import examples
-from mmdyn.deploy.counterpart import dynamic_layers
 from mmdyn.deploy.export import export_detector
 from mmdyn.deploy.export_options import ExportOptions
 from mmdyn.deploy.formats import open_exported
 from mmdyn.deploy.graph import DetectionGraph, _nms_by_class
 from mmdyn.deploy.loading import load_model
 from mmdyn.errors import UserError
+from mmdyn.layers import dynamic_layers
 
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
 pytestmark = pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning')
@@ -83,6 +83,21 @@ def test_a_fixed_batch_is_filled_up(files, reference, options):
         assert found.scores[0] == pytest.approx(one.max(), abs=1e-5)
     with pytest.raises(ValueError, match=f'takes {options["batch"]} images at a time, got 5'):
         detector.detect(images, 0.1)
+
+
+@pytest.mark.slow
+def test_a_process_that_closed_openvino_files_outlives_its_children(files, run):
+    """The end of a data loader's worker is a signal, and OpenVINO lends the process the stack that signals run on."""
+    path = files(format='openvino', batch=1).path
+    script = (
+        'import signal, subprocess, sys; from mmdyn.deploy.formats import open_exported\n'
+        'signal.signal(signal.SIGCHLD, lambda *_: None)\n'
+        'opened = [open_exported(sys.argv[1]) for _ in range(3)]\n'
+        'while opened: del opened[0]  # in the order of opening\n'
+        'subprocess.run([sys.executable, "-c", ""], check=True)'
+    )
+    done = run('-c', script, path)
+    assert done.returncode == 0, done.stderr
 
 
 def test_ncnn(files, reference):

@@ -9,10 +9,11 @@ from torch import nn
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.deploy.counterpart import dynamic_layers, static_counterpart
+from mmdyn.deploy.counterpart import static_counterpart
 from mmdyn.deploy.loading import load_model
 from mmdyn.deploy.upcycle import output_difference, upcycle_checkpoint, upcycle_conv
 from mmdyn.errors import UserError
+from mmdyn.layers import dynamic_layers
 
 
 def load(name: str, **options) -> Config:

@@ -18,7 +18,8 @@ default_hooks = dict(
     visualization=dict(type='mmdet.DetVisualizationHook'),
     class_check=dict(type='ClassCheckHook'),
     checkpoint_guard=dict(type='CheckpointGuardHook'),
-    channels_last=dict(type='ChannelsLastHook'))
+    channels_last=dict(type='ChannelsLastHook'),
+    routing=dict(type='RoutingHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

@@ -19,11 +19,11 @@ from torch import Tensor, nn
 from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file, write_checkpoint
 from mmdyn.errors import UserError
-from mmdyn.layers import DynamicConv
+from mmdyn.layers import DynamicConv, dynamic_layers, record_routing
 from mmdyn.version import __version__
 
 from .calibration import calibration_images
-from .counterpart import dynamic_layers, places, static_counterpart
+from .counterpart import places, static_counterpart
 from .loading import load_model
 
 
@@ -66,17 +66,9 @@ def observe_routing(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Ten
     Returns:
         For every layer by name, (N, M).
     """
-    seen: dict[str, list[Tensor]] = {name: [] for name in dynamic_layers(model)}
-    hooks = [
-        layer.routing.register_forward_hook(lambda _, __, weights, name=name: seen[name].append(weights))
-        for name, layer in dynamic_layers(model).items()
-    ]
-    try:
+    with record_routing(model) as seen:
         for image in images:
             model(image, None, mode='tensor')
-    finally:
-        for hook in hooks:
-            hook.remove()
     return {name: torch.cat(weights) for name, weights in seen.items()}
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
-from torch import nn
 
 from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv
@@ -23,11 +22,6 @@ PLACES = (
 COUNTS = {('backbone', 'downsample_cfg'): 4, ('backbone', 'block_cfg'): 4}
 COUNTS |= {('neck', 'downsample_cfg'): 2, ('neck', 'block_cfg'): 4}
 Place = tuple[str, str, int]
-
-
-def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
-    """The dynamic convolutions of a model, by name, in its order."""
-    return {name: m for name, m in model.named_modules() if isinstance(m, DynamicConv)}
 
 
 def _is_dynamic(node: Any, scope: str) -> bool:

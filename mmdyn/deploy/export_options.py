@@ -6,9 +6,9 @@ from typing import NamedTuple
 from torch import nn
 
 from mmdyn.errors import UserError
+from mmdyn.layers import dynamic_layers
 from mmdyn.layers.export_forms import FORMS, UNROLLED, ExportForm
 
-from .counterpart import dynamic_layers
 from .quantise import TOOLKITS
 
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}

@@ -4,6 +4,7 @@ The runtimes are imported where they are used: none is needed to import this pac
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -58,6 +59,18 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
     onnx.save(model, path)
 
 
+@functools.cache
+def openvino_core():
+    """The one core of the process.
+
+    Each lends the process a stack for signals, and puts back the one before when it goes: where cores do not go in the
+    reverse order, the process is left with a stack that is gone, and dies of its next signal.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int, half: bool) -> None:
     """Write an OpenVINO model, ``.xml`` and ``.bin``, by way of ONNX.
 
@@ -72,7 +85,7 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str
 
     onnx_file = path.with_suffix('.onnx')
     write_onnx(program, onnx_file, metadata, opset)
-    model = openvino.Core().read_model(onnx_file)  # convert_model takes a comma in the path for a list of files
+    model = openvino_core().read_model(onnx_file)  # convert_model takes a comma in the path for a list of files
     model.set_rt_info(json.dumps(metadata), METADATA)
     openvino.save_model(model, path, compress_to_fp16=half)
     onnx_file.unlink()
@@ -156,13 +169,13 @@ class OpenVINODetector(OnnxDetector):
 
     def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
         try:
-            import openvino
+            core = openvino_core()
         except ImportError as e:
             raise ValueError('OpenVINO is not installed: pip install -r requirements/deploy.txt') from e
         options = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
         try:
-            model = openvino.Core().read_model(self.path)
-            compiled = openvino.compile_model(model, 'CPU', options)
+            model = core.read_model(self.path)
+            compiled = core.compile_model(model, 'CPU', options)
         except RuntimeError as e:
             raise ValueError(f'{self.path} does not load in OpenVINO: {str(e).splitlines()[0]}') from e
         texts = json.loads(model.get_rt_info(METADATA).astype(str)) if model.has_rt_info(METADATA) else {}

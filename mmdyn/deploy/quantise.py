@@ -91,8 +91,10 @@ def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
     import nncf
     import openvino
 
+    from .formats import openvino_core
+
     nncf.set_log_level(logging.ERROR)
-    model = openvino.Core().read_model(path)
+    model = openvino_core().read_model(path)
     mixing = _mixing(model)
     ignored = nncf.IgnoredScope(names=mixing) if mixing else None
     quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=ignored)

@@ -29,10 +29,10 @@ from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import new_file, refuse_other_architecture, write_checkpoint
 from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
-from mmdyn.layers import DynamicConv, Routing
+from mmdyn.layers import DynamicConv, Routing, dynamic_layers
 from mmdyn.version import __version__
 
-from .counterpart import dynamic_layers, static_counterpart
+from .counterpart import static_counterpart
 from .loading import read_tensors
 
 TOLERANCE = 1e-5  # of the largest output

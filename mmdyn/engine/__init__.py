@@ -8,6 +8,7 @@ from .ema import YOLOEMA, YOLOEMAHook
 from .fold import FoldHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
 from .param_groups import YOLOOptimizerConstructor
+from .routing_hook import RoutingHook
 from .schedule import YOLOScheduleHook
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     'ClassCheckHook',
     'CloseMosaicHook',
     'FoldHook',
+    'RoutingHook',
     'YOLOAmpOptimWrapper',
     'YOLOCPUAmpOptimWrapper',
     'YOLOEMAHook',

@@ -8,6 +8,7 @@ from .export_forms import export_form
 from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
 from .routing import Routing
+from .routing_record import dynamic_layers, record_routing
 from .sppf import SPPF
 
 __all__ = [
@@ -21,10 +22,12 @@ __all__ = [
     'build_block',
     'build_conv_unit',
     'dynamic_conv2d',
+    'dynamic_layers',
     'export_form',
     'find_layer',
     'fold_batch_norm',
     'fold_batch_norms',
     'fold_scale',
     'global_mean',
+    'record_routing',
 ]

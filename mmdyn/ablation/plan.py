@@ -1,0 +1,175 @@
+"""The plan of a comparison: which configs with which seeds, and that nothing but the model differs between them.
+
+A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it is run, whatever happens to the file that it
+came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEngine's runner. No other state is kept.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from mmdyn.engine.checkpoint import AtomicLocalBackend
+from mmdyn.engine.launch import config_errors, enable_amp, load_config
+from mmdyn.errors import UserError
+
+# What must be the same for a comparison to mean something: data, budget, evaluation, starting point, precision.
+EQUAL = (
+    'train_dataloader',
+    'last_epochs_pipeline',
+    'val_dataloader',
+    'val_evaluator',
+    'train_cfg',
+    'load_from',
+    'optim_wrapper.type',
+    'optim_wrapper.optimizer.type',
+    'model.bbox_head.head_module.num_classes',
+    'model.test_cfg',
+)
+# What says how, not what: it may differ between machines and arms.
+INCIDENTAL = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
+ABSENT = 'not set'
+CONFIG_NAME = 'config.py'
+
+
+class Run(NamedTuple):
+    """One training: a config with a seed."""
+
+    arm: str  # name of the config
+    seed: int
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """The config that it runs."""
+        return self.folder.parent / CONFIG_NAME
+
+
+class Plan(NamedTuple):
+    """A comparison: its arms by name, in order, the first one the control, and their seeds."""
+
+    work_dir: Path
+    arms: Mapping[str, Config]
+    seeds: Sequence[int]
+
+    @property
+    def control(self) -> str:
+        """The arm that the others are compared with."""
+        return next(iter(self.arms))
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of every run."""
+        return next(iter(self.arms.values())).train_cfg.max_epochs
+
+    def runs(self) -> list[Run]:
+        """All runs; seed by seed, so that an unfinished comparison is a smaller one."""
+        return [Run(arm, seed, self.work_dir / arm / f'seed_{seed}') for seed in self.seeds for arm in self.arms]
+
+
+def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config, without what is incidental."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else None
+    if items is None or not node:
+        yield prefix, list(node) if isinstance(node, tuple) else node
+        return
+    for key, value in items:
+        if key not in INCIDENTAL:
+            yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
+
+
+def differences(one: Mapping, other: Mapping) -> dict[str, tuple[Any, Any]]:
+    """Fields that two configs have differently, with both values.
+
+    Args:
+        one: A config.
+        other: Another one.
+    """
+    left, right = dict(flat(one)), dict(flat(other))
+    keys = [*left, *(key for key in right if key not in left)]
+    both = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
+
+
+def _must_be_equal(key: str) -> bool:
+    return any(key == field or key.startswith(f'{field}.') for field in EQUAL)
+
+
+def check_comparable(arms: Mapping[str, Config]) -> None:
+    """See that configs differ in nothing that would make their comparison unfair.
+
+    Args:
+        arms: Configs by name; each is compared with the first one.
+
+    Raises:
+        UserError: They differ in data, budget, evaluation or start; names the fields and both values.
+    """
+    control, *others = arms
+    for arm in others:
+        unequal = {k: v for k, v in differences(arms[control], arms[arm]).items() if _must_be_equal(k)}
+        if unequal:
+            lines = [f'  {key}: {a!r} in {control}, {b!r} in {arm}' for key, (a, b) in list(unequal.items())[:5]]
+            more = f'\n  and {len(unequal) - 5} more' if len(unequal) > 5 else ''
+            raise UserError(
+                f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
+                'Make them equal in the configs, or for all by --cfg-options KEY=VALUE'
+            )
+
+
+def make_plan(
+    paths: Sequence[str], seeds: Sequence[int], work_dir: str | Path, options: dict | None = None, amp: bool = False
+) -> Plan:
+    """Read the configs of a comparison and write what they come to into its work dir.
+
+    Args:
+        paths: Config files; the first one is the control.
+        seeds: Seeds of every config.
+        work_dir: Folder of the comparison. What an earlier call put there stays part of it.
+        options: Dotted keys and values to override in all of them.
+        amp: Train with mixed precision.
+
+    Returns:
+        The plan of this call's configs, checked against all that is in the folder.
+
+    Raises:
+        UserError: A config does not load; two have one name; they cannot be compared with each other or with what is in the
+            folder; or the folder has another config of the same name. Nothing is written then.
+    """
+    work_dir = Path(work_dir)
+    arms = {}
+    for path in paths:
+        name = Path(path).stem
+        if name in arms:
+            raise UserError(f'two configs have the name {name}, which is that of their folder: rename one')
+        cfg = load_config(path, options, None, 'none')
+        with config_errors():
+            if amp:
+                enable_amp(cfg)
+            # the folder and the seed are those of a run
+            cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher', 'randomness')})
+        arms[name] = cfg
+    known = recorded_arms(work_dir)
+    for name, cfg in arms.items():
+        changed = differences(known.get(name, cfg), cfg)
+        if changed:
+            key, (was, now) = next(iter(changed.items()))
+            raise UserError(
+                f'{work_dir / name} has runs of another {name}: {key} was {was!r} there and is {now!r} now. '
+                'Give another --work-dir, or remove that folder to run it again'
+            )
+    check_comparable(arms | known)
+    backend = AtomicLocalBackend()
+    for name, cfg in arms.items():
+        if name not in known:
+            backend.put(cfg.pretty_text.encode(), str(work_dir / name / CONFIG_NAME))
+    return Plan(work_dir, arms, tuple(seeds))
+
+
+def recorded_arms(work_dir: Path) -> dict[str, Config]:
+    """The configs that a folder has, by name.
+
+    Args:
+        work_dir: Folder of a comparison, or of nothing.
+    """
+    return {path.parent.name: Config.fromfile(path) for path in sorted(work_dir.glob(f'*/{CONFIG_NAME}'))}
