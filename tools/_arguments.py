@@ -48,22 +48,29 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def config_of(args: argparse.Namespace):
-    """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
+def options_of(args: argparse.Namespace) -> dict | None:
+    """What the argument of ``add_cfg_options`` overrides: dotted keys and values."""
     from mmengine.config import DictAction
 
-    from mmdyn.engine.launch import load_config
     from mmdyn.errors import UserError
 
-    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     pairs = args.cfg_options or []
     wrong = [pair for pair in pairs if '=' not in pair]
     if wrong:
         raise UserError(f'--cfg-options takes KEY=VALUE, got {wrong[0]!r}')
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction)
-    options = parser.parse_args(pairs).options if pairs else None
-    return load_config(args.config, options, getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none'))
+    return parser.parse_args(pairs).options if pairs else None
+
+
+def config_of(args: argparse.Namespace):
+    """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
+    from mmdyn.engine.launch import load_config
+
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
+    return load_config(
+        args.config, options_of(args), getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none')
+    )
 
 
 def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

@@ -1,7 +1,7 @@
 """The plan of a comparison: which configs with which seeds, and that nothing but the model differs between them.
 
-A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it is run, whatever happens to the file that it
-came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEngine's runner. No other state is kept.
+A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it is run, whatever happens to the file
+that it came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEngine's runner. No other state is kept.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -133,8 +133,8 @@ def make_plan(
         The plan of this call's configs, checked against all that is in the folder.
 
     Raises:
-        UserError: A config does not load; two have one name; they cannot be compared with each other or with what is in the
-            folder; or the folder has another config of the same name. Nothing is written then.
+        UserError: A config does not load; two have one name; they cannot be compared with each other or with what is in
+            the folder; or the folder has another config of the same name. Nothing is written then.
     """
     work_dir = Path(work_dir)
     arms = {}
@@ -147,7 +147,8 @@ def make_plan(
             if amp:
                 enable_amp(cfg)
             # the folder and the seed are those of a run
-            cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher', 'randomness')})
+            cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher')})
+            cfg.randomness = {k: v for k, v in cfg.get('randomness', {}).items() if k != 'seed'}
         arms[name] = cfg
     known = recorded_arms(work_dir)
     for name, cfg in arms.items():

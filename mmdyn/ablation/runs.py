@@ -1,0 +1,137 @@
+"""What a run left behind: its logs, read into curves. Nothing else says how far it came."""
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from .plan import CONFIG_NAME, Run
+
+METRIC = 'coco/bbox_mAP'
+LOG_NAME = 'train.log'  # what the process printed
+ROUTING = 'routing/'
+
+
+class RunResult(NamedTuple):
+    """One run as its logs have it."""
+
+    run: Run
+    epochs: int  # that it should have
+    ap: dict[int, float]  # box AP by epoch
+    ap50: dict[int, float]
+    loss: dict[int, float]  # last of every epoch
+    routing: dict[str, dict[str, float]]  # figures of every dynamic layer at its last validation
+    iteration: float  # median seconds
+    iterations: int
+    attempts: int  # one, and one more for every time it went on
+    error: str | None  # why it is not finished
+
+    @property
+    def done(self) -> bool:
+        """Whether it was validated at its last epoch, with a finite loss."""
+        return self.error is None
+
+    @property
+    def final(self) -> float:
+        """AP of the last epoch."""
+        return self.ap[self.epochs]
+
+    @property
+    def best(self) -> float:
+        """Best AP of any validation; choosing it on the validation set flatters it."""
+        return max(self.ap.values())
+
+    @property
+    def seconds(self) -> float:
+        """Training time without validation: iterations times their median."""
+        return self.iteration * self.iterations
+
+
+def records_of(folder: Path) -> Iterator[dict]:
+    """Everything that the attempts of a run logged, in order.
+
+    Args:
+        folder: Work dir of the run.
+    """
+    for log in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in log.read_text().splitlines():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:  # the last line of a process that was killed
+                continue
+
+
+def read_run(run: Run) -> RunResult:
+    """Read the logs of a run.
+
+    Args:
+        run: The run; its folder may be missing.
+    """
+    ap, ap50, loss, times, last = {}, {}, {}, [], 0
+    routing: dict[str, dict[str, float]] = {}
+    for record in records_of(run.folder):
+        step = record.get('step', 0)
+        if METRIC in record:
+            ap[step], ap50[step] = record[METRIC], record[f'{METRIC}_50']
+        elif 'loss' in record:
+            # what a resumed run repeats replaces what it had
+            loss[record['epoch']], last = record['loss'], max(last, step)
+            times.append(record['time'])
+        else:
+            for key, value in record.items():
+                if key.startswith(ROUTING):
+                    layer, _, name = key.removeprefix(ROUTING).rpartition('/')
+                    routing.setdefault(layer, {})[name] = value
+    epochs = Config.fromfile(run.config).train_cfg.max_epochs
+    return RunResult(
+        run=run,
+        epochs=epochs,
+        ap=dict(sorted(ap.items())),
+        ap50=dict(sorted(ap50.items())),
+        loss=loss,
+        routing=routing,
+        iteration=median(times) if times else math.nan,
+        iterations=last,
+        attempts=len(list(run.folder.glob('*/vis_data/scalars.json'))),
+        error=_error(run.folder, epochs, ap, loss),
+    )
+
+
+def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, float]) -> str | None:
+    broken = [epoch for epoch, value in loss.items() if not math.isfinite(value)]
+    if broken:
+        return f'the loss is {loss[broken[0]]} from epoch {broken[0]} on'
+    if epochs in ap:
+        return None
+    reached = max(loss, default=0)
+    if not (folder / LOG_NAME).is_file() and not reached:
+        return 'not started'
+    return f'ended in epoch {reached} of {epochs}: {_last_words(folder / LOG_NAME)}'
+
+
+def _last_words(log: Path) -> str:
+    """The last line of a log: the error, or the end of a traceback."""
+    if not log.is_file():
+        return 'no log'
+    with log.open('rb') as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = [line.strip() for line in file.read().decode(errors='replace').splitlines() if line.strip()]
+    return lines[-1][:200] if lines else 'nothing was printed'
+
+
+def recorded_runs(work_dir: Path) -> list[Run]:
+    """All runs that a folder has, whichever call began them.
+
+    Args:
+        work_dir: Folder of a comparison.
+    """
+    folders = sorted(work_dir.glob('*/seed_*'), key=lambda p: (p.parent.name, int(p.name.removeprefix('seed_'))))
+    return [
+        Run(folder.parent.name, int(folder.name.removeprefix('seed_')), folder)
+        for folder in folders
+        if (folder.parent / CONFIG_NAME).is_file()
+    ]
