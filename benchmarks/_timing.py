@@ -1,4 +1,4 @@
-"""What the benchmarks share: alternatives interleaved in one process, quartiles, the machine, the result file."""
+"""What the benchmarks share: the command line, peak memory, the machine, the result file."""
 
 import argparse
 import json
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import geometric_mean, median, quantiles
+from statistics import geometric_mean
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results'
@@ -17,8 +17,6 @@ sys.path.insert(0, str(ROOT))
 
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'ultralytics', 'numpy', 'mmdyn')
 PACKAGES += ('onnxruntime', 'openvino')
-SHORTEST_S = 0.004  # what is timed lasts at least this long, by repetition
-
 
 os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # the profiler tells stderr of every start and stop
 
@@ -49,38 +47,6 @@ def prepare(threads: int | None) -> None:
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
-
-
-def interleaved(alternatives: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Time alternatives in turn, so that what disturbs the machine disturbs them all.
-
-    Args:
-        alternatives: What to call, by name.
-        repeats: Rounds; every alternative is timed once a round.
-
-    Returns:
-        By name: ``median``, ``q1`` and ``q3`` of seconds per call.
-    """
-    counts = {}
-    for name, call in alternatives.items():
-        call()
-        start = time.perf_counter()
-        call()
-        counts[name] = max(1, round(SHORTEST_S / max(time.perf_counter() - start, 1e-9)))
-    times: dict[str, list[float]] = {name: [] for name in alternatives}
-    for _ in range(repeats):
-        for name, call in alternatives.items():
-            start = time.perf_counter()
-            for _ in range(counts[name]):
-                call()
-            times[name].append((time.perf_counter() - start) / counts[name])
-    return {name: summary(seconds) for name, seconds in times.items()}
-
-
-def summary(values: list[float]) -> dict[str, float]:
-    """Median and quartiles."""
-    q1, _, q3 = quantiles(values, n=4, method='inclusive') if len(values) > 1 else values * 3
-    return {'median': median(values), 'q1': q1, 'q3': q3}
 
 
 def peak_memory(call: Callable[[], object]) -> int:

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from _timing import benchmark_parser, caption, interleaved, mean_ratio, peak_memory, prepare, pyplot, write_results
+from _timing import benchmark_parser, caption, mean_ratio, peak_memory, prepare, pyplot, write_results
 
 EXAMPLE = """  python benchmarks/conv_latency.py --short
   python benchmarks/conv_latency.py                 # the whole grid, 8 minutes on 2 cores"""
@@ -123,6 +123,8 @@ def alternatives(cell: Cell) -> dict[str, Callable[[], object]]:
 
 def measure(cell: Cell, repeats: int) -> dict:
     """Times, ratios and memory of a cell."""
+    from mmdyn.analysis.timing import interleaved
+
     calls = alternatives(cell)
     times = interleaved(calls, repeats)
     return {

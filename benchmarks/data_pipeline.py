@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from _timing import ROOT, benchmark_parser, caption, prepare, pyplot, summary, write_results
+from _timing import ROOT, benchmark_parser, caption, prepare, pyplot, write_results
 
 EXAMPLE = """  python benchmarks/data_pipeline.py --short
   python benchmarks/data_pipeline.py --images DIR --annotations FILE.json   # other images, boxes in COCO format"""
@@ -100,6 +100,8 @@ def plot(rates: dict[str, dict], title: str):
 def main() -> None:
     """Measure, write."""
     args = parse_args()
+    from mmdyn.analysis.timing import summary
+
     prepare(args.threads)
     rounds, count = (3, 3) if args.short else (args.repeats, 8)
     with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from _timing import ROOT, benchmark_parser, caption, interleaved, prepare, pyplot, write_results
+from _timing import ROOT, benchmark_parser, caption, prepare, pyplot, write_results
 
 EXAMPLE = """  pip install -r requirements/deploy.txt
   python benchmarks/exported_latency.py --short
@@ -65,6 +65,7 @@ def time_files(files: dict, batch: int, side: int, repeats: int, threads: int | 
     """
     import numpy as np
 
+    from mmdyn.analysis.timing import interleaved
     from mmdyn.deploy.formats import open_exported
 
     images = np.random.default_rng(0).random((batch, 3, side, side), np.float32)

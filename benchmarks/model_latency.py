@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-from _timing import ROOT, benchmark_parser, caption, interleaved, peak_memory, prepare, pyplot, write_results
+from _timing import ROOT, benchmark_parser, caption, peak_memory, prepare, pyplot, write_results
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
@@ -148,6 +148,8 @@ def losses_of(detector: Detector, model, case: Case, generator) -> Callable:
 
 def measure(case: Case, repeats: int, has_original: bool) -> dict:
     """Times of a case."""
+    from mmdyn.analysis.timing import interleaved
+
     calls = {str(d): call(d, case) for d in detectors(case, has_original)}
     times = interleaved(calls, repeats)
     rates = {name: case.batch / t['median'] for name, t in times.items()}

@@ -1,4 +1,4 @@
-"""Compare configs fairly: train each with several seeds, equal data and budget, and report what differs and by how much.
+"""Compare configs fairly: train each with several seeds and an equal budget, and report differences with intervals.
 
 The first config is the control. What is done is skipped and what was stopped goes on, so the same command continues an
 interrupted comparison, and more configs or seeds add to it.
@@ -20,16 +20,39 @@ def parse_args():
     parser.add_argument('--work-dir', type=Path, required=True, help='folder of the comparison')
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument('--jobs', type=int, default=1, help='runs at a time, which share the cores or the GPUs (1)')
+    parser.add_argument(
+        '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
+    )
+    parser.add_argument('--report-only', action='store_true', help='train nothing, report what there is')
+    parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
     add_cfg_options(parser)
     return parser.parse_args()
 
 
 def ablate(args) -> None:
+    from mmdyn.ablation.comparison import compare
     from mmdyn.ablation.plan import make_plan
-    from mmdyn.ablation.sweep import run_all
+    from mmdyn.ablation.report import markdown, write_report
+    from mmdyn.ablation.sweep import run_all, write_slurm
+    from mmdyn.errors import UserError
 
+    if min(args.seeds, args.jobs) < 1:
+        raise UserError(f'--seeds and --jobs start at 1, got {args.seeds} and {args.jobs}')
     plan = make_plan(args.configs, range(args.seeds), args.work_dir, options_of(args), args.amp)
-    run_all(plan, Path(__file__).with_name('train.py'), args.jobs)
+    train_tool = Path(__file__).with_name('train.py')
+    if args.launcher == 'slurm':
+        script = write_slurm(plan, train_tool, args.jobs)
+        print(f'To train: sbatch {script}\nThen the same command with --report-only instead of --launcher slurm.')
+        return
+    failed = [] if args.report_only else run_all(plan, train_tool, args.jobs)
+    comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds)
+    files = write_report(comparison, plan.work_dir)
+    print(f'\n{markdown(comparison)}\nThe page: {files["report.html"]}')
+    if failed:
+        raise UserError(
+            f'{len(failed)} of {len(plan.runs())} runs failed and are not in the table: see their train.log. '
+            'The same command tries them again'
+        )
 
 
 if __name__ == '__main__':

@@ -4,11 +4,13 @@ A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it 
 that it came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEngine's runner. No other state is kept.
 """
 
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.engine.launch import config_errors, enable_amp, load_config
@@ -27,9 +29,12 @@ EQUAL = (
     'model.bbox_head.head_module.num_classes',
     'model.test_cfg',
 )
+# What is read of a config; its other names are only words that it is written with.
+READ = {*inspect.signature(Runner).parameters, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
 # What says how, not what: it may differ between machines and arms.
 INCIDENTAL = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
 ABSENT = 'not set'
+SHOWN = 5  # fields of a message
 CONFIG_NAME = 'config.py'
 
 
@@ -79,21 +84,24 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
 
 
-def differences(one: Mapping, other: Mapping) -> dict[str, tuple[Any, Any]]:
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Fields that two configs have differently, with both values.
 
     Args:
         one: A config.
         other: Another one.
     """
-    left, right = dict(flat(one)), dict(flat(other))
+    left, right = (dict(flat({k: v for k, v in cfg.to_dict().items() if k in READ})) for cfg in (one, other))
     keys = [*left, *(key for key in right if key not in left)]
     both = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
     return {key: values for key, values in both.items() if values[0] != values[1]}
 
 
-def _must_be_equal(key: str) -> bool:
-    return any(key == field or key.startswith(f'{field}.') for field in EQUAL)
+def _rank(key: str) -> tuple[int, int] | None:
+    """Place of a field among those that must be equal, the telling ones first; None if it need not be."""
+    fields = (i for i, field in enumerate(EQUAL) if key == field or key.startswith(f'{field}.'))
+    first = next(fields, None)
+    return None if first is None else (first, key.count('.'))
 
 
 def check_comparable(arms: Mapping[str, Config]) -> None:
@@ -107,10 +115,11 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
     """
     control, *others = arms
     for arm in others:
-        unequal = {k: v for k, v in differences(arms[control], arms[arm]).items() if _must_be_equal(k)}
+        found = differences(arms[control], arms[arm])
+        unequal = sorted((key for key in found if _rank(key) is not None), key=_rank)
         if unequal:
-            lines = [f'  {key}: {a!r} in {control}, {b!r} in {arm}' for key, (a, b) in list(unequal.items())[:5]]
-            more = f'\n  and {len(unequal) - 5} more' if len(unequal) > 5 else ''
+            lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
+            more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''
             raise UserError(
                 f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
                 'Make them equal in the configs, or for all by --cfg-options KEY=VALUE'

@@ -56,8 +56,8 @@ def locked(work_dir: Path) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as e:
             raise UserError(
-                f'another sweep is at work in {work_dir}, or a run that it began. Wait for it, stop it, or give another '
-                '--work-dir'
+                f'another sweep is at work in {work_dir}, or a run that it began. Wait for it, stop it, or give '
+                'another --work-dir'
             ) from e
         yield file.fileno()
 
@@ -190,5 +190,53 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
         train_tool: Path of ``tools/train.py``.
         path: File to write.
     """
-    lines = [shlex.join(command_of(run, train_tool)) for run in runs]
+    lines = [
+        f'mkdir -p {shlex.quote(str(run.folder))} && {shlex.join(command_of(run, train_tool))} '
+        f'>> {shlex.quote(str(run.folder / LOG_NAME))} 2>&1'
+        for run in runs
+    ]
     AtomicLocalBackend().put(('\n'.join(lines) + '\n').encode(), str(path))
+
+
+SLURM = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}%{jobs}
+#SBATCH --output=/dev/null
+# Partition, time and devices are yours to add:
+#   sbatch --partition P --gres gpu:1 --cpus-per-task 8 --time 24:00:00 {path}
+# Submitting it again continues what was stopped; a finished run ends at once.
+cd {cwd}
+bash -c "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {commands})"
+"""
+
+
+def write_slurm(plan: Plan, train_tool: str | Path, jobs: int) -> Path:
+    """Write an array script for Slurm, a task for every run that is not done.
+
+    Args:
+        plan: Configs and seeds.
+        train_tool: Path of ``tools/train.py``.
+        jobs: Tasks at a time.
+
+    Returns:
+        The script.
+
+    Raises:
+        UserError: Every run is done.
+    """
+    waiting = [run for run in plan.runs() if not read_run(run).done]
+    if not waiting:
+        raise UserError(f'all {len(plan.runs())} runs in {plan.work_dir} are done: use --report-only')
+    commands, script = plan.work_dir / 'commands.sh', plan.work_dir / 'slurm.sh'
+    write_commands(waiting, train_tool, commands)
+    text = SLURM.format(
+        name=plan.control,
+        last=len(waiting) - 1,
+        jobs=jobs,
+        path=script,
+        cwd=shlex.quote(os.getcwd()),
+        commands=shlex.quote(str(commands)),
+    )
+    AtomicLocalBackend().put(text.encode(), str(script))
+    return script

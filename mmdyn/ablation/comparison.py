@@ -1,0 +1,194 @@
+"""The comparison: what every arm scored over its seeds, and its paired difference to the control.
+
+Seed K of an arm is paired with seed K of the control: both saw the same images in the same order. The interval is
+Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
+seeds, as it should be: with three, 4.3 standard errors to either side.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import torch
+from mmengine.config import Config
+from scipy import stats
+
+from mmdyn.analysis.flops import Cost, build_model, count_cost
+from mmdyn.analysis.timing import interleaved
+
+from .plan import differences, recorded_arms
+from .runs import RunResult, read_run, recorded_runs
+
+CONFIDENCE = 0.95
+
+
+class Difference(NamedTuple):
+    """Mean of paired differences, and the interval that holds the true one in 95 of 100 experiments."""
+
+    mean: float
+    low: float
+    high: float
+    pairs: int
+
+    @property
+    def verdict(self) -> str:
+        """What it shows, in words."""
+        if self.pairs < 2:
+            return 'one pair: no interval' if self.pairs else 'no pair'
+        if self.low > 0:
+            return 'better'
+        return 'worse' if self.high < 0 else 'no difference shown'
+
+
+class Arm(NamedTuple):
+    """A config, over its seeds."""
+
+    name: str
+    runs: tuple[RunResult, ...]
+    cost: Cost
+    latency: float  # seconds of one image
+    changes: dict[str, tuple]  # fields that differ from the control, with both values
+    difference: Difference | None  # None for the control
+
+    @property
+    def done(self) -> list[RunResult]:
+        """Runs that count."""
+        return [run for run in self.runs if run.done]
+
+    @property
+    def missing(self) -> list[RunResult]:
+        """Runs that failed or are not finished."""
+        return [run for run in self.runs if not run.done]
+
+    @property
+    def final(self) -> list[float]:
+        """AP of the last epoch, by seed."""
+        return [run.final for run in self.done]
+
+    @property
+    def best(self) -> list[float]:
+        """AP of the best validation, by seed."""
+        return [run.best for run in self.done]
+
+    @property
+    def iteration(self) -> float:
+        """Median seconds of a training iteration, mean over seeds."""
+        return mean(r.iteration for r in self.done) if self.done else math.nan
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of training, mean over seeds."""
+        return mean(r.seconds for r in self.done) if self.done else math.nan
+
+
+class Comparison(NamedTuple):
+    """All arms of a folder, the control first."""
+
+    arms: tuple[Arm, ...]
+    cfg: Config  # of the control
+    size: tuple[int, int]  # height and width that cost and latency are of
+
+    @property
+    def control(self) -> Arm:
+        """The first arm."""
+        return self.arms[0]
+
+    @property
+    def missing(self) -> list[RunResult]:
+        """Runs of any arm that do not count."""
+        return [run for arm in self.arms for run in arm.missing]
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; NaN where there are too few.
+
+    Args:
+        values: One for each seed.
+    """
+    if not values:
+        return math.nan, math.nan
+    return mean(values), stdev(values) if len(values) > 1 else math.nan
+
+
+def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> Difference:
+    """Compare an arm with the control, over the seeds that both have.
+
+    Args:
+        values: AP by seed.
+        control: AP of the control by seed.
+    """
+    pairs = [values[seed] - control[seed] for seed in sorted(values.keys() & control.keys())]
+    average, deviation = spread(pairs)
+    half = math.nan
+    if len(pairs) > 1:
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * deviation / math.sqrt(len(pairs))
+    return Difference(average, average - half, average + half, len(pairs))
+
+
+def test_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a config tests at, from its letterbox.
+
+    Args:
+        cfg: Config.
+    """
+    scales = [step['scale'] for step in cfg.test_dataloader.dataset.pipeline if 'scale' in step]
+    width, height = scales[-1] if scales else (640, 640)
+    return height, width
+
+
+def compare(work_dir: Path, order: Sequence[str], rounds: int = 15) -> Comparison:
+    """Read all that a folder has, and measure what the models cost.
+
+    Args:
+        work_dir: Folder of a comparison.
+        order: Names of configs, the control first; what else the folder has comes after them.
+        rounds: Rounds of timing; 0 leaves the latency at NaN.
+
+    Raises:
+        KeyError: The folder has no config of such a name.
+    """
+    configs = recorded_arms(work_dir)
+    control, configs = order[0], {name: configs[name] for name in order} | configs
+    runs: dict[str, list[RunResult]] = {name: [] for name in configs}
+    for run in recorded_runs(work_dir):
+        runs[run.arm].append(read_run(run))
+    size = test_size(configs[control])
+    models = {name: build_model(cfg) for name, cfg in configs.items()}
+    latency = _latency(models, size, rounds)
+    reference = {r.run.seed: r.final for r in runs[control] if r.done}
+    arms = [
+        Arm(
+            name,
+            tuple(sorted(runs[name], key=lambda r: r.run.seed)),
+            count_cost(models[name], *size),
+            latency[name],
+            differences(configs[control], cfg),
+            None
+            if name == control
+            else paired_difference({r.run.seed: r.final for r in runs[name] if r.done}, reference),
+        )
+        for name, cfg in configs.items()
+    ]
+    return Comparison(tuple(arms), configs[control], size)
+
+
+def _latency(models: Mapping[str, torch.nn.Module], size: tuple[int, int], rounds: int) -> dict[str, float]:
+    """Median seconds of one image by model, in float32, interleaved."""
+    if not rounds:
+        return dict.fromkeys(models, math.nan)
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    image = torch.rand(1, 3, *size, device=device).to(memory_format=torch.channels_last)
+
+    def call(model):
+        def run():
+            model(image, None, mode='tensor')
+            if device.type == 'cuda':
+                torch.cuda.synchronize()
+
+        return run
+
+    calls = {name: call(m.to(device).to(memory_format=torch.channels_last)) for name, m in models.items()}
+    with torch.no_grad():
+        return {name: times['median'] for name, times in interleaved(calls, rounds).items()}

@@ -1,0 +1,181 @@
+"""The report of a comparison: one table as Markdown, CSV and a self-contained page with the plots."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jinja2
+
+from mmdyn.engine.checkpoint import AtomicLocalBackend
+from mmdyn.host.environment import environment
+
+from . import plots
+from .comparison import Arm, Comparison, spread
+from .runs import RunResult
+
+COLUMNS = (
+    'AP',
+    '± std',
+    'seeds',
+    'difference',
+    '95 % interval',
+    'shown',
+    'best AP',
+    'params',
+    'GFLOPs',
+    'train',
+    'latency',
+)
+PAGE = 'report.html.jinja'
+SHOWN_CHANGES = 12
+
+
+def _number(value: float, digits: int = 3, sign: bool = False) -> str:
+    return '–' if math.isnan(value) else f'{value:{"+" if sign else ""}.{digits}f}'
+
+
+def row(arm: Arm, control: Arm) -> list[str]:
+    """What the table says of an arm, in the order of ``COLUMNS``.
+
+    Args:
+        arm: The arm.
+        control: The arm that ratios are to.
+    """
+    average, deviation = spread(arm.final)
+    found = arm.difference
+    interval = '–' if found is None or math.isnan(found.low) else f'{found.low:+.3f} to {found.high:+.3f}'
+    return [
+        _number(average),
+        _number(deviation),
+        f'{len(arm.done)} of {len(arm.runs)}',
+        'control' if found is None else _number(found.mean, sign=True),
+        interval,
+        '' if found is None else found.verdict,
+        _number(spread(arm.best)[0]),
+        f'{arm.cost.parameters:,}',
+        f'{arm.cost.flops / 1e9:.3f}',
+        '–' if math.isnan(arm.seconds) else f'{arm.seconds / 60:.1f} min',
+        '–' if math.isnan(arm.latency) else f'{arm.latency * 1e3:.1f} ms ({arm.latency / control.latency:.2f})',
+    ]
+
+
+def describe(comparison: Comparison) -> list[str]:
+    """What was compared, a sentence each."""
+    cfg, (height, width) = comparison.cfg, comparison.size
+    loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
+    folder = loader.dataset.get('data_root', loader.dataset.get('ann_file', loader.dataset.type))
+    return [
+        f'Data: {folder}, {width} x {height} px. Every run: {cfg.train_cfg.max_epochs} epochs with a batch of '
+        f'{loader.batch_size}, {optimizer.type} at {optimizer.lr:g}, {cfg.optim_wrapper.type}.',
+        'AP is COCO box AP on the validation set after the last epoch; "best" is the best validation, which choosing '
+        'flatters.',
+        f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %. Several "
+        'comparisons are made: one in twenty shows a difference where there is none.',
+        f'Parameters and FLOPs (two for every multiply-add, mixing of experts included) and the latency of one image '
+        f'in float32 (ratio to the control) are at {width} x {height} px.',
+    ]
+
+
+def setting() -> str:
+    """Machine and versions, in a line."""
+    facts = environment()
+    versions = [f'{name} {facts[name]}' for name in ('mmdyn', 'torch', 'mmengine', 'mmdet', 'mmyolo')]
+    device = facts['CPU'] if facts['GPU'] == 'none' else facts['GPU']
+    return f'{", ".join(versions)}; {device}'
+
+
+def warnings(comparison: Comparison) -> list[str]:
+    """What a reader must know before the table: runs that are not in it."""
+    return [f'{r.run.arm}, seed {r.run.seed}: {r.error}' for r in comparison.missing]
+
+
+def markdown(comparison: Comparison) -> str:
+    """The report as Markdown."""
+    lines = [f'# {comparison.control.name} and what differs from it', '', *describe(comparison), '']
+    if comparison.missing:
+        lines += ['**Not in the table:**', '', *(f'- {text}' for text in warnings(comparison)), '']
+    lines += [f'| config | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
+    lines += [f'| {arm.name} | {" | ".join(row(arm, comparison.control))} |' for arm in comparison.arms]
+    return '\n'.join([*lines, '', f'{setting()}.', ''])
+
+
+def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def summary_csv(comparison: Comparison) -> str:
+    """One line an arm, numbers as they are."""
+    names = 'config seeds missing ap ap_std difference low high pairs best_ap parameters flops'
+    names += ' train_s iteration_s latency_s'
+    rows = []
+    for arm in comparison.arms:
+        found = arm.difference or (0.0, math.nan, math.nan, len(arm.done))
+        scores = [*spread(arm.final), *found, spread(arm.best)[0]]
+        cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.latency]
+        rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 5) for s in scores), *cost])
+    return _csv(names.split(), rows)
+
+
+def runs_csv(comparison: Comparison) -> str:
+    """One line for every validation of every run."""
+
+    def lines(run: RunResult):
+        for epoch, ap in run.ap.items():
+            yield run.run.arm, run.run.seed, epoch, ap, run.ap50[epoch], run.loss.get(epoch), run.done, run.attempts
+
+    header = ('config', 'seed', 'epoch', 'ap', 'ap50', 'loss', 'finished', 'attempts')
+    return _csv(header, [line for arm in comparison.arms for run in arm.runs for line in lines(run)])
+
+
+def html(comparison: Comparison) -> str:
+    """The report as one page that needs no other file."""
+    environment_ = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    changes = {
+        arm.name: [(key, *values) for key, values in list(arm.changes.items())[:SHOWN_CHANGES]]
+        for arm in comparison.arms[1:]
+    }
+    hidden = {arm.name: max(0, len(arm.changes) - SHOWN_CHANGES) for arm in comparison.arms}
+    return environment_.get_template(PAGE).render(
+        control=comparison.control.name,
+        sentences=describe(comparison),
+        warnings=warnings(comparison),
+        columns=COLUMNS,
+        rows=[(arm.name, plots.colour(i), row(arm, comparison.control)) for i, arm in enumerate(comparison.arms)],
+        curves=plots.curves(comparison),
+        forest=plots.forest(comparison) if len(comparison.arms) > 1 else '',
+        trade_offs=plots.trade_offs(comparison),
+        routing=plots.routing(comparison),
+        changes=changes,
+        hidden=hidden,
+        setting=setting(),
+    )
+
+
+def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
+    """Write all forms of the report.
+
+    Args:
+        comparison: What was compared.
+        folder: Where to.
+
+    Returns:
+        The files by form.
+    """
+    forms = {
+        'report.md': markdown,
+        'summary.csv': summary_csv,
+        'runs.csv': runs_csv,
+        'report.html': html,
+    }
+    texts = {name: make(comparison) for name, make in forms.items()}
+    for name, text in texts.items():
+        AtomicLocalBackend().put(text.encode(), str(folder / name))
+    return {name: folder / name for name in texts}

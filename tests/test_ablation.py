@@ -1,0 +1,333 @@
+"""Comparisons: what may be compared, how runs are counted, what the statistics say, and a sweep of real runs."""
+
+import fcntl
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+
+import pytest
+from mmengine.config import Config
+from scipy import stats
+
+from conftest import ROOT
+from mmdyn.ablation import plots
+from mmdyn.ablation.comparison import compare, paired_difference, spread
+from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan
+from mmdyn.ablation.report import COLUMNS, write_report
+from mmdyn.ablation.runs import LOG_NAME, read_run
+from mmdyn.ablation.sweep import write_slurm
+from mmdyn.errors import UserError
+
+TOOL, TRAIN = ROOT / 'tools/ablate.py', ROOT / 'tools/train.py'
+STATIC, DYNAMIC = ROOT / 'configs/yolo11n_digits.py', ROOT / 'configs/yolo11n_dynconv-bn_digits.py'
+
+
+def altered(**options) -> Config:
+    cfg = Config.fromfile(DYNAMIC)
+    cfg.merge_from_dict(options)
+    return cfg
+
+
+UNEQUAL = {
+    'epochs': ({'train_cfg.max_epochs': 3}, r'train_cfg.max_epochs: 18 in a, 3 in b'),
+    'batch': ({'train_dataloader.batch_size': 4}, r'train_dataloader.batch_size: 8 in a, 4 in b'),
+    'training set': ({'train_dataloader.dataset.ann_file': 'x.json'}, r"ann_file: 'annotations/train.json' in a"),
+    'validation set': ({'val_dataloader.dataset.data_root': 'x/'}, r"val_dataloader.dataset.data_root: 'data/digits/'"),
+    'augmentation': ({'train_dataloader.dataset.pipeline.2.pad_val': 0.0}, r'pipeline.2.pad_val: 114.0 in a, 0.0 in b'),
+    'start': ({'load_from': 'start.pth'}, r"load_from: None in a, 'start.pth' in b"),
+    'precision': ({'optim_wrapper.type': 'YOLOCPUAmpOptimWrapper'}, r'optim_wrapper.type'),
+    'classes': ({'model.bbox_head.head_module.num_classes': 3}, r'num_classes: 10 in a, 3 in b'),
+}
+
+
+@pytest.mark.parametrize(('options', 'message'), UNEQUAL.values(), ids=UNEQUAL)
+def test_unequal_data_or_budget_is_refused_by_field(options, message):
+    with pytest.raises(UserError, match=message):
+        check_comparable({'a': altered(), 'b': altered(**options)})
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        {'model.backbone.downsample_cfg.conv_cfg.num_experts': 8},
+        {'optim_wrapper.optimizer.lr': 0.1},
+        {'train_dataloader.num_workers': 7, 'val_dataloader.pin_memory': True},
+        {'default_hooks.logger.interval': 1},
+    ],
+    ids=['model', 'recipe', 'workers', 'logging'],
+)
+def test_what_is_compared_may_differ(options):
+    check_comparable({'a': altered(), 'b': altered(**options)})
+
+
+def test_differences_are_the_same_from_both_sides():
+    static, dynamic = Config.fromfile(STATIC), altered()
+    found = differences(static, dynamic)
+    assert found == {key: (b, a) for key, (a, b) in differences(dynamic, static).items()}
+    assert found['model.backbone.downsample_cfg.conv_cfg.num_experts'] == ('not set', 4)
+    assert all(key.startswith('model.') for key in found)
+    assert differences(static, static) == {}
+
+
+def test_a_folder_is_one_comparison(tmp_path):
+    """Arms and seeds can be added; another config of a name, or one that is not comparable, cannot."""
+    make_plan([STATIC], range(1), tmp_path)
+    frozen = (tmp_path / 'yolo11n_digits/config.py').read_text()
+    plan = make_plan([STATIC, DYNAMIC], range(2), tmp_path)
+    assert [(r.arm, r.seed) for r in plan.runs()] == [(a, s) for s in (0, 1) for a in (STATIC.stem, DYNAMIC.stem)]
+    with pytest.raises(UserError, match=r'another yolo11n_digits: train_cfg.max_epochs was 18 there and is 2 now'):
+        make_plan([STATIC], range(1), tmp_path, {'train_cfg.max_epochs': 2})
+    with pytest.raises(
+        UserError, match=r'cannot be compared.*\n.*train_dataloader.batch_size: 16 in yolo11n_bccd, 8 in'
+    ):
+        make_plan([ROOT / 'configs/yolo11n_bccd.py'], range(1), tmp_path)
+    with pytest.raises(UserError, match=r'two configs have the name yolo11n_digits'):
+        make_plan([STATIC, STATIC], range(1), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['yolo11n_digits', 'yolo11n_dynconv-bn_digits']
+    assert (tmp_path / 'yolo11n_digits/config.py').read_text() == frozen
+    assert 'seed' not in Config.fromfile(tmp_path / 'yolo11n_digits/config.py').randomness
+
+
+def test_the_interval_is_that_of_the_paired_t_test():
+    ours, theirs = {0: 0.41, 1: 0.45, 2: 0.40, 5: 0.9}, {0: 0.40, 1: 0.41, 2: 0.41, 4: 0.1}
+    found = paired_difference(ours, theirs)
+    low, high = stats.ttest_rel([0.41, 0.45, 0.40], [0.40, 0.41, 0.41]).confidence_interval(0.95)
+    assert (found.low, found.high, found.pairs) == (pytest.approx(low), pytest.approx(high), 3)
+    assert found.mean == pytest.approx((0.01 + 0.04 - 0.01) / 3)
+    assert found.verdict == 'no difference shown'
+    assert paired_difference({0: 0.5, 1: 0.51}, {0: 0.1, 1: 0.11001}).verdict == 'better'
+    assert paired_difference({0: 0.1, 1: 0.11001}, {0: 0.5, 1: 0.51}).verdict == 'worse'
+
+
+@pytest.mark.parametrize(('seeds', 'mean'), [([], math.nan), ([3], 0.25)])
+def test_too_few_pairs_have_no_interval(seeds, mean):
+    found = paired_difference(dict.fromkeys(seeds, 0.5), dict.fromkeys(seeds, 0.25))
+    assert (found.mean, found.low) == (pytest.approx(mean, nan_ok=True), pytest.approx(math.nan, nan_ok=True))
+    assert (found.pairs, found.verdict) == (len(seeds), 'one pair: no interval' if seeds else 'no pair')
+    assert math.isnan(spread([0.5][: len(seeds)])[1])
+
+
+# ---- runs, from logs in MMEngine's own form ----
+
+
+def log_run(work_dir, arm, seed, attempts, printed='', config=STATIC, epochs=4):
+    """Write what a run leaves: the scalars of every attempt, the config, what was printed."""
+    run = Run(arm, seed, work_dir / arm / f'seed_{seed}')
+    run.folder.mkdir(parents=True)
+    if not run.config.exists():
+        cfg = Config.fromfile(config)
+        cfg.merge_from_dict({'train_cfg.max_epochs': epochs})
+        cfg.dump(run.config)
+    for i, lines in enumerate(attempts):
+        folder = run.folder / f'2026010{i + 1}_000000/vis_data'
+        folder.mkdir(parents=True)
+        (folder / 'scalars.json').write_text('\n'.join(json.dumps(line) for line in lines) + '\n')
+    (run.folder / LOG_NAME).write_text(printed)
+    return run
+
+
+def trained(epoch, loss=1.0, seconds=0.5):
+    return dict(loss=loss, time=seconds, epoch=epoch, iter=10 * epoch, step=10 * epoch)
+
+
+def validated(epoch, ap):
+    return {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': ap + 0.1, 'time': 9.0, 'step': epoch}
+
+
+def curve(*aps, **kwargs):
+    return [[line for e, ap in enumerate(aps, 1) for line in (trained(e, **kwargs), validated(e, ap))]]
+
+
+def test_a_run_is_read(tmp_path):
+    routed = {'routing/backbone.stage1.0.conv/entropy': 0.75, 'routing/backbone.stage1.0.conv/use_0': 0.5, 'step': 4}
+    attempts = curve(0.1, 0.3, 0.2, 0.25)
+    attempts[0].append(routed)
+    found = read_run(log_run(tmp_path, 'a', 0, attempts))
+    assert (found.done, found.final, found.best, found.attempts) == (True, 0.25, 0.3, 1)
+    assert found.seconds == 0.5 * 40
+    assert found.routing == {'backbone.stage1.0.conv': {'entropy': 0.75, 'use_0': 0.5}}
+
+
+def test_a_resumed_run_counts_what_it_repeated_once(tmp_path):
+    first, second = curve(0.1, 0.9)[0], curve(0.1, 0.2, 0.3, 0.4)[0][2:]
+    run = log_run(tmp_path, 'a', 0, [first, second])
+    with (run.folder / '20260101_000000/vis_data/scalars.json').open('a') as log:
+        log.write('{"loss": 1.0, "ti')  # killed while writing
+    found = read_run(run)
+    assert (found.done, found.attempts, found.iterations) == (True, 2, 40)
+    assert found.ap == {1: 0.1, 2: 0.2, 3: 0.3, 4: 0.4}
+
+
+BROKEN = {
+    'diverged': (curve(0.1, 0.0, 0.0, 0.0, loss=math.nan), '', 'the loss is nan from epoch 1 on'),
+    'stopped': (
+        curve(0.1, 0.2),
+        'Traceback\n  File\nRuntimeError: no memory\n\n',
+        'epoch 2 of 4: RuntimeError: no memory',
+    ),
+    'refused': ([], 'error: no such data set\n', 'ended in epoch 0 of 4: error: no such data set'),
+}
+
+
+@pytest.mark.parametrize(('attempts', 'printed', 'message'), BROKEN.values(), ids=BROKEN)
+def test_an_unfinished_run_says_why(tmp_path, attempts, printed, message):
+    found = read_run(log_run(tmp_path, 'a', 0, attempts, printed))
+    assert not found.done
+    assert message in found.error
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three seeds of three arms, two runs of which are not done."""
+    for seed, (a, b) in enumerate([(0.40, 0.45), (0.42, 0.46), (0.41, 0.47)]):
+        log_run(tmp_path, 'yolo11n_digits', seed, curve(0.1, 0.2, 0.3, a))
+        log_run(tmp_path, 'yolo11n_dynconv-bn_digits', seed, curve(0.1, 0.2, 0.3, b), config=DYNAMIC)
+    log_run(tmp_path, '<b>_digits', 0, curve(0.1, 0.2, 0.3, 0.2), config=DYNAMIC)
+    log_run(tmp_path, '<b>_digits', 1, curve(0.1), 'MemoryError: <script>\n', config=DYNAMIC)
+    log_run(tmp_path, '<b>_digits', 2, curve(0.9, 0.9, 0.9, 0.9, loss=math.inf), config=DYNAMIC)
+    return tmp_path
+
+
+def test_what_failed_is_named_and_not_averaged(folder):
+    found = compare(folder, [STATIC.stem, DYNAMIC.stem], rounds=0)
+    assert [arm.name for arm in found.arms] == [STATIC.stem, DYNAMIC.stem, '<b>_digits']
+    control, dynamic, broken = found.arms
+    assert spread(dynamic.final) == (pytest.approx(0.46), pytest.approx(0.01))
+    assert dynamic.difference.mean == pytest.approx(0.05)
+    assert (dynamic.difference.verdict, dynamic.difference.pairs) == ('better', 3)
+    assert (broken.final, broken.difference.pairs) == ([0.2], 1)
+    assert control.difference is None
+    assert dynamic.cost.parameters - control.cost.parameters == 4598390 - 2591774
+    assert {(r.run.arm, r.run.seed) for r in found.missing} == {('<b>_digits', 1), ('<b>_digits', 2)}
+    report = write_report(found, folder)['report.md'].read_text()
+    assert '- <b>_digits, seed 1: ended in epoch 1 of 4: MemoryError: <script>' in report
+    assert '- <b>_digits, seed 2: the loss is inf from epoch 1 on' in report
+    assert re.search(r'<b>_digits \| 0.200 \| – \| 1 of 3 \| -0.200 \| – \| one pair: no interval', report)
+    assert re.search(
+        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+ \| better', report
+    )
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(folder):
+    page = write_report(compare(folder, [STATIC.stem], rounds=3), folder)['report.html'].read_text()
+    assert not re.search(r'(src|href)="(?!#)', page)
+    assert '<script>' not in page
+    assert '&lt;b&gt;_digits' in page
+    pictures = re.findall(r'<svg.*?</svg>', page, re.S)
+    assert len(pictures) == 3  # nothing was logged of routing
+    for picture in pictures:
+        ET.fromstring(picture)
+    assert page.count('<th>') >= len(COLUMNS)
+
+
+def test_numbers_are_kept_as_they_are(folder):
+    import csv
+
+    files = write_report(compare(folder, [STATIC.stem], rounds=0), folder)
+    with files['summary.csv'].open() as file:
+        rows = {row['config']: row for row in csv.DictReader(file)}
+    assert float(rows[DYNAMIC.stem]['ap']) == pytest.approx(0.46)
+    assert (rows['<b>_digits']['seeds'], rows['<b>_digits']['missing']) == ('1', '2')
+    with files['runs.csv'].open() as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 7 * 4 + 1 + 4
+    assert {line['finished'] for line in lines if float(line['ap']) == 0.9} == {'False'}
+
+
+def test_names_are_shortened_to_what_differs(folder):
+    found = compare(folder, [STATIC.stem, DYNAMIC.stem], rounds=0)
+    assert plots.labels(found._replace(arms=found.arms[:2])) == ['static', 'dynconv-bn']
+
+
+# ---- real processes ----
+
+
+@pytest.fixture(scope='module')
+def options(digits):
+    roots = [f'{name}_dataloader.dataset.data_root={digits}' for name in ('train', 'val')]
+    return [
+        '--cfg-options',
+        *roots,
+        'train_cfg.max_epochs=2',
+        'train_cfg.val_interval=1',
+        'default_hooks.logger.interval=1',
+    ]
+
+
+@pytest.mark.slow
+def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
+    work = tmp_path / 'with space'
+    command = [TOOL, STATIC, DYNAMIC, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 2, *options]
+    first = run(*command)
+    assert first.returncode == 0, first.stderr
+    assert '1 of 1' in first.stdout
+    results = [read_run(Run(arm, 0, work / arm / 'seed_0')) for arm in (STATIC.stem, DYNAMIC.stem)]
+    assert all(r.done and list(r.ap) == [1, 2] for r in results)
+    assert set(results[1].routing) == {
+        *(f'backbone.stage{i}.0.conv' for i in (1, 2, 3, 4)),
+        *(f'neck.downsample_layers.{i}.conv' for i in (0, 1)),
+    }
+    assert 'routing' in (work / 'report.html').read_text()
+    again = run(*command)
+    assert again.returncode == 0, again.stderr
+    assert [read_run(r.run).attempts for r in results] == [1, 1]
+    # a third run, by the script that Slurm is given
+    plan = make_plan([work / STATIC.stem / 'config.py'], [1], tmp_path / 'slurm', {'train_cfg.max_epochs': 1})
+    script = write_slurm(plan, TRAIN, 4)
+    text = script.read_text()
+    assert '#SBATCH --array=0-0%4' in text
+    subprocess.run(['bash', script], env={**os.environ, 'SLURM_ARRAY_TASK_ID': '0'}, check=True, timeout=120)
+    assert read_run(plan.runs()[0]).done
+    with pytest.raises(UserError, match='all 1 runs in .* are done'):
+        write_slurm(plan, TRAIN, 4)
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, tmp_path):
+    command = [TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, '--latency-rounds', 0, *options]
+    folder = Run(STATIC.stem, 0, tmp_path / STATIC.stem / 'seed_0')
+    sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.DEVNULL)
+    while not (folder.folder / 'epoch_1.pth').exists():
+        assert sweep.poll() is None
+        time.sleep(0.1)
+    second = run(*command)
+    assert (second.returncode, 'another sweep is at work' in second.stderr) == (1, True)
+    sweep.send_signal(signal.SIGTERM)
+    assert sweep.wait(30) != 0
+    with (tmp_path / '.lock').open('w') as lock:  # no run outlives it
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    if not read_run(folder).done:  # it may have been quicker
+        done = run(*command)
+        assert done.returncode == 0, done.stderr
+        assert read_run(folder).attempts == 2
+    assert read_run(folder).done
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
+    bad = tmp_path / 'bad.py'
+    bad.write_text(f"_base_ = '{STATIC}'\nmodel = dict(backbone=dict(widen_factor='wide'))\n")
+    done = run(TOOL, STATIC, bad, '--seeds', 1, '--work-dir', tmp_path / 'w', '--latency-rounds', 0, *options)
+    assert done.returncode == 1
+    assert 'Traceback' not in done.stderr
+
+
+MISTAKES = {
+    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, got 0 and 1'),
+    'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, as data or budget differ'),
+    'no config': (['none.py'], 'no config file at'),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(('arguments', 'message'), MISTAKES.values(), ids=MISTAKES)
+def test_mistakes_are_named_before_anything_is_written(run, tmp_path, arguments, message):
+    done = run(TOOL, STATIC, *arguments, '--work-dir', tmp_path / 'w')
+    assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr
+    assert not (tmp_path / 'w').exists()
