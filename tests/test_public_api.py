@@ -19,6 +19,7 @@ ORDER = [
     'datasets',
     'engine',
     'analysis',
+    'ablation',
     'convert',
     'deploy',
 ]

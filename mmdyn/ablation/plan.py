@@ -116,7 +116,8 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
     control, *others = arms
     for arm in others:
         found = differences(arms[control], arms[arm])
-        unequal = sorted((key for key in found if _rank(key) is not None), key=_rank)
+        ranked = sorted((rank, key) for key, rank in zip(found, map(_rank, found)) if rank is not None)
+        unequal = [key for _, key in ranked]
         if unequal:
             lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
             more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''

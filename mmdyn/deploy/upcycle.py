@@ -29,7 +29,7 @@ from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import new_file, refuse_other_architecture, write_checkpoint
 from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
-from mmdyn.layers import DynamicConv, Routing, dynamic_layers
+from mmdyn.layers import DynamicConv, Routing, SharedRouting, dynamic_layers
 from mmdyn.version import __version__
 
 from .counterpart import static_counterpart
@@ -105,6 +105,9 @@ def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, 
     layers = dynamic_layers(model)
     if not layers:
         raise UserError('the config has no DynamicConv: give one such as configs/yolo11n_dynconv-bn_coco.py')
+    shared = [name for name, layer in layers.items() if isinstance(layer.routing, SharedRouting)]
+    if shared:
+        raise UserError(f'{shared[0]} shares its router with others, which cannot be upcycled: set shared_router=False')
     dynamic = [name for name in layers if f'{name}.routing.weight' in static]
     if dynamic:
         raise UserError(f'the checkpoint is dynamic already: {dynamic[0]} has experts. Give a static one')

@@ -10,6 +10,7 @@ from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOp
 from .param_groups import YOLOOptimizerConstructor
 from .routing_hook import RoutingHook
 from .schedule import YOLOScheduleHook
+from .temperature import TemperatureHook
 
 __all__ = [
     'YOLOEMA',
@@ -21,6 +22,7 @@ __all__ = [
     'CloseMosaicHook',
     'FoldHook',
     'RoutingHook',
+    'TemperatureHook',
     'YOLOAmpOptimWrapper',
     'YOLOCPUAmpOptimWrapper',
     'YOLOEMAHook',

@@ -1,4 +1,4 @@
-"""Parameter groups of the YOLO recipe: weights with decay, norms and biases without."""
+"""Parameter groups of the YOLO recipe: weights with decay, norms and biases without, and what a config sets apart."""
 
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -8,14 +8,45 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
-    """``YOLOv5OptimizerConstructor`` that says zero for norms and biases, instead of the optimizer's own default.
+    """``YOLOv5OptimizerConstructor`` with MMEngine's ``custom_keys``, and zero decay of norms and biases.
 
-    The default of SGD is zero, that of AdamW is 0.01. Arguments are those of ``YOLOv5OptimizerConstructor``.
+    The default decay of SGD is zero, that of AdamW is 0.01.
+
+    Args:
+        optim_wrapper_cfg: As in ``YOLOv5OptimizerConstructor``.
+        paramwise_cfg: The same; ``custom_keys`` gives parameters whose name holds a key a rate and a decay of their
+            own, as in ``DefaultOptimWrapperConstructor``: ``{'.routing.': dict(lr_mult=10, decay_mult=0)}``.
+
+    Raises:
+        ValueError: A key of ``custom_keys`` is in no parameter's name.
     """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:
+        options = dict(paramwise_cfg or {})
+        self.custom_keys = options.pop('custom_keys', {})
+        super().__init__(optim_wrapper_cfg, options or None)
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of ``model`` in its wrapper."""
         wrapper = super().__call__(model)
         for group in wrapper.optimizer.param_groups[1:]:
             group['weight_decay'] = 0.0
+        names = {id(p): name for name, p in model.named_parameters()}
+        # longer keys first, as they say more
+        for key in sorted(self.custom_keys, key=lambda k: (-len(k), k)):
+            self._set_apart(wrapper.optimizer, names, key)
         return wrapper
+
+    def _set_apart(self, optimizer, names: dict[int, str], key: str) -> None:
+        """Move the parameters of a key from the three groups into groups after them."""
+        factors, found = self.custom_keys[key], False
+        for group in optimizer.param_groups[:3]:
+            chosen = [p for p in group['params'] if key in names[id(p)]]
+            if chosen:
+                found = True
+                group['params'] = [p for p in group['params'] if key not in names[id(p)]]
+                lr = group['lr'] * factors.get('lr_mult', 1.0)
+                decay = group['weight_decay'] * factors.get('decay_mult', 1.0)
+                optimizer.add_param_group({**group, 'params': chosen, 'lr': lr, 'weight_decay': decay})
+        if not found:
+            raise ValueError(f'paramwise_cfg.custom_keys has {key!r}, which is in no name of a parameter')

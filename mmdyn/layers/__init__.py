@@ -7,7 +7,7 @@ from .dynamic_conv import DynamicConv, dynamic_conv2d
 from .export_forms import export_form
 from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
-from .routing import Routing
+from .routing import Routing, SharedRouting
 from .routing_record import dynamic_layers, record_routing
 from .sppf import SPPF
 
@@ -19,6 +19,7 @@ __all__ = [
     'C3k2_DynamicConv',
     'DynamicConv',
     'Routing',
+    'SharedRouting',
     'build_block',
     'build_conv_unit',
     'dynamic_conv2d',

@@ -16,7 +16,8 @@ from mmdyn.registry import MODELS
 
 from .conv_unit import STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, build_conv_unit, conv_bn_act
 from .dynamic_conv import DynamicConv
-from .routing import RoutingKind
+from .global_mean import global_mean
+from .routing import Routing, RoutingKind, SharedRouting
 
 
 class Bottleneck(BaseModule):
@@ -138,7 +139,10 @@ class C3k2(BaseModule):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
-        features = list(self.main_conv(x).chunk(2, dim=1))  # 2 x (B, h, H, W)
+        return self._fuse(list(self.main_conv(x).chunk(2, dim=1)))  # 2 x (B, h, H, W)
+
+    def _fuse(self, features: list[Tensor]) -> Tensor:
+        """Run the inner modules on the second half, and fuse all: 2 x (B, h, H, W) -> (B, out_channels, H, W)."""
         for block in self.blocks:
             features.append(block(features[-1]))
         return self.final_conv(torch.cat(features, dim=1))  # from (B, (2 + n) h, H, W)
@@ -154,6 +158,9 @@ class C3k2_DynamicConv(C3k2):
         num_experts: Experts of every DynamicConv.
         routing: Routing of every DynamicConv.
         temperature: Temperature of every routing.
+        expert_dropout: Expert dropout of every routing.
+        shared_router: One router for the block, on what its first inner module gets, instead of one for every
+            DynamicConv.
         **kwargs: As in :class:`C3k2`, except ``conv2_cfg``.
     """
 
@@ -164,7 +171,33 @@ class C3k2_DynamicConv(C3k2):
         num_experts: int = 4,
         routing: RoutingKind = 'sigmoid',
         temperature: float = 1.0,
+        expert_dropout: float = 0.0,
+        shared_router: bool = False,
         **kwargs,
     ) -> None:
-        dynamic = dict(type=DynamicConv, num_experts=num_experts, routing=routing, temperature=temperature)
+        options: Config = dict(routing=routing, temperature=temperature, expert_dropout=expert_dropout)
+        dynamic = dict(type=DynamicConv, num_experts=num_experts, **options)
         super().__init__(in_channels, out_channels, conv2_cfg=dynamic, **kwargs)
+        self.router: Routing | None = None
+        if shared_router:
+            hidden = self.main_conv.out_channels // 2
+            self.router = Routing(hidden, num_experts, routing, temperature, expert_dropout)
+            for layer in self._layers():
+                layer.routing = SharedRouting(num_experts)  # type: ignore[assignment]
+
+    def _layers(self) -> list[DynamicConv]:
+        return [m for m in self.blocks.modules() if isinstance(m, DynamicConv)]
+
+    def _fuse(self, features: list[Tensor]) -> Tensor:
+        """Route for all inner modules if the router is shared, and go on as in :class:`C3k2`."""
+        if self.router is None:
+            return super()._fuse(features)
+        features[-1], pooled = global_mean(features[-1])
+        self._share(self.router(pooled))  # (B, M)
+        fused = super()._fuse(features)
+        self._share(None)  # nothing of a batch stays
+        return fused
+
+    def _share(self, weights: Tensor | None) -> None:
+        for layer in self._layers():
+            layer.routing.weights = weights  # type: ignore[assignment]

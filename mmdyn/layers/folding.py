@@ -17,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .dynamic_conv import DynamicConv
+from .routing import SharedRouting
 
 # Exactly these: a subclass may do more, as timm's BatchNormAct2d and weight-standardised convolutions do.
 STATIC_CONVS = (nn.Conv2d, Conv2d)
@@ -72,10 +73,12 @@ def fold_scale(scale: Tensor, conv: DynamicConv) -> DynamicConv:
         A copy.
 
     Raises:
-        ValueError: ``scale`` is of another number of channels.
+        ValueError: ``scale`` is of another number of channels, or the router is shared with other layers.
     """
     if scale.shape != (conv.in_channels,):
         raise ValueError(f'scale of shape {tuple(scale.shape)} before a convolution of {conv.in_channels} channels')
+    if isinstance(conv.routing, SharedRouting):
+        raise ValueError('a router that is shared does not see the input of this convolution alone')
     folded = copy.deepcopy(conv)
     by_group = scale.view(conv.groups, -1).repeat_interleave(conv.out_channels // conv.groups, dim=0)  # (O, I/g)
     folded.weight.copy_((conv.experts * by_group[..., None, None]).flatten(1))

@@ -1,0 +1,228 @@
+"""Training aids: temperature annealing, expert dropout, losses on experts, shared and separately trained routers."""
+
+import copy
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from conftest import ROOT
+from mmdyn import DynamicConv
+from mmdyn.deploy.upcycle import upcycle
+from mmdyn.engine import TemperatureHook, YOLOOptimizerConstructor
+from mmdyn.errors import UserError
+from mmdyn.layers import C3k2_DynamicConv, Routing, dynamic_layers, fold_scale, record_routing
+from mmdyn.models.expert_losses import balance_loss, orthogonality_loss
+
+# ---- shared router ----
+
+
+@pytest.mark.parametrize('c3k', [False, True])
+def test_one_router_serves_the_block(c3k):
+    """Equal to layers with routers of their own whose weights are given by hand."""
+    torch.manual_seed(0)
+    block = C3k2_DynamicConv(16, 16, num_blocks=2, c3k=c3k, shared_router=True).eval()
+    x = torch.randn(3, 16, 8, 8)
+    with record_routing(block) as seen:
+        y = block(x)
+    hidden = block.main_conv(x).chunk(2, dim=1)[1]
+    expected = torch.sigmoid(hidden.mean((2, 3)) @ block.router.weight.T + block.router.bias)
+    assert len(seen) == (4 if c3k else 2)
+    for batches in seen.values():
+        torch.testing.assert_close(batches[0], expected)
+    for i in range(3):  # a sample's routing is its own
+        torch.testing.assert_close(block(x[i : i + 1])[0], y[i], atol=1e-5, rtol=1e-5)
+    assert [n for n, _ in block.named_parameters() if 'rout' in n] == ['router.weight', 'router.bias']
+
+
+def test_a_shared_router_learns_from_all_its_layers_and_keeps_nothing_of_a_batch():
+    block = C3k2_DynamicConv(8, 8, num_blocks=2, shared_router=True)
+    block(torch.randn(2, 8, 6, 6)).square().sum().backward()
+    assert block.router.weight.grad.abs().sum() > 0
+    copy.deepcopy(block)  # as the EMA does
+    with pytest.raises(RuntimeError, match='runs only inside the block'):
+        next(iter(dynamic_layers(block).values()))(torch.randn(1, 4, 6, 6))
+
+
+def test_what_needs_a_router_of_its_own_refuses_a_shared_one():
+    block = C3k2_DynamicConv(8, 8, shared_router=True)
+    layer = next(iter(dynamic_layers(block).values()))
+    with pytest.raises(ValueError, match='router that is shared'):
+        fold_scale(torch.ones(2), layer)
+    with pytest.raises(UserError, match='shares its router'):
+        upcycle(block, {})
+
+
+# ---- expert dropout ----
+
+
+def test_expert_dropout_is_of_training_and_keeps_the_mean():
+    torch.manual_seed(0)
+    routing = Routing(4, 3, dropout=0.25)
+    x = torch.randn(1, 4)
+    whole = routing.eval()(x)
+    drawn = torch.cat([routing.train()(x) for _ in range(4000)])
+    kept = drawn > 0
+    assert kept.float().mean() == pytest.approx(0.75, abs=0.01)
+    torch.testing.assert_close(drawn[kept], (whole / 0.75).expand_as(drawn)[kept])
+    torch.testing.assert_close(drawn.mean(0, keepdim=True), whole, rtol=0.03, atol=0)
+    samples = routing(x.expand(64, -1))
+    assert len({tuple(row.tolist()) for row in samples > 0}) > 1  # every sample draws for itself
+
+
+@pytest.mark.parametrize('dropout', [-0.1, 1.0])
+def test_impossible_dropout_is_refused(dropout):
+    with pytest.raises(ValueError, match=rf'dropout must be in \[0, 1\), got {dropout}'):
+        DynamicConv(3, 4, 1, expert_dropout=dropout)
+
+
+# ---- losses ----
+
+
+@pytest.mark.parametrize(
+    ('routing', 'expected'),
+    [([[0.5] * 4] * 3, 0.0), ([[1.0, 0, 0, 0]] * 3, 3.0), (torch.eye(4), 0.0), ([[3.0, 1.0]], 0.25)],
+)
+def test_balance_loss(routing, expected):
+    assert float(balance_loss(torch.as_tensor(routing))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ('experts', 'expected'),
+    [
+        (torch.eye(3), 0.0),
+        (torch.ones(4, 5), 1.0),
+        (torch.tensor([[1.0, 0], [1.0, 1.0]]), 0.5),
+        (torch.ones(1, 4), 0.0),
+    ],
+)
+def test_orthogonality_loss(experts, expected):
+    assert float(orthogonality_loss(experts)) == pytest.approx(expected)
+    assert float(orthogonality_loss(experts * 7)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_losses_move_what_they_are_on():
+    torch.manual_seed(0)
+    logits = torch.randn(6, 4, requires_grad=True)
+    experts = torch.randn(4, 3, requires_grad=True)
+    before = balance_loss(logits.sigmoid()).item(), orthogonality_loss(experts).item()
+    (balance_loss(logits.sigmoid()) + orthogonality_loss(experts)).backward()
+    with torch.no_grad():
+        logits -= logits.grad
+        experts -= experts.grad
+    assert balance_loss(logits.sigmoid()) < before[0]
+    assert orthogonality_loss(experts) < before[1]
+
+
+@pytest.fixture(scope='module')
+def sample():
+    from mmdyn.analysis.flops import build_model
+
+    def make(name, **options):
+        cfg = Config.fromfile(ROOT / f'configs/ablations/yolo11n_dynconv-bn_{name}_digits.py')
+        cfg.merge_from_dict(options)
+        torch.manual_seed(0)
+        model = build_model(cfg).train()
+        box = torch.tensor([[0, 3, 10.0, 10, 50, 60], [1, 4, 5, 5, 30, 30]])
+        return (
+            model,
+            torch.rand(2, 3, 64, 64),
+            dict(bboxes_labels=box, img_metas=[dict(batch_input_shape=(64, 64))] * 2),
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ('name', 'loss', 'option'),
+    [('balance', 'loss_balance', 'balance_weight'), ('orthogonal', 'loss_orthogonality', 'orthogonality_weight')],
+)
+def test_a_detector_adds_the_loss_for_every_image(sample, name, loss, option):
+    model, images, targets = sample(name)
+    losses = model.loss(images, targets)
+    with record_routing(model) as seen:
+        model.eval()(images, None, mode='tensor')
+    model.train()
+    terms = {
+        'loss_balance': [balance_loss(w[0]) for w in seen.values()],
+        'loss_orthogonality': [orthogonality_loss(layer.experts) for layer in dynamic_layers(model).values()],
+    }[loss]
+    assert set(losses) == {'loss_cls', 'loss_bbox', 'loss_dfl', loss}
+    if loss == 'loss_orthogonality':  # the other sees batch norms in another mode
+        assert losses[loss].item() == pytest.approx(0.1 * 2 * torch.stack(terms).mean().item())
+    losses[loss].backward()
+    for layer in dynamic_layers(model).values():
+        moved = layer.routing.weight if name == 'balance' else layer.weight
+        assert moved.grad.abs().sum() > 0
+    _, images, targets = sample(name, **{f'model.{option}': 0.2})
+    twice, *_ = sample(name, **{f'model.{option}': 0.2})
+    assert twice.loss(images, targets)[loss].item() == pytest.approx(2 * losses[loss].item(), rel=1e-4)
+
+
+def test_losses_without_experts_are_refused():
+    from mmdyn.analysis.flops import build_model
+
+    cfg = Config.fromfile(ROOT / 'configs/yolo11n_digits.py')
+    cfg.merge_from_dict({'model.type': 'ExpertLossDetector'})
+    with pytest.raises(ValueError, match='no dynamic convolution'):
+        build_model(cfg)
+    cfg = Config.fromfile(ROOT / 'configs/yolo11n_dynconv-bn_digits.py')
+    cfg.merge_from_dict({'model.type': 'ExpertLossDetector', 'model.balance_weight': -1})
+    with pytest.raises(ValueError, match=r'weights must not be negative, got balance_weight=-1'):
+        build_model(cfg)
+
+
+# ---- temperature ----
+
+
+class FakeRun:
+    """As much of a runner as the hook reads."""
+
+    def __init__(self, model, epochs, iterations):
+        self.model, self.max_epochs, self.iter, self.train_dataloader = model, epochs, 0, range(iterations)
+
+
+def test_temperature_falls_linearly_to_that_of_the_layer():
+    model = torch.nn.Sequential(DynamicConv(3, 4, 1, routing='softmax', temperature=2.0))
+    run, hook = FakeRun(model, 4, 10), TemperatureHook(begin=12.0, epochs=2)
+    hook.before_train(run)
+    seen = []
+    for run.iter in range(40):
+        hook.before_train_iter(run, 0)
+        seen.append(model[0].routing.temperature)
+    assert seen[:21] == pytest.approx([12 - i / 2 for i in range(21)])
+    assert set(seen[20:]) == {2.0}
+    hook.after_train(run)
+    assert model[0].routing.temperature == 2.0
+
+
+@pytest.mark.parametrize(
+    ('hook', 'model', 'message'),
+    [
+        (TemperatureHook(epochs=5), DynamicConv(3, 4, 1), 'anneals for 5 epochs, but training has 4'),
+        (TemperatureHook(epochs=2), torch.nn.Conv2d(3, 4, 1), 'the model has none'),
+    ],
+)
+def test_annealing_that_cannot_end_is_refused(hook, model, message):
+    with pytest.raises(UserError, match=message):
+        hook.before_train(FakeRun(model, 4, 10))
+    with pytest.raises(ValueError, match='begin and epochs must be positive'):
+        TemperatureHook(begin=0)
+
+
+# ---- parameter groups ----
+
+
+def test_longer_keys_go_first_and_unknown_ones_are_named():
+    model = torch.nn.Sequential(DynamicConv(3, 4, 1), torch.nn.BatchNorm2d(4))
+
+    def build(keys):
+        optimizer = dict(type='SGD', lr=1.0, weight_decay=0.1)
+        cfg = dict(type='OptimWrapper', optimizer=optimizer)
+        return YOLOOptimizerConstructor(cfg, dict(base_total_batch_size=64, custom_keys=keys))(model).optimizer
+
+    groups = build({'routing': dict(lr_mult=2.0), 'routing.bias': dict(lr_mult=3.0)}).param_groups
+    by_lr = {lr: sum(len(g['params']) for g in groups if g['lr'] == lr) for lr in (1.0, 2.0, 3.0)}
+    assert by_lr == {1.0: 3, 2.0: 1, 3.0: 1}
+    with pytest.raises(ValueError, match=r"'routers', which is in no name"):
+        build({'routers': dict(lr_mult=2.0)})
