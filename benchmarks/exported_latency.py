@@ -97,9 +97,9 @@ def collapsed(cfg, checkpoint: Path, folder: Path) -> tuple:
     """The static counterpart of a dynamic checkpoint, with equal routing: its time does not depend on the values."""
     import torch
 
+    from mmdyn.analysis.loading import load_model
     from mmdyn.deploy.collapse import collapsed_state
     from mmdyn.deploy.counterpart import static_counterpart
-    from mmdyn.deploy.loading import load_model
     from mmdyn.layers import dynamic_layers
 
     model = load_model(cfg, checkpoint).model

@@ -9,8 +9,8 @@ from mmengine.config import Config
 
 from conftest import ROOT
 from mmdyn import DynamicConv
+from mmdyn.analysis.loading import load_model
 from mmdyn.deploy.collapse import collapse_checkpoint, kernel_errors, mean_kernel
-from mmdyn.deploy.loading import load_model
 from mmdyn.deploy.upcycle import output_difference
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers

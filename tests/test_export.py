@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from conftest import ROOT
+from mmdyn.analysis.loading import load_model
 from mmdyn.deploy.agreement import examples
 from mmdyn.deploy.export import export_detector
 from mmdyn.deploy.export_options import ExportOptions
 from mmdyn.deploy.formats import open_exported
 from mmdyn.deploy.graph import DetectionGraph, _nms_by_class
-from mmdyn.deploy.loading import load_model
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers
 

@@ -9,8 +9,8 @@ from torch import nn
 
 from conftest import ROOT
 from mmdyn import DynamicConv
+from mmdyn.analysis.loading import load_model
 from mmdyn.deploy.counterpart import static_counterpart
-from mmdyn.deploy.loading import load_model
 from mmdyn.deploy.upcycle import output_difference, upcycle_checkpoint, upcycle_conv
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers

@@ -289,7 +289,7 @@ def test_any_width(widen):
 def test_a_folded_detector_computes_the_same(alike, variant):
     import copy
 
-    from mmdyn.deploy.loading import load_model
+    from mmdyn.analysis.loading import load_model
     from mmdyn.deploy.upcycle import output_difference
     from mmdyn.layers import fold_batch_norms
 

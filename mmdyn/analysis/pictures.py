@@ -38,6 +38,14 @@ def write_image(path: str | Path, image: np.ndarray) -> None:
     os.replace(partial, path)
 
 
+def figure_image(figure) -> np.ndarray:
+    """Draw a figure of Matplotlib as BGR bytes, and close it."""
+    figure.canvas.draw()
+    image = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1].copy()
+    plt.close(figure)
+    return image
+
+
 @torch.no_grad()
 def prediction_grid(
     cfg: Config, checkpoint: str, indices: list[int], columns: int = 2, score: float = 0.3, device: str = 'cpu'
@@ -112,6 +120,4 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend()
-    figure.canvas.draw()
-    write_image(path, np.asarray(figure.canvas.buffer_rgba())[..., 2::-1])
-    plt.close(figure)
+    write_image(path, figure_image(figure))

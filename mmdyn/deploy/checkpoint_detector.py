@@ -8,11 +8,11 @@ import torch
 from mmdet.apis import inference_detector, init_detector
 from mmengine.config import Config
 
+from mmdyn.analysis.loading import class_names
 from mmdyn.engine.checkpoint import classes_of, refuse_other_architecture
 from mmdyn.engine.launch import check_checkpoint, config_errors
 from mmdyn.errors import UserError
 
-from .loading import class_names
 from .onnx_detector import Detections
 
 

@@ -16,15 +16,15 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from mmdyn.analysis.dataset_images import calibration_images
 from mmdyn.analysis.flops import build_model
+from mmdyn.analysis.loading import load_model
 from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file, write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv, dynamic_layers, record_routing
 from mmdyn.version import __version__
 
-from .calibration import calibration_images
 from .counterpart import places, static_counterpart
-from .loading import load_model
 
 
 class LayerCollapse(NamedTuple):

@@ -22,16 +22,16 @@ from mmengine.config import Config
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from mmdyn.analysis.dataset_images import calibration_images
+from mmdyn.analysis.loading import class_names, load_model
 from mmdyn.errors import UserError
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
 from mmdyn.version import __version__
 
 from .agreement import compare, examples
-from .calibration import calibration_images
 from .export_options import SUFFIXES, ExportOptions, check_options, choose_form
 from .graph import DetectionGraph, DetectionGraphWithNMS
-from .loading import class_names, load_model
 from .quantise import TOOLKITS
 
 

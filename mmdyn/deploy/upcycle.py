@@ -26,6 +26,7 @@ from sklearn.datasets import load_sample_image
 from torch import Tensor, nn
 
 from mmdyn.analysis.flops import build_model
+from mmdyn.analysis.loading import read_tensors
 from mmdyn.engine.checkpoint import new_file, refuse_other_architecture, write_checkpoint
 from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
@@ -33,7 +34,6 @@ from mmdyn.layers import DynamicConv, Routing, SharedRouting, dynamic_layers
 from mmdyn.version import __version__
 
 from .counterpart import static_counterpart
-from .loading import read_tensors
 
 TOLERANCE = 1e-5  # of the largest output
 

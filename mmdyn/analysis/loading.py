@@ -9,10 +9,11 @@ from mmdet.models import BaseDetector
 from mmengine.config import Config
 from torch import Tensor
 
-from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import classes_of, refuse_other_architecture, state_dict_of
 from mmdyn.engine.launch import check_checkpoint, config_errors
 from mmdyn.errors import UserError
+
+from .flops import build_model
 
 
 class Loaded(NamedTuple):

@@ -1,0 +1,36 @@
+"""Look at how a trained detector routes: experts by layer and by class, and the images that it tells apart most."""
+
+import sys
+from pathlib import Path
+
+from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+
+EXAMPLE = """  python tools/analyze_routing.py configs/yolo11n_dynconv_digits.py demo_output/run/epoch_18.pth
+  python tools/analyze_routing.py CONFIG CHECKPOINT --split train --images 1000 --out-dir routing"""
+
+
+def parse_args():
+    parser = tool_parser(__doc__, EXAMPLE)
+    add_config_arguments(parser)
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='images of which set (val)')
+    parser.add_argument('--images', type=int, default=500, help='how many images at most (500)')
+    parser.add_argument('--out-dir', type=Path, help='where to (routing/ beside the checkpoint)')
+    return parser.parse_args()
+
+
+def analyze(args) -> None:
+    from mmdyn.analysis.routing import analyse_routing, write_analysis
+
+    found = analyse_routing(config_of(args), args.checkpoint, args.split, args.images)
+    folder = args.out_dir or Path(args.checkpoint).parent / 'routing'
+    write_analysis(found, folder)
+    print(f'{found.table()}\n')
+    for name, layer in found.layers.items():
+        if layer.collapsed:
+            print(f'{name} has collapsed: {layer.collapsed}')
+    print(f'The pictures: {folder}')
+
+
+if __name__ == '__main__':
+    sys.exit(run_tool(analyze, parse_args()))
