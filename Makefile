@@ -2,15 +2,17 @@
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
+# make ablation-smoke: a comparison of two configs in minutes.   make study: the one that the README quotes, in hours.
+# make docs: the pages, strictly.
 # All make the virtual environment .venv once; the second run installs nothing.
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: demo lifecycle test parity bench check install clean
+.PHONY: ablation-smoke bench check clean demo docs help install lifecycle parity study test
 .DEFAULT_GOAL := help
 
 help:  ## show this
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/\t/'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/'
 
 .venv/runtime: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -36,6 +38,31 @@ demo: .venv/runtime  ## make data, train YOLO11-n with DynamicConv, test it, dra
 
 test: .venv/dev  ## run all tests
 	$(BIN)/python -m pytest
+
+ablation-smoke: .venv/runtime  ## compare two configs on the digits, two seeds each, in minutes: ablation_output/report.html
+	$(BIN)/python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_dynconv-bn_digits.py --seeds 2 --jobs 2 \
+		--work-dir ablation_output --cfg-options train_cfg.max_epochs=2 train_cfg.val_interval=1 \
+		train_dataloader.dataset.indices=400 train_dataloader.num_workers=1 val_dataloader.num_workers=1
+
+STUDY = --seeds 3 --amp --jobs 2 --cfg-options default_hooks.checkpoint.max_keep_ckpts=1 \
+	train_dataloader.num_workers=1 val_dataloader.num_workers=1
+# control, then the arms
+arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_dynconv-bn_$(1).py \
+	$(foreach arm,c3k2_dynconv both_dynconv static-wide dynconv-bn_experts1 dynconv-bn_experts2 dynconv-bn_experts8,\
+	configs/ablations/yolo11n_$(arm)_$(1).py)
+
+study: .venv/runtime  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
+	$(BIN)/python tools/ablate.py $(call arms,bccd) --work-dir work_dirs/study_bccd --report-dir docs/study/bccd $(STUDY)
+	$(BIN)/python tools/ablate.py $(call arms,digits) --work-dir work_dirs/study_digits --report-dir docs/study/digits $(STUDY) \
+		train_cfg.max_epochs=10 train_cfg.val_interval=2
+
+.venv/docs: .venv/runtime requirements/docs.txt
+	$(BIN)/pip install -q -r requirements/docs.txt
+	@touch $@
+
+docs: .venv/docs  ## build the pages in docs/_build, warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build
+	@echo "The pages: docs/_build/index.html"
 
 .venv/parity: .venv/dev requirements/parity.txt
 	$(BIN)/pip install -q -r requirements/parity.txt

@@ -23,7 +23,9 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=('mmdyn', 'mmdyn.*')),
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
-    package_data={'mmdyn': ['.mim/model-index.yml', '.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml']},
+    package_data={
+        'mmdyn': ['ablation/*.jinja', '.mim/model-index.yml', '.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml']
+    },
     install_requires=requirements('requirements.txt'),
-    extras_require={name: requirements(f'requirements/{name}.txt') for name in ('deploy', 'dev')},
+    extras_require={name: requirements(f'requirements/{name}.txt') for name in ('deploy', 'dev', 'docs')},
 )

@@ -38,6 +38,7 @@ def test_wheel_holds_what_mim_looks_for(wheel):
         here = {p.relative_to(ROOT).as_posix() for p in (ROOT / kind).rglob('*') if p.suffix in ('.py', '.sh', '.yml')}
         assert {f'mmdyn/.mim/{name}' for name in here} <= names
     assert 'mmdyn/.mim/model-index.yml' in names
+    assert 'mmdyn/ablation/report.html.jinja' in names
     assert not [name for name in names if name.startswith(('tests/', 'tools/', 'configs/'))]
 
 

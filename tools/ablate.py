@@ -24,6 +24,7 @@ def parse_args():
         '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
     )
     parser.add_argument('--report-only', action='store_true', help='train nothing, report what there is')
+    parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
     parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
     add_cfg_options(parser)
     return parser.parse_args()
@@ -33,7 +34,7 @@ def ablate(args) -> None:
     from mmdyn.ablation.comparison import compare
     from mmdyn.ablation.plan import make_plan
     from mmdyn.ablation.report import markdown, write_report
-    from mmdyn.ablation.sweep import run_all, write_slurm
+    from mmdyn.ablation.sweep import run_all, write_commands, write_slurm
     from mmdyn.errors import UserError
 
     if min(args.seeds, args.jobs) < 1:
@@ -46,7 +47,9 @@ def ablate(args) -> None:
         return
     failed = [] if args.report_only else run_all(plan, train_tool, args.jobs)
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds)
-    files = write_report(comparison, plan.work_dir)
+    folder = args.report_dir or plan.work_dir
+    files = write_report(comparison, folder)
+    write_commands(plan.runs(), train_tool, folder / 'commands.sh')
     print(f'\n{markdown(comparison)}\nThe page: {files["report.html"]}')
     if failed:
         raise UserError(

@@ -34,8 +34,14 @@ def command_of(run: Run, train_tool: str | Path) -> list[str]:
         run: The run.
         train_tool: Path of ``tools/train.py``.
     """
-    paths = [str(train_tool), str(run.config), '--work-dir', str(run.folder), '--resume']
-    return [sys.executable, *paths, '--cfg-options', f'randomness.seed={run.seed}']
+    paths = [_short(train_tool), _short(run.config), '--work-dir', _short(run.folder), '--resume']
+    return [_short(sys.executable), *paths, '--cfg-options', f'randomness.seed={run.seed}']
+
+
+def _short(path: str | Path) -> str:
+    """A path as one would type it here."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @contextlib.contextmanager
@@ -78,7 +84,6 @@ def run_all(plan: Plan, train_tool: str | Path, jobs: int = 1) -> list[Run]:
     """
     with locked(plan.work_dir) as lock:
         waiting = [run for run in plan.runs() if not read_run(run).done]
-        write_commands(plan.runs(), train_tool, plan.work_dir / 'commands.sh')
         with Progress(plan) as progress, _terminated_as_interrupted():
             return _run_waiting(waiting, train_tool, jobs, lock, progress)
 
@@ -191,8 +196,8 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
         path: File to write.
     """
     lines = [
-        f'mkdir -p {shlex.quote(str(run.folder))} && {shlex.join(command_of(run, train_tool))} '
-        f'>> {shlex.quote(str(run.folder / LOG_NAME))} 2>&1'
+        f'mkdir -p {shlex.quote(_short(run.folder))} && {shlex.join(command_of(run, train_tool))} '
+        f'>> {shlex.quote(_short(run.folder / LOG_NAME))} 2>&1'
         for run in runs
     ]
     AtomicLocalBackend().put(('\n'.join(lines) + '\n').encode(), str(path))

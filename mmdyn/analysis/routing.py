@@ -114,12 +114,16 @@ def draw_by_layer(analysis: RoutingAnalysis) -> np.ndarray:
 def draw_by_class(analysis: RoutingAnalysis) -> np.ndarray:
     """Mean weights of the images that hold a class, less the mean of all, one panel a layer, as BGR bytes."""
     found = [i for i in range(len(analysis.classes)) if analysis.present[:, i].any()]
+    if not found:
+        figure = plt.figure(figsize=(4, 1.5), dpi=110)
+        figure.text(0.5, 0.5, 'no image has a box, so there is nothing by class', ha='center', va='center')
+        return figure_image(figure)
     figure, axes = _grid(len(analysis.routing), 3.4, 0.9 + 0.2 * max(len(found), 4))
     apart = {
         name: class_means(weights, analysis.present)[found] - weights.mean(0)
         for name, weights in analysis.routing.items()
     }
-    limit = max(1e-3, *(float(d.abs().max()) for d in apart.values())) if found else 1e-3
+    limit = max(1e-3, *(float(d.abs().max()) for d in apart.values()))
     for axis, (name, difference) in zip(axes, apart.items(), strict=True):
         image = axis.imshow(difference.numpy(), aspect='auto', cmap='RdBu_r', vmin=-limit, vmax=limit)
         axis.set_yticks(range(len(found)), [analysis.classes[i] for i in found], fontsize=7)

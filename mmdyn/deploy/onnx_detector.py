@@ -1,6 +1,6 @@
 """Detect objects with an exported ONNX file: numpy, opencv-python and onnxruntime, nothing else.
 
-This file imports nothing of mmdyn, so that it can be copied to where the detector runs:
+This file imports nothing of mmdyn, so that it can be copied to where the detector runs::
 
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 

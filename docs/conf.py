@@ -1,0 +1,24 @@
+"""Sphinx: these pages, and the API from the docstrings. `make docs` builds it, warnings are errors."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import mmdyn
+
+project, author = 'mmdyn', 'the mmdyn developers'
+release = mmdyn.__version__
+extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.autosummary', 'sphinx.ext.napoleon']
+exclude_patterns = ['_build']
+templates_path = ['_templates']
+html_theme = 'furo'
+html_title = f'mmdyn {release}'
+nitpicky = False  # the hosts publish no inventory that we could link to
+myst_heading_anchors = 3
+autosummary_generate = True
+autodoc_inherit_docstrings = False  # the hosts' docstrings are theirs
+autodoc_member_order = 'bysource'
+autodoc_typehints = 'signature'
+napoleon_google_docstring, napoleon_numpy_docstring = True, False
+suppress_warnings = ['config.cache']
