@@ -279,9 +279,9 @@ def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
     assert [read_run(r.run).attempts for r in results] == [1, 1]
     # a third run, by the script that Slurm is given
     plan = make_plan([work / STATIC.stem / 'config.py'], [1], tmp_path / 'slurm', {'train_cfg.max_epochs': 1})
+    assert '#SBATCH --array=0-0\n' in write_slurm(plan, TRAIN).read_text()
     script = write_slurm(plan, TRAIN, 4)
-    text = script.read_text()
-    assert '#SBATCH --array=0-0%4' in text
+    assert '#SBATCH --array=0-0%4\n' in script.read_text()
     subprocess.run(['bash', script], env={**os.environ, 'SLURM_ARRAY_TASK_ID': '0'}, check=True, timeout=120)
     assert read_run(plan.runs()[0]).done
     with pytest.raises(UserError, match='all 1 runs in .* are done'):
@@ -292,14 +292,19 @@ def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
 def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, tmp_path):
     command = [TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, '--latency-rounds', 0, *options]
     folder = Run(STATIC.stem, 0, tmp_path / STATIC.stem / 'seed_0')
-    sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.DEVNULL)
+    sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, text=True)
     while not (folder.folder / 'epoch_1.pth').exists():
         assert sweep.poll() is None
         time.sleep(0.1)
     second = run(*command)
     assert (second.returncode, 'another sweep is at work' in second.stderr) == (1, True)
     sweep.send_signal(signal.SIGTERM)
-    assert sweep.wait(30) != 0
+    said = sweep.communicate(timeout=30)[1]
+    assert (sweep.returncode, 'error: stopped. The same command goes on' in said, 'Traceback' in said) == (
+        1,
+        True,
+        False,
+    )
     with (tmp_path / '.lock').open('w') as lock:  # no run outlives it
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     if not read_run(folder).done:  # it may have been quicker
@@ -319,7 +324,7 @@ def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
 
 
 MISTAKES = {
-    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, got 0 and 1'),
+    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, got 0 and None'),
     'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, as data or budget differ'),
     'no config': (['none.py'], 'no config file at'),
 }

@@ -400,3 +400,10 @@ def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
     for (config, checkpoint), message in cases.items():
         done = run(TEST, config, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options(digits))
         assert_clean(done, message)
+
+
+@pytest.mark.slow
+def test_resuming_what_never_began_starts_from_the_weights_of_the_config(run, tmp_path):
+    options = ('--resume', '--work-dir', tmp_path, '--cfg-options', 'load_from=none.pth')
+    done = run(ROOT / 'tools/train.py', ROOT / 'configs/yolo11n_digits.py', *options)
+    assert (done.returncode, 'no checkpoint at' in done.stderr) == (1, True), done.stderr

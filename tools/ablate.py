@@ -19,7 +19,11 @@ def parse_args():
     parser.add_argument('--seeds', type=int, default=3, help='seeds of every config: 0, 1, … (3)')
     parser.add_argument('--work-dir', type=Path, required=True, help='folder of the comparison')
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at a time, which share the cores or the GPUs (1)')
+    parser.add_argument(
+        '--jobs',
+        type=int,
+        help='runs at a time, which share the cores or the GPUs (1; under Slurm, as many as it starts)',
+    )
     parser.add_argument(
         '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
     )
@@ -37,7 +41,7 @@ def ablate(args) -> None:
     from mmdyn.ablation.sweep import run_all, write_commands, write_slurm
     from mmdyn.errors import UserError
 
-    if min(args.seeds, args.jobs) < 1:
+    if min(args.seeds, args.jobs or 1) < 1 or args.jobs == 0:
         raise UserError(f'--seeds and --jobs start at 1, got {args.seeds} and {args.jobs}')
     plan = make_plan(args.configs, range(args.seeds), args.work_dir, options_of(args), args.amp)
     train_tool = Path(__file__).with_name('train.py')
@@ -45,7 +49,14 @@ def ablate(args) -> None:
         script = write_slurm(plan, train_tool, args.jobs)
         print(f'To train: sbatch {script}\nThen the same command with --report-only instead of --launcher slurm.')
         return
-    failed = [] if args.report_only else run_all(plan, train_tool, args.jobs)
+    failed = []
+    if not args.report_only:
+        try:
+            failed = run_all(plan, train_tool, args.jobs or 1)
+        except KeyboardInterrupt:
+            raise UserError(
+                'stopped. The same command goes on from there; --report-only reports what there is'
+            ) from None
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds)
     folder = args.report_dir or plan.work_dir
     files = write_report(comparison, folder)

@@ -33,11 +33,11 @@ def train(args) -> None:
     if args.amp:
         enable_amp(cfg)
     if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
-        if cfg.load_from is None:
+        last = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        if last is None:  # the weights that the config starts from stay
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
-            cfg.resume = False
+        else:
+            cfg.resume, cfg.load_from = True, last
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
     runner = build_runner(cfg, train=True)

@@ -153,6 +153,10 @@ def make_plan(
         if name in arms:
             raise UserError(f'two configs have the name {name}, which is that of their folder: rename one')
         cfg = load_config(path, options, None, 'none')
+        if not (cfg.get('train_cfg') or {}).get('max_epochs'):
+            raise UserError(
+                f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared'
+            )
         with config_errors():
             if amp:
                 enable_amp(cfg)

@@ -73,6 +73,7 @@ def describe(comparison: Comparison) -> list[str]:
         'flatters.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %. Several "
         'comparisons are made: one in twenty shows a difference where there is none.',
+        'Training time is that of the iterations, without validation. '
         f'Parameters and FLOPs (two for every multiply-add, mixing of experts included) and the latency of one image '
         f'in float32 (ratio to the control) are at {width} x {height} px.',
     ]

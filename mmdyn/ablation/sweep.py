@@ -206,7 +206,7 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
 SLURM = """\
 #!/bin/bash
 #SBATCH --job-name={name}
-#SBATCH --array=0-{last}%{jobs}
+#SBATCH --array=0-{last}{limit}
 #SBATCH --output=/dev/null
 # Partition, time and devices are yours to add:
 #   sbatch --partition P --gres gpu:1 --cpus-per-task 8 --time 24:00:00 {path}
@@ -216,13 +216,13 @@ bash -c "$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {commands})"
 """
 
 
-def write_slurm(plan: Plan, train_tool: str | Path, jobs: int) -> Path:
+def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> Path:
     """Write an array script for Slurm, a task for every run that is not done.
 
     Args:
         plan: Configs and seeds.
         train_tool: Path of ``tools/train.py``.
-        jobs: Tasks at a time.
+        jobs: Tasks at a time; None leaves it to Slurm.
 
     Returns:
         The script.
@@ -238,7 +238,7 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int) -> Path:
     text = SLURM.format(
         name=plan.control,
         last=len(waiting) - 1,
-        jobs=jobs,
+        limit=f'%{jobs}' if jobs else '',
         path=script,
         cwd=shlex.quote(os.getcwd()),
         commands=shlex.quote(str(commands)),
