@@ -22,3 +22,13 @@ autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'
 napoleon_google_docstring, napoleon_numpy_docstring = True, False
 suppress_warnings = ['config.cache']
+
+
+def skip_fields(app, what, name, obj, skip, options):
+    """Fields of named tuples, which the signature has already."""
+    return skip or (getattr(obj, '__doc__', None) or '').startswith('Alias for field number')
+
+
+def setup(app):
+    """What Sphinx calls."""
+    app.connect('autodoc-skip-member', skip_fields)
