@@ -214,6 +214,14 @@ def test_what_failed_is_named_and_not_averaged(folder):
     )
 
 
+def test_runs_that_never_started_are_missing(folder):
+    found = compare(folder, [STATIC.stem, DYNAMIC.stem], rounds=0, seeds=range(4))
+    missing = {(r.run.arm, r.run.seed): r.error for r in found.missing}
+    assert {missing[STATIC.stem, 3], missing[DYNAMIC.stem, 3]} == {'not started'}
+    assert [run.run.seed for run in found.control.runs] == [0, 1, 2, 3]
+    assert '| 3 of 4 |' in write_report(found, folder)['report.md'].read_text()
+
+
 def test_the_page_needs_nothing_else_and_escapes_names(folder):
     page = write_report(compare(folder, [STATIC.stem], rounds=3), folder)['report.html'].read_text()
     assert not re.search(r'(src|href)="(?!#)', page)

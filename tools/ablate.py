@@ -57,7 +57,7 @@ def ablate(args) -> None:
             raise UserError(
                 'stopped. The same command goes on from there; --report-only reports what there is'
             ) from None
-    comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds)
+    comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds, plan.seeds)
     folder = args.report_dir or plan.work_dir
     files = write_report(comparison, folder)
     write_commands(plan.runs(), train_tool, folder / 'commands.sh')

@@ -18,7 +18,7 @@ from scipy import stats
 from mmdyn.analysis.flops import Cost, build_model, count_cost
 from mmdyn.analysis.timing import interleaved
 
-from .plan import differences, recorded_arms
+from .plan import Run, differences, recorded_arms
 from .runs import RunResult, read_run, recorded_runs
 
 CONFIDENCE = 0.95
@@ -138,13 +138,14 @@ def test_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def compare(work_dir: Path, order: Sequence[str], rounds: int = 15) -> Comparison:
+def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Sequence[int] = ()) -> Comparison:
     """Read all that a folder has, and measure what the models cost.
 
     Args:
         work_dir: Folder of a comparison.
         order: Names of configs, the control first; what else the folder has comes after them.
         rounds: Rounds of timing; 0 leaves the latency at NaN.
+        seeds: Seeds that the configs of ``order`` should have; those without a run are missing.
 
     Raises:
         KeyError: The folder has no config of such a name.
@@ -152,7 +153,8 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15) -> Compariso
     configs = recorded_arms(work_dir)
     control, configs = order[0], {name: configs[name] for name in order} | configs
     runs: dict[str, list[RunResult]] = {name: [] for name in configs}
-    for run in recorded_runs(work_dir):
+    expected = {Run(name, seed, work_dir / name / f'seed_{seed}') for name in order for seed in seeds}
+    for run in expected.union(recorded_runs(work_dir)):
         runs[run.arm].append(read_run(run))
     size = test_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
