@@ -17,11 +17,13 @@ from scipy import stats
 
 from conftest import ROOT
 from mmdyn.ablation import plots
+from mmdyn.ablation.commands import command_of
 from mmdyn.ablation.comparison import compare, paired_difference, spread
-from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan
+from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan, record
 from mmdyn.ablation.report import COLUMNS, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
-from mmdyn.ablation.sweep import write_slurm
+from mmdyn.ablation.slurm import write_slurm
+from mmdyn.ablation.sweep import _share
 from mmdyn.errors import UserError
 
 TOOL, TRAIN = ROOT / 'tools/ablate.py', ROOT / 'tools/train.py'
@@ -41,7 +43,13 @@ UNEQUAL = {
     'validation set': ({'val_dataloader.dataset.data_root': 'x/'}, r"val_dataloader.dataset.data_root: 'data/digits/'"),
     'augmentation': ({'train_dataloader.dataset.pipeline.2.pad_val': 0.0}, r'pipeline.2.pad_val: 114.0 in a, 0.0 in b'),
     'start': ({'load_from': 'start.pth'}, r"load_from: None in a, 'start.pth' in b"),
-    'precision': ({'optim_wrapper.type': 'YOLOCPUAmpOptimWrapper'}, r'optim_wrapper.type'),
+    'precision': ({'amp': True}, r"amp: 'not set' in a, True in b"),
+    'accumulation': ({'optim_wrapper.accumulative_counts': 8}, r'accumulative_counts'),
+    'nominal batch': ({'default_hooks.param_scheduler.nominal_batch_size': 64}, r'nominal_batch_size: None in a, 64'),
+    'pretrained': (
+        {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='x')},
+        r"init_cfg.checkpoint.*'x' in b",
+    ),
     'classes': ({'model.bbox_head.head_module.num_classes': 3}, r'num_classes: 10 in a, 3 in b'),
 }
 
@@ -77,10 +85,12 @@ def test_differences_are_the_same_from_both_sides():
 
 def test_a_folder_is_one_comparison(tmp_path):
     """Arms and seeds can be added; another config of a name, or one that is not comparable, cannot."""
-    make_plan([STATIC], range(1), tmp_path)
+    record(make_plan([STATIC], range(1), tmp_path))
     frozen = (tmp_path / 'yolo11n_digits/config.py').read_text()
     plan = make_plan([STATIC, DYNAMIC], range(2), tmp_path)
     assert [(r.arm, r.seed) for r in plan.runs()] == [(a, s) for s in (0, 1) for a in (STATIC.stem, DYNAMIC.stem)]
+    assert not (tmp_path / DYNAMIC.stem).exists()  # planning writes nothing
+    record(plan)
     with pytest.raises(UserError, match=r'another yolo11n_digits: train_cfg.max_epochs was 18 there and is 2 now'):
         make_plan([STATIC], range(1), tmp_path, {'train_cfg.max_epochs': 2})
     with pytest.raises(
@@ -101,6 +111,8 @@ def test_the_interval_is_that_of_the_paired_t_test():
     assert (found.low, found.high, found.pairs) == (pytest.approx(low), pytest.approx(high), 3)
     assert found.mean == pytest.approx((0.01 + 0.04 - 0.01) / 3)
     assert found.verdict == 'no difference shown'
+    # equal to the last digit of a rounded AP, which is no proof of an equal difference
+    assert paired_difference({0: 0.412, 1: 0.452}, {0: 0.411, 1: 0.451}).verdict == 'no difference shown'
     assert paired_difference({0: 0.5, 1: 0.51}, {0: 0.1, 1: 0.11001}).verdict == 'better'
     assert paired_difference({0: 0.1, 1: 0.11001}, {0: 0.5, 1: 0.51}).verdict == 'worse'
 
@@ -171,6 +183,7 @@ BROKEN = {
         'Traceback\n  File\nRuntimeError: no memory\n\n',
         'epoch 2 of 4: RuntimeError: no memory',
     ),
+    'no boxes': (curve(-1.0, -1.0, -1.0, -1.0), '', 'an AP of -1: the validation set has no boxes'),
     'refused': ([], 'error: no such data set\n', 'ended in epoch 0 of 4: error: no such data set'),
 }
 
@@ -210,7 +223,7 @@ def test_what_failed_is_named_and_not_averaged(folder):
     assert '- <b>_digits, seed 2: the loss is inf from epoch 1 on' in report
     assert re.search(r'<b>_digits \| 0.200 \| – \| 1 of 3 \| -0.200 \| – \| one pair: no interval', report)
     assert re.search(
-        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+ \| better', report
+        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+, n = 3 \| better', report
     )
 
 
@@ -250,7 +263,62 @@ def test_numbers_are_kept_as_they_are(folder):
 
 def test_names_are_shortened_to_what_differs(folder):
     found = compare(folder, [STATIC.stem, DYNAMIC.stem], rounds=0)
-    assert plots.labels(found._replace(arms=found.arms[:2])) == ['static', 'dynconv-bn']
+    assert plots.labels(found._replace(arms=found.arms[:2])) == ['yolo11n_digits', 'dynconv-bn']
+
+
+def test_runs_that_failed_are_in_no_curve(folder):
+    found = compare(folder, [STATIC.stem], rounds=0)
+    alone = found._replace(arms=tuple(a._replace(runs=tuple(a.done)) for a in found.arms))
+    assert plots.curves(found) == plots.curves(alone)
+
+
+def test_folders_that_are_no_runs_are_left_alone(folder):
+    (folder / STATIC.stem / 'seed_0').rename(folder / STATIC.stem / 'seed_0_old')
+    found = compare(folder, [STATIC.stem], rounds=0)
+    assert [run.run.seed for run in found.control.runs] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ('visible', 'gpus', 'expected'), [('2,3', 2, ['2', '3', '2']), (None, 2, ['0', '1', '0']), (None, 0, None)]
+)
+def test_runs_at_a_time_share_what_the_user_gave(monkeypatch, visible, gpus, expected):
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
+    if visible:
+        monkeypatch.setenv('CUDA_VISIBLE_DEVICES', visible)
+    else:
+        monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
+    shares = [_share(place, 3) for place in range(3)]
+    if expected:
+        assert [share['CUDA_VISIBLE_DEVICES'] for share in shares] == expected
+    else:
+        assert {share['OMP_NUM_THREADS'] for share in shares} == {str(max(1, len(os.sched_getaffinity(0)) // 3))}
+    monkeypatch.setenv('OMP_NUM_THREADS', '5')
+    assert 'OMP_NUM_THREADS' not in _share(0, 3)
+    assert _share(0, 1) == {}
+
+
+UNSUITED = {
+    'iterations': ("train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9)", 'number of epochs'),
+    'evaluator': ("val_evaluator = dict(_delete_=True, type='mmdet.VOCMetric')", r'scored by .*VOCMetric'),
+    'model': ("model = dict(backbone=dict(widen_factor='wide'))", 'the config does not build'),
+}
+
+
+@pytest.mark.parametrize(('line', 'message'), UNSUITED.values(), ids=UNSUITED)
+def test_what_cannot_be_compared_is_refused_before_training(tmp_path, line, message):
+    (tmp_path / 'other.py').write_text(f"_base_ = '{STATIC}'\n{line}\n")
+    with pytest.raises(UserError, match=message):
+        make_plan([tmp_path / 'other.py'], range(1), tmp_path / 'w')
+
+
+def test_mixed_precision_is_left_to_the_machine_that_trains(tmp_path):
+    plan = make_plan([STATIC], range(1), tmp_path, amp=True)
+    record(plan)
+    assert '--amp' in command_of(plan.runs()[0], TRAIN)
+    assert Config.fromfile(plan.runs()[0].config).optim_wrapper.type == 'YOLOOptimWrapper'
+    with pytest.raises(UserError, match='amp was True there and is'):
+        make_plan([STATIC], range(1), tmp_path)
 
 
 # ---- real processes ----
@@ -285,6 +353,13 @@ def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
     again = run(*command)
     assert again.returncode == 0, again.stderr
     assert [read_run(r.run).attempts for r in results] == [1, 1]
+    # killed in its last validation: the checkpoint is there, its AP is not
+    for log in results[0].run.folder.glob('*/vis_data/scalars.json'):
+        log.write_text('\n'.join(line for line in log.read_text().splitlines() if 'bbox_mAP' not in line) + '\n')
+    assert not read_run(results[0].run).done
+    repaired = run(*command)
+    assert repaired.returncode == 0, repaired.stderr
+    assert read_run(results[0].run).final == results[0].final
     # a third run, by the script that Slurm is given
     plan = make_plan([work / STATIC.stem / 'config.py'], [1], tmp_path / 'slurm', {'train_cfg.max_epochs': 1})
     assert '#SBATCH --array=0-0\n' in write_slurm(plan, TRAIN).read_text()
@@ -307,7 +382,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
     second = run(*command)
     assert (second.returncode, 'another sweep is at work' in second.stderr) == (1, True)
     sweep.send_signal(signal.SIGTERM)
-    said = sweep.communicate(timeout=30)[1]
+    said = sweep.communicate(timeout=120)[1]
     assert (sweep.returncode, 'error: stopped. The same command goes on' in said, 'Traceback' in said) == (
         1,
         True,
@@ -325,14 +400,20 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
     bad = tmp_path / 'bad.py'
-    bad.write_text(f"_base_ = '{STATIC}'\nmodel = dict(backbone=dict(widen_factor='wide'))\n")
-    done = run(TOOL, STATIC, bad, '--seeds', 1, '--work-dir', tmp_path / 'w', '--latency-rounds', 0, *options)
-    assert done.returncode == 1
-    assert 'Traceback' not in done.stderr
+    bad.write_text(f"_base_ = '{STATIC}'\noptim_wrapper = dict(optimizer=dict(lr=1e30))\n")
+    work = tmp_path / 'w'
+    done = run(TOOL, STATIC, bad, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 0, *options)
+    assert (done.returncode, 'Traceback' in done.stderr) == (1, False)
+    assert '1 of 2 runs failed and are not in the table' in done.stderr
+    report = (work / 'report.md').read_text()
+    assert re.search(r'- bad, seed 0: the loss is nan from epoch \d on', report), report
+    assert re.search(r'\| yolo11n_digits \| \d\.\d+ \| – \| 1 of 1 \|', report)
+    assert re.search(r'\| bad \| – \| – \| 0 of 1 \| – \| – \| no pair \|', report)
 
 
 MISTAKES = {
-    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, got 0 and None'),
+    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, --latency-rounds at 0; got 0, None and 15'),
+    'nothing to report': (['--report-only'], 'has no run of yolo11n_digits: train first'),
     'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, as data or budget differ'),
     'no config': (['none.py'], 'no config file at'),
 }

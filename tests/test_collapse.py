@@ -99,7 +99,7 @@ def test_layers_of_one_block_go_together(alike, digits, tmp_path):
 def test_refusals_write_nothing(alike, digits, tmp_path):
     cfg, checkpoint = alike('yolo11n_dynconv-bn_digits.py', **on(digits, ''))
     target = tmp_path / 'static.pth'
-    with pytest.raises(UserError, match='at least one image, got 0'):
+    with pytest.raises(UserError, match='at least one image is needed, got 0'):
         collapse_checkpoint(cfg, checkpoint, target, number=0)
     with pytest.raises(UserError, match='no layer is within the threshold of 0'):
         collapse_checkpoint(cfg, checkpoint, target, number=4, threshold=0)

@@ -10,7 +10,7 @@ from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.ablation.runs import records_of
 from mmdyn.analysis.flops import build_model
-from mmdyn.engine.routing_hook import present_classes
+from mmdyn.engine.routing_hook import RoutingHook, present_classes
 from mmdyn.engine.routing_statistics import class_means, routing_statistics
 from mmdyn.layers import dynamic_layers, record_routing
 
@@ -99,7 +99,22 @@ def test_images_without_boxes_have_no_class():
     class Sample(dict):
         gt_instances = InstanceData(labels=torch.tensor([2, 2, 0]))
 
-    assert present_classes([Sample(gt_instances=1), Sample()], 3).tolist() == [[True, False, True], [False] * 3]
+    class Unannotated(dict):
+        gt_instances = InstanceData()  # of a test pipeline that loads no annotations
+
+    samples = [Sample(gt_instances=1), Sample(), Unannotated(gt_instances=1)]
+    assert present_classes(samples, 3).tolist() == [[True, False, True], [False] * 3, [False] * 3]
+    assert present_classes(samples[:1], 1).tolist() == [[True]]  # labels that have no class are left out
+
+
+def test_a_layer_that_only_training_runs_is_left_out():
+    class Run:
+        model = torch.nn.ModuleDict({'used': DynamicConv(3, 4, 1), 'aux': DynamicConv(3, 4, 1)})
+
+    hook = RoutingHook()
+    hook._start(Run)
+    Run.model['used'](torch.randn(5, 3, 4, 4))
+    assert list(hook._gathered(Run.model)) == ['used']
 
 
 @pytest.fixture(scope='module')
@@ -116,7 +131,8 @@ def trained(digits, tmp_path_factory):
             'train_dataloader.dataset.data_root': str(digits),
             'val_dataloader.dataset.data_root': str(digits),
             'test_dataloader.dataset.data_root': str(digits),
-            'optim_wrapper.optimizer.lr': 1e-9,
+            'optim_wrapper.optimizer.lr': 1e-3,
+            'default_hooks.logger.interval': 1,
             'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
         },
         str(folder),
@@ -151,6 +167,22 @@ def test_every_backend_gets_every_layer(trained):
     shown = {tag: events.Scalars(tag) for tag in events.Tags()['scalars'] if tag.startswith('routing/')}
     assert {tag: pytest.approx(scalars[0].value, abs=1e-6, nan_ok=True) for tag, scalars in shown.items()} == logged
     assert {scalars[0].step for scalars in shown.values()} == {1}
+
+
+@pytest.mark.slow
+def test_experts_are_those_that_were_validated(trained):
+    """The average's, as the checkpoint has them, not those of the last step."""
+    folder, runner = trained
+    logged = {k: v for record in records_of(folder) for k, v in record.items() if k.startswith('routing/')}
+    validated = torch.load(folder / 'epoch_1.pth', weights_only=True)['state_dict']
+    model = build_model(runner.cfg)
+    model.load_state_dict({k: v for k, v in validated.items()})
+    for name, layer in dynamic_layers(model).items():
+        distance = routing_statistics(torch.ones(1, 4), layer.experts).distance
+        assert logged[f'routing/{name}/distance'] == pytest.approx(distance, abs=1e-7)
+    last = dynamic_layers(runner.model)['backbone.stage1.0.conv']
+    away = routing_statistics(torch.ones(1, 4), last.experts).distance
+    assert abs(away - logged['routing/backbone.stage1.0.conv/distance']) > 1e-6
 
 
 @pytest.mark.slow

@@ -35,20 +35,25 @@ def parse_args():
 
 
 def ablate(args) -> None:
+    from mmdyn.ablation.commands import write_commands
     from mmdyn.ablation.comparison import compare
-    from mmdyn.ablation.plan import make_plan
+    from mmdyn.ablation.plan import check_recorded, make_plan
     from mmdyn.ablation.report import markdown, write_report
-    from mmdyn.ablation.sweep import run_all, write_commands, write_slurm
+    from mmdyn.ablation.slurm import write_slurm
+    from mmdyn.ablation.sweep import run_all
     from mmdyn.errors import UserError
 
-    if min(args.seeds, args.jobs or 1) < 1 or args.jobs == 0:
-        raise UserError(f'--seeds and --jobs start at 1, got {args.seeds} and {args.jobs}')
+    if args.seeds < 1 or (args.jobs is not None and args.jobs < 1) or args.latency_rounds < 0:
+        numbers = f'{args.seeds}, {args.jobs} and {args.latency_rounds}'
+        raise UserError(f'--seeds and --jobs start at 1, --latency-rounds at 0; got {numbers}')
     plan = make_plan(args.configs, range(args.seeds), args.work_dir, options_of(args), args.amp)
     train_tool = Path(__file__).with_name('train.py')
     if args.launcher == 'slurm':
         script = write_slurm(plan, train_tool, args.jobs)
         print(f'To train: sbatch {script}\nThen the same command with --report-only instead of --launcher slurm.')
         return
+    if args.report_only:
+        check_recorded(plan)
     failed = []
     if not args.report_only:
         try:

@@ -24,6 +24,12 @@ def parse_args():
     return parser.parse_args()
 
 
+def is_complete(checkpoint, runner) -> bool:
+    """Whether a checkpoint to resume from is of the last iteration, after which nothing is trained, or validated."""
+    trained = (checkpoint or {}).get('meta', {}).get('iter', 0)
+    return runner.val_loop is not None and trained >= runner.max_iters
+
+
 def train(args) -> None:
     from mmengine.runner import find_latest_checkpoint
 
@@ -38,10 +44,12 @@ def train(args) -> None:
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
         else:
             cfg.resume, cfg.load_from = True, last
-    if cfg.get('load_from'):
-        check_checkpoint(cfg.load_from)
+    start = check_checkpoint(cfg.load_from) if cfg.get('load_from') else None
     runner = build_runner(cfg, train=True)
     runner.train()
+    if cfg.resume and is_complete(start, runner):
+        print('Training was complete: its last checkpoint is validated.')
+        runner.val_loop.run()
     print(f'Done. To test: python tools/test.py {args.config} {runner.work_dir}/best_*.pth')
 
 

@@ -1,7 +1,7 @@
 """The comparison: what every arm scored over its seeds, and its paired difference to the control.
 
-Seed K of an arm is paired with seed K of the control: both saw the same images in the same order. The interval is
-Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
+Seed K of an arm is paired with seed K of the control, whose data order it shares as far as workers allow. The interval
+is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
 seeds, as it should be: with three, 4.3 standard errors to either side.
 """
 
@@ -22,6 +22,8 @@ from .plan import Run, differences, recorded_arms
 from .runs import RunResult, read_run, recorded_runs
 
 CONFIDENCE = 0.95
+# The evaluator rounds AP to three decimals, so a difference is known to this deviation: two uniform errors of 0.001.
+ROUNDING = 0.001 * math.sqrt(2 / 12)
 
 
 class Difference(NamedTuple):
@@ -123,18 +125,23 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
     average, deviation = spread(pairs)
     half = math.nan
     if len(pairs) > 1:
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * deviation / math.sqrt(len(pairs))
+        error = max(deviation, ROUNDING) / math.sqrt(len(pairs))  # equal differences are a matter of rounding
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
     return Difference(average, average - half, average + half, len(pairs))
 
 
-def test_size(cfg: Config) -> tuple[int, int]:
-    """Height and width that a config tests at, from its letterbox.
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
 
     Args:
         cfg: Config.
     """
-    scales = [step['scale'] for step in cfg.test_dataloader.dataset.pipeline if 'scale' in step]
-    width, height = scales[-1] if scales else (640, 640)
+    described = cfg.val_dataloader.dataset
+    while 'pipeline' not in described and 'dataset' in described:  # wrapped
+        described = described.dataset
+    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
+    scale = scales[-1] if scales else 640
+    width, height = (scale, scale) if isinstance(scale, int) else scale
     return height, width
 
 
@@ -156,7 +163,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     expected = {Run(name, seed, work_dir / name / f'seed_{seed}') for name in order for seed in seeds}
     for run in expected.union(recorded_runs(work_dir)):
         runs[run.arm].append(read_run(run))
-    size = test_size(configs[control])
+    size = image_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
     latency = _latency(models, size, rounds)
     reference = {r.run.seed: r.final for r in runs[control] if r.done}

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdyn.analysis.flops import build_model
 from mmdyn.engine.checkpoint import AtomicLocalBackend
-from mmdyn.engine.launch import config_errors, enable_amp, load_config
+from mmdyn.engine.launch import config_errors, load_config
 from mmdyn.errors import UserError
 
 # What must be the same for a comparison to mean something: data, budget, evaluation, starting point, precision.
@@ -22,15 +23,21 @@ EQUAL = (
     'last_epochs_pipeline',
     'val_dataloader',
     'val_evaluator',
+    'val_cfg',
     'train_cfg',
     'load_from',
+    'amp',
     'optim_wrapper.type',
+    'optim_wrapper.accumulative_counts',
     'optim_wrapper.optimizer.type',
+    'default_hooks.param_scheduler.nominal_batch_size',
     'model.bbox_head.head_module.num_classes',
     'model.test_cfg',
 )
+PRETRAINED = '.init_cfg.checkpoint'  # a start, wherever in the model
 # What is read of a config; its other names are only words that it is written with.
 READ = {*inspect.signature(Runner).parameters, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
+READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
 # What says how, not what: it may differ between machines and arms.
 INCIDENTAL = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
 ABSENT = 'not set'
@@ -100,7 +107,7 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
 def _rank(key: str) -> tuple[int, int] | None:
     """Place of a field among those that must be equal, the telling ones first; None if it need not be."""
     fields = (i for i, field in enumerate(EQUAL) if key == field or key.startswith(f'{field}.'))
-    first = next(fields, None)
+    first = next(fields, len(EQUAL) if key.endswith(PRETRAINED) else None)
     return None if first is None else (first, key.count('.'))
 
 
@@ -130,7 +137,7 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
 def make_plan(
     paths: Sequence[str], seeds: Sequence[int], work_dir: str | Path, options: dict | None = None, amp: bool = False
 ) -> Plan:
-    """Read the configs of a comparison and write what they come to into its work dir.
+    """Read the configs of a comparison and check them, against each other and against what the folder has.
 
     Args:
         paths: Config files; the first one is the control.
@@ -140,45 +147,86 @@ def make_plan(
         amp: Train with mixed precision.
 
     Returns:
-        The plan of this call's configs, checked against all that is in the folder.
+        The plan of this call's configs. Nothing is written, see :func:`record`.
 
     Raises:
-        UserError: A config does not load; two have one name; they cannot be compared with each other or with what is in
-            the folder; or the folder has another config of the same name. Nothing is written then.
+        UserError: A config does not load or build, or is not trained for epochs and scored by COCO; two have one name;
+            they cannot be compared with each other or with what is in the folder; or the folder has another config of
+            the same name.
     """
-    work_dir = Path(work_dir)
-    arms = {}
+    arms: dict[str, Config] = {}
     for path in paths:
         name = Path(path).stem
         if name in arms:
             raise UserError(f'two configs have the name {name}, which is that of their folder: rename one')
-        cfg = load_config(path, options, None, 'none')
-        if not (cfg.get('train_cfg') or {}).get('max_epochs'):
-            raise UserError(
-                f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared'
-            )
-        with config_errors():
-            if amp:
-                enable_amp(cfg)
-            # the folder and the seed are those of a run
-            cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher')})
-            cfg.randomness = {k: v for k, v in cfg.get('randomness', {}).items() if k != 'seed'}
-        arms[name] = cfg
-    known = recorded_arms(work_dir)
-    for name, cfg in arms.items():
+        arms[name] = _trainable(path, options, amp)
+    plan = Plan(Path(work_dir), arms, tuple(seeds))
+    _check_folder(plan)
+    return plan
+
+
+def _trainable(path: str, options: dict | None, amp: bool) -> Config:
+    """A config as it will be run, but for its seed and its folder."""
+    cfg = load_config(path, options, None, 'none')
+    if not (cfg.get('train_cfg') or {}).get('max_epochs'):
+        raise UserError(f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared')
+    evaluators = cfg.get('val_evaluator') or []
+    kinds = [e.get('type') for e in (evaluators if isinstance(evaluators, list | tuple) else [evaluators])]
+    if not any(str(kind).endswith('CocoMetric') for kind in kinds):
+        raise UserError(f'{path} is scored by {kinds or "nothing"} (val_evaluator): box AP of a CocoMetric is compared')
+    with config_errors():
+        build_model(cfg)
+    cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher')})
+    cfg.randomness = {k: v for k, v in cfg.get('randomness', {}).items() if k != 'seed'}
+    if amp:
+        cfg.amp = True  # which kind of it is up to the machine that trains
+    return cfg
+
+
+def _check_folder(plan: Plan) -> dict[str, Config]:
+    """What the folder has, after seeing that it can be compared with the plan."""
+    known = recorded_arms(plan.work_dir)
+    for name, cfg in plan.arms.items():
         changed = differences(known.get(name, cfg), cfg)
         if changed:
             key, (was, now) = next(iter(changed.items()))
             raise UserError(
-                f'{work_dir / name} has runs of another {name}: {key} was {was!r} there and is {now!r} now. '
+                f'{plan.work_dir / name} has runs of another {name}: {key} was {was!r} there and is {now!r} now. '
                 'Give another --work-dir, or remove that folder to run it again'
             )
-    check_comparable(arms | known)
-    backend = AtomicLocalBackend()
-    for name, cfg in arms.items():
+    check_comparable({**plan.arms, **known})
+    return known
+
+
+def record(plan: Plan) -> None:
+    """Write the configs that the folder does not have yet; to be called by who holds the folder.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        UserError: As in :func:`make_plan`, of a folder that has changed since.
+    """
+    known = _check_folder(plan)
+    for name, cfg in plan.arms.items():
         if name not in known:
-            backend.put(cfg.pretty_text.encode(), str(work_dir / name / CONFIG_NAME))
-    return Plan(work_dir, arms, tuple(seeds))
+            AtomicLocalBackend().put(cfg.pretty_text.encode(), str(plan.work_dir / name / CONFIG_NAME))
+
+
+def check_recorded(plan: Plan) -> None:
+    """See that there is something to report.
+
+    Args:
+        plan: The plan.
+
+    Raises:
+        UserError: The folder lacks one of its configs.
+    """
+    absent = plan.arms.keys() - recorded_arms(plan.work_dir).keys()
+    if absent:
+        raise UserError(
+            f'{plan.work_dir} has no run of {", ".join(sorted(absent))}: train first, without --report-only'
+        )
 
 
 def recorded_arms(work_dir: Path) -> dict[str, Config]:

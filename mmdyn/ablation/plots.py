@@ -37,7 +37,7 @@ def label(arm: Arm, names: Sequence[str]) -> str:
     first = next((i for i, column in enumerate(zip(*words)) if len(set(column)) > 1), 0)
     last = next((i for i, column in enumerate(zip(*(w[::-1] for w in words))) if len(set(column)) > 1), 0)
     own = arm.name.split('_')
-    return '_'.join(own[first : len(own) - last]) or 'static'
+    return '_'.join(own[first : len(own) - last]) or arm.name
 
 
 def labels(comparison: Comparison) -> list[str]:
@@ -59,7 +59,7 @@ def curves(comparison: Comparison) -> str:
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7.6, 4.2))
         for i, (arm, name) in enumerate(zip(comparison.arms, labels(comparison), strict=True)):
-            shared = [run.ap for run in arm.runs if run.ap]
+            shared = [run.ap for run in arm.done]
             epochs = sorted(set.intersection(*(set(ap) for ap in shared))) if shared else []
             if not epochs:
                 continue

@@ -45,7 +45,9 @@ def row(arm: Arm, control: Arm) -> list[str]:
     """
     average, deviation = spread(arm.final)
     found = arm.difference
-    interval = '–' if found is None or math.isnan(found.low) else f'{found.low:+.3f} to {found.high:+.3f}'
+    interval = (
+        '–' if found is None or math.isnan(found.low) else f'{found.low:+.3f} to {found.high:+.3f}, n = {found.pairs}'
+    )
     return [
         _number(average),
         _number(deviation),
@@ -68,12 +70,13 @@ def describe(comparison: Comparison) -> list[str]:
     folder = loader.dataset.get('data_root', loader.dataset.get('ann_file', loader.dataset.type))
     return [
         f'Data: {folder}, {width} x {height} px. Every run: {cfg.train_cfg.max_epochs} epochs with a batch of '
-        f'{loader.batch_size}, {optimizer.type} at {optimizer.lr:g}, {cfg.optim_wrapper.type}.',
+        f'{loader.get("batch_size", "?")}, {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
+        f'{", mixed precision" if cfg.get("amp") else ""}.',
         'AP is COCO box AP on the validation set after the last epoch; "best" is the best validation, which choosing '
         'flatters.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %. Several "
         'comparisons are made: one in twenty shows a difference where there is none.',
-        'Training time is that of the iterations, without validation. '
+        'Training time is that of the iterations, without validation; runs that shared a machine slowed each other. '
         f'Parameters and FLOPs (two for every multiply-add, mixing of experts included) and the latency of one image '
         f'in float32 (ratio to the control) are at {width} x {height} px.',
     ]
@@ -99,7 +102,7 @@ def markdown(comparison: Comparison) -> str:
         lines += ['**Not in the table:**', '', *(f'- {text}' for text in warnings(comparison)), '']
     lines += [f'| config | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
     lines += [f'| {arm.name} | {" | ".join(row(arm, comparison.control))} |' for arm in comparison.arms]
-    return '\n'.join([*lines, '', f'{setting()}.', ''])
+    return '\n'.join([*lines, '', f'Report and latency: {setting()}.', ''])
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:

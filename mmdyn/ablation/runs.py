@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
@@ -76,7 +77,7 @@ def read_run(run: Run) -> RunResult:
     for record in records_of(run.folder):
         step = record.get('step', 0)
         if METRIC in record:
-            ap[step], ap50[step] = record[METRIC], record[f'{METRIC}_50']
+            ap[step], ap50[step] = record[METRIC], record.get(f'{METRIC}_50', math.nan)
         elif 'loss' in record:
             # what a resumed run repeats replaces what it had
             loss[record['epoch']], last = record['loss'], max(last, step)
@@ -106,7 +107,7 @@ def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, floa
     if broken:
         return f'the loss is {loss[broken[0]]} from epoch {broken[0]} on'
     if epochs in ap:
-        return None
+        return None if ap[epochs] >= 0 else f'an AP of {ap[epochs]:g}: the validation set has no boxes'
     reached = max(loss, default=0)
     if not (folder / LOG_NAME).is_file() and not reached:
         return 'not started'
@@ -129,9 +130,9 @@ def recorded_runs(work_dir: Path) -> list[Run]:
     Args:
         work_dir: Folder of a comparison.
     """
-    folders = sorted(work_dir.glob('*/seed_*'), key=lambda p: (p.parent.name, int(p.name.removeprefix('seed_'))))
+    found = ((folder, re.fullmatch(r'seed_(\d+)', folder.name)) for folder in sorted(work_dir.glob('*/seed_*')))
     return [
-        Run(folder.parent.name, int(folder.name.removeprefix('seed_')), folder)
-        for folder in folders
-        if (folder.parent / CONFIG_NAME).is_file()
+        Run(folder.parent.name, int(seed[1]), folder)
+        for folder, seed in found
+        if seed and (folder.parent / CONFIG_NAME).is_file()
     ]

@@ -13,6 +13,7 @@ import matplotlib
 import mmcv
 import numpy as np
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers, record_routing
 
 from .dataset_images import dataset_images
-from .loading import class_names, load_model
+from .loading import Loaded, class_names, load_model
 from .pictures import figure_image, write_image
 
 matplotlib.use('Agg')
@@ -74,16 +75,27 @@ def analyse_routing(
     layers = dynamic_layers(loaded.model)
     if not layers:
         raise UserError(f'{checkpoint} has no dynamic convolution, so nothing is routed: give a dynamic detector')
-    classes = class_names(loaded.classes, cfg, loaded.model.bbox_head.num_classes)
-    samples = []
-    with record_routing(loaded.model) as seen:
-        for image, sample in dataset_images(cfg, loaded.model.data_preprocessor, split, number, 'routing'):
+    samples: list[DetDataSample] = []
+    weights: dict[str, list[Tensor]] = {name: [] for name in layers}
+    for image, sample in dataset_images(cfg, loaded.model.data_preprocessor, split, number, 'routing'):
+        with record_routing(loaded.model) as seen:
             loaded.model(image, None, mode='tensor')
-            samples.append(sample)
+        samples.append(sample)
+        for name, calls in seen.items():
+            if calls:  # a head may run a layer once for every level: one weight for the image
+                weights[name].append(torch.cat(calls).mean(0))
+    classes = class_names(loaded.classes, cfg, _class_count(loaded, samples))
     present = present_classes(samples, len(classes))
-    routing = {name: torch.cat(weights) for name, weights in seen.items()}
+    routing = {name: torch.stack(rows) for name, rows in weights.items() if rows}  # (N, M)
     statistics = {name: routing_statistics(r, layers[name].experts, present) for name, r in routing.items()}
     return RoutingAnalysis(statistics, routing, present, classes, [s.img_path for s in samples])
+
+
+def _class_count(loaded: Loaded, samples: list[DetDataSample]) -> int:
+    """Classes of the head, else those that the checkpoint names, else those that the images have."""
+    head = getattr(loaded.model, 'bbox_head', None)
+    labels = [int(label) for s in samples for label in s.gt_instances.get('labels', ())]
+    return getattr(head, 'num_classes', len(loaded.classes or ()) or max(labels, default=-1) + 1)
 
 
 def _grid(count: int, width: float, height: float):

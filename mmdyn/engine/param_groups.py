@@ -39,14 +39,13 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
 
     def _set_apart(self, optimizer, names: dict[int, str], key: str) -> None:
         """Move the parameters of a key from the three groups into groups after them."""
-        factors, found = self.custom_keys[key], False
+        if not any(key in name for name in names.values()):
+            raise ValueError(f'paramwise_cfg.custom_keys has {key!r}, which is in no name of a parameter')
+        factors = self.custom_keys[key]
         for group in optimizer.param_groups[:3]:
             chosen = [p for p in group['params'] if key in names[id(p)]]
             if chosen:
-                found = True
                 group['params'] = [p for p in group['params'] if key not in names[id(p)]]
                 lr = group['lr'] * factors.get('lr_mult', 1.0)
                 decay = group['weight_decay'] * factors.get('decay_mult', 1.0)
                 optimizer.add_param_group({**group, 'params': chosen, 'lr': lr, 'weight_decay': decay})
-        if not found:
-            raise ValueError(f'paramwise_cfg.custom_keys has {key!r}, which is in no name of a parameter')

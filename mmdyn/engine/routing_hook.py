@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
 from mmdyn.layers import dynamic_layers, record_routing
@@ -24,12 +24,13 @@ def present_classes(samples: list, number: int) -> Tensor:
         number: Classes K.
 
     Returns:
-        (images, K), bool.
+        (images, K), bool; labels from K on are left out.
     """
     present = torch.zeros(len(samples), number, dtype=torch.bool)
     for row, sample in zip(present, samples, strict=True):
-        if 'gt_instances' in sample:
-            row[sample.gt_instances.labels.cpu().long()] = True
+        if 'gt_instances' in sample and 'labels' in sample.gt_instances:  # a test set need not be annotated
+            labels = sample.gt_instances.labels.cpu().long()
+            row[labels[labels < number]] = True
     return present
 
 
@@ -43,7 +44,8 @@ class RoutingHook(Hook):
     backend. The log warns of layers whose experts have collapsed into one. Static models are left alone.
     """
 
-    priority = 'LOW'
+    # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.
+    priority = 'ABOVE_NORMAL'
 
     def __init__(self) -> None:
         self._recording = ExitStack()
@@ -68,7 +70,8 @@ class RoutingHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Log the validation."""
-        self._finish(runner, runner.epoch)
+        by_iteration = isinstance(runner._train_loop, IterBasedTrainLoop)
+        self._finish(runner, runner.iter if by_iteration else runner.epoch)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Log the test."""
@@ -101,11 +104,13 @@ class RoutingHook(Hook):
         parts = all_gather_object((own, self._present))
         if not own or not is_main_process():
             return {}
-        present = torch.cat([p for _, batches in parts for p in batches])
+        noted = [p for _, batches in parts for p in batches]
+        present = torch.cat(noted) if noted else torch.zeros(0, 0, dtype=torch.bool)
         figures = {}
-        for name, layer in dynamic_layers(model).items():
+        layers = dynamic_layers(model)
+        for name in own:  # a layer that only training runs has none
             routing = torch.cat([seen[name] for seen, _ in parts])
             # test-time augmentation runs every image several times: its samples are not the images
             classes = present if len(present) == len(routing) else None
-            figures[name.removeprefix('module.')] = routing_statistics(routing, layer.experts, classes)
+            figures[name.removeprefix('module.')] = routing_statistics(routing, layers[name].experts, classes)
         return figures

@@ -7,14 +7,21 @@ section 3.3: a softmax with temperature 30, reduced to 1 linearly over the first
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdyn.errors import UserError
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import Routing
+
+
+def _routers(model: nn.Module) -> dict[str, Routing]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, Routing)}
 
 
 @HOOKS.register_module()
 class TemperatureHook(Hook):
     """Lower the temperature of every router linearly to the one that its layer was built with.
+
+    The temperature is no part of a checkpoint: one from before the end of annealing is tested at the layer's own.
 
     Args:
         begin: Temperature of the first iteration.
@@ -33,7 +40,7 @@ class TemperatureHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Note every layer's own temperature."""
-        self._own = {name: layer.routing.temperature for name, layer in dynamic_layers(runner.model).items()}
+        self._own = {name: m.temperature for name, m in _routers(runner.model).items()}
         if not self._own:
             raise UserError('TemperatureHook is for dynamic convolutions, and the model has none: leave it out')
         if self.epochs > runner.max_epochs:
@@ -45,10 +52,10 @@ class TemperatureHook(Hook):
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the temperature of this iteration."""
         progress = min(runner.iter / (self.epochs * len(runner.train_dataloader)), 1.0)
-        for name, layer in dynamic_layers(runner.model).items():
-            layer.routing.temperature = self.begin + progress * (self._own[name] - self.begin)
+        for name, router in _routers(runner.model).items():
+            router.temperature = self.begin + progress * (self._own[name] - self.begin)
 
     def after_train(self, runner: Runner) -> None:
         """Leave every layer with its own temperature."""
-        for name, layer in dynamic_layers(runner.model).items():
-            layer.routing.temperature = self._own[name]
+        for name, router in _routers(runner.model).items():
+            router.temperature = self._own[name]

@@ -1,0 +1,56 @@
+"""The command line of a run: what the sweep starts, Slurm is given, and one would type by hand."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdyn.engine.checkpoint import AtomicLocalBackend
+
+from .plan import Run
+from .runs import LOG_NAME
+
+
+def command_of(run: Run, train_tool: str | Path) -> list[str]:
+    """The command line of a run.
+
+    Args:
+        run: The run.
+        train_tool: Path of ``tools/train.py``.
+    """
+    paths = [short(train_tool), short(run.config), '--work-dir', short(run.folder), '--resume']
+    amp = ['--amp'] if Config.fromfile(run.config).get('amp') else []
+    return [short(sys.executable), *paths, *amp, '--cfg-options', f'randomness.seed={run.seed}']
+
+
+def short(path: str | Path) -> str:
+    """A path as one would type it here.
+
+    Args:
+        path: The path; one below the current folder becomes relative.
+    """
+    path = Path(path)
+    return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+
+def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
+    """Write the command of every run, a line each, to be run by hand or by a scheduler.
+
+    Args:
+        runs: The runs.
+        train_tool: Path of ``tools/train.py``.
+        path: File to write.
+    """
+    lines = [f'mkdir -p {shlex.quote(short(run.folder))} && {log_line(run, train_tool)}' for run in runs]
+    AtomicLocalBackend().put(('\n'.join(lines) + '\n').encode(), str(path))
+
+
+def log_line(run: Run, train_tool: str | Path) -> str:
+    """The command line of a run with what it prints in its log.
+
+    Args:
+        run: The run.
+        train_tool: Path of ``tools/train.py``.
+    """
+    return f'{shlex.join(command_of(run, train_tool))} >> {shlex.quote(short(run.folder / LOG_NAME))} 2>&1'

@@ -1,0 +1,66 @@
+"""A comparison as an array job of Slurm (https://slurm.schedmd.com/job_array.html), a task for every run."""
+
+import os
+import shlex
+from pathlib import Path
+
+from mmdyn.engine.checkpoint import AtomicLocalBackend
+from mmdyn.errors import UserError
+
+from .commands import log_line, short
+from .plan import Plan, record
+from .runs import read_run
+from .sweep import LOCK_NAME, locked
+
+SLURM = """\
+#!/bin/bash
+#SBATCH --job-name={name}
+#SBATCH --array=0-{last}{limit}
+#SBATCH --output=/dev/null
+# Partition, time and devices are yours to add:
+#   sbatch --partition P --gres gpu:1 --cpus-per-task 8 --time 24:00:00 {path}
+# Submitting it again continues what was stopped; a finished run ends at once.
+cd {cwd}
+case $SLURM_ARRAY_TASK_ID in
+{cases}
+esac
+"""
+
+
+def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> Path:
+    """Write an array script for Slurm, a task for every run that is not done.
+
+    Slurm keeps a copy of what is submitted, and a task holds the folder of its run, so that this can be called again
+    while tasks wait.
+
+    Args:
+        plan: Configs and seeds.
+        train_tool: Path of ``tools/train.py``.
+        jobs: Tasks at a time; None leaves it to Slurm.
+
+    Returns:
+        The script.
+
+    Raises:
+        UserError: Every run is done, or a sweep is at work in the folder.
+    """
+    with locked(plan.work_dir):
+        record(plan)
+    waiting = [run for run in plan.runs() if not read_run(run).done]
+    if not waiting:
+        raise UserError(f'all {len(plan.runs())} runs in {plan.work_dir} are done: use --report-only')
+    script = plan.work_dir / 'slurm.sh'
+    cases = [
+        f'{i}) mkdir -p {folder} && flock --nonblock {folder}/{LOCK_NAME} {line} ;;'
+        for i, (folder, line) in enumerate((shlex.quote(short(r.folder)), log_line(r, train_tool)) for r in waiting)
+    ]
+    text = SLURM.format(
+        name=plan.control,
+        last=len(waiting) - 1,
+        limit=f'%{jobs}' if jobs else '',
+        path=script,
+        cwd=shlex.quote(os.getcwd()),
+        cases='\n'.join(cases),
+    )
+    AtomicLocalBackend().put(text.encode(), str(script))
+    return script
