@@ -59,3 +59,10 @@ def test_parts_add_up():
 def test_dynamics_cost_a_thousandth():
     static, dynamic = (count_cost(model_of(f'yolo11n{v}_coco'), 640, 640) for v in ('', '_dynconv'))
     assert 0 < dynamic.macs - static.macs < 0.001 * static.macs
+
+
+def test_building_leaves_the_config_as_it_is():
+    cfg = Config.fromfile(ROOT / 'configs/yolo11n_coco.py')
+    before = cfg.pretty_text
+    build_model(cfg)
+    assert cfg.pretty_text == before

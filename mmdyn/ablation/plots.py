@@ -141,7 +141,7 @@ def routing(comparison: Comparison) -> str | None:
         figure, axis = plt.subplots(figsize=(5.6, 0.6 + 0.2 * len(rows)))
         # each quantity has a scale of its own
         scaled = grid / np.where(np.nanmax(grid, axis=0) > 0, np.nanmax(grid, axis=0), 1)
-        axis.imshow(scaled, aspect='auto', cmap='Blues', vmin=0, vmax=1.4)
+        axis.imshow(scaled, aspect='auto', cmap='Blues', vmin=0, vmax=2)
         for y, x in np.ndindex(*grid.shape):
             axis.text(x, y, f'{grid[y, x]:.3f}', ha='center', va='center', fontsize=7)
         axis.set_yticks(range(len(rows)), [name for name, _ in rows], fontsize=7)

@@ -92,7 +92,10 @@ def setting() -> str:
 
 def warnings(comparison: Comparison) -> list[str]:
     """What a reader must know before the table: runs that are not in it."""
-    return [f'{r.run.arm}, seed {r.run.seed}: {r.error}' for r in comparison.missing]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for run in comparison.missing:
+        alike.setdefault((run.run.arm, str(run.error)), []).append(str(run.run.seed))
+    return [f'{arm}, seed {", ".join(seeds)}: {error}' for (arm, error), seeds in alike.items()]
 
 
 def markdown(comparison: Comparison) -> str:
