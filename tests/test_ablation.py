@@ -1,6 +1,5 @@
 """Comparisons: what may be compared, how runs are counted, what the statistics say, and a sweep of real runs."""
 
-import fcntl
 import json
 import math
 import os
@@ -23,7 +22,7 @@ from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan, r
 from mmdyn.ablation.report import COLUMNS, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
 from mmdyn.ablation.slurm import write_slurm
-from mmdyn.ablation.sweep import _share
+from mmdyn.ablation.sweep import _share, locked
 from mmdyn.errors import UserError
 
 TOOL, TRAIN = ROOT / 'tools/ablate.py', ROOT / 'tools/train.py'
@@ -378,9 +377,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
     sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, text=True)
     while not (folder.folder / 'epoch_1.pth').exists():
         assert sweep.poll() is None
-        time.sleep(0.1)
-    second = run(*command)
-    assert (second.returncode, 'another sweep is at work' in second.stderr) == (1, True)
+        time.sleep(0.05)
     sweep.send_signal(signal.SIGTERM)
     said = sweep.communicate(timeout=120)[1]
     assert (sweep.returncode, 'error: stopped. The same command goes on' in said, 'Traceback' in said) == (
@@ -388,13 +385,24 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
         True,
         False,
     )
-    with (tmp_path / '.lock').open('w') as lock:  # no run outlives it
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with locked(tmp_path), locked(folder.folder):  # no run outlives it
+        pass
     if not read_run(folder).done:  # it may have been quicker
         done = run(*command)
         assert done.returncode == 0, done.stderr
         assert read_run(folder).attempts == 2
     assert read_run(folder).done
+
+
+@pytest.mark.slow
+def test_two_sweeps_in_one_folder(run, options, tmp_path):
+    with locked(tmp_path):
+        second = run(TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, *options)
+        assert (second.returncode, 'Traceback' in second.stderr) == (1, False)
+        assert f'another sweep is at work in {tmp_path}' in second.stderr
+        with pytest.raises(UserError, match='another sweep'), locked(tmp_path, patience=0.5):
+            pass
+    assert not (tmp_path / STATIC.stem).exists()
 
 
 @pytest.mark.slow
