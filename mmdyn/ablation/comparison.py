@@ -6,7 +6,7 @@ seeds, as it should be: with three, 4.3 standard errors to either side.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
@@ -114,6 +114,15 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
     return mean(values), stdev(values) if len(values) > 1 else math.nan
 
 
+def final_by_seed(runs: Iterable[RunResult]) -> dict[int, float]:
+    """AP of the last epoch by seed, of the runs that count.
+
+    Args:
+        runs: Runs of one config.
+    """
+    return {r.run.seed: r.final for r in runs if r.done}
+
+
 def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> Difference:
     """Compare an arm with the control, over the seeds that both have.
 
@@ -166,7 +175,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     size = image_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
     latency = _latency(models, size, rounds)
-    reference = {r.run.seed: r.final for r in runs[control] if r.done}
+    reference = final_by_seed(runs[control])
     arms = [
         Arm(
             name,
@@ -174,9 +183,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
             count_cost(models[name], *size),
             latency[name],
             differences(configs[control], cfg),
-            None
-            if name == control
-            else paired_difference({r.run.seed: r.final for r in runs[name] if r.done}, reference),
+            None if name == control else paired_difference(final_by_seed(runs[name]), reference),
         )
         for name, cfg in configs.items()
     ]

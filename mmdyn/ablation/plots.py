@@ -9,7 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from .comparison import Arm, Comparison
+from .comparison import Arm, Comparison, final_by_seed
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -75,13 +75,13 @@ def curves(comparison: Comparison) -> str:
 
 def forest(comparison: Comparison) -> str:
     """Paired differences to the control with their intervals, and every pair of seeds as a dot."""
-    reference = {run.run.seed: run.final for run in comparison.control.done}
+    reference = final_by_seed(comparison.control.runs)
     others = list(enumerate(zip(comparison.arms, labels(comparison), strict=True)))[1:]
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(7.6, 0.7 + 0.42 * len(others)))
         axis.axvline(0, color='#000000', linewidth=1)
         for i, (arm, _) in others:
-            pairs = [run.final - reference[run.run.seed] for run in arm.done if run.run.seed in reference]
+            pairs = [ap - reference[seed] for seed, ap in final_by_seed(arm.runs).items() if seed in reference]
             axis.plot(pairs, [i + 0.22] * len(pairs), '.', color=colour(i), alpha=0.6)
             found = arm.difference
             if found is None or math.isnan(found.mean):

@@ -78,11 +78,10 @@ class ExpertLossDetector(YOLODetector):
         with record_routing(self, detach=False) as seen:
             losses = super().loss(batch_inputs, batch_data_samples)
         scale = len(batch_inputs) * get_world_size()
-        layers = dynamic_layers(self).values()
         if self.balance_weight:
             terms = [balance_loss(torch.cat(weights)) for weights in seen.values()]
             losses['loss_balance'] = self.balance_weight * scale * torch.stack(terms).mean()
         if self.orthogonality_weight:
-            terms = [orthogonality_loss(layer.experts) for layer in layers]
+            terms = [orthogonality_loss(layer.experts) for layer in dynamic_layers(self).values()]
             losses['loss_orthogonality'] = self.orthogonality_weight * scale * torch.stack(terms).mean()
         return losses
