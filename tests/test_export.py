@@ -283,10 +283,12 @@ def test_the_runtime_needs_no_pytorch(run, files, tmp_path, digits):
     done = run('-c', WITHOUT_PYTORCH, script, files().path, image)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'image.detected.jpg').exists()
+    done = run('-c', WITHOUT_PYTORCH, script, files().path, image, '--score', '1', '--out-dir', tmp_path / 'pictures')
+    assert (done.returncode, done.stdout) == (0, '')  # no score is above 1
+    assert (tmp_path / 'pictures/image.detected.jpg').exists()
     for arguments, message in (
         ([files().path, tmp_path / 'none.jpg'], 'is not an image that OpenCV reads'),
         ([image, image], 'does not load in ONNX Runtime'),
-        ([], 'usage: python'),
     ):
         done = run('-c', WITHOUT_PYTORCH, script, *arguments)
         assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr

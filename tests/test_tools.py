@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from conftest import ROOT
 
@@ -64,7 +65,9 @@ def losses(text: str) -> list[float]:
 def test_training_writes_checkpoints_and_says_what_next(trained):
     work, text = trained
     assert (work / 'epoch_2.pth').exists()
-    assert 'To test: python tools/test.py' in text
+    config, tested = re.search(r'To test: python tools/test.py (\S+) (\S+)', text).groups()
+    assert Path(tested).is_file()
+    assert Config.fromfile(config).train_cfg.max_epochs == 2  # as it was trained, --cfg-options included
     checkpoint = torch.load(work / 'epoch_2.pth', weights_only=True)
     assert checkpoint['meta']['dataset_meta']['classes'] == tuple('0123456789')
     assert 'message_hub' in checkpoint
@@ -249,6 +252,12 @@ def test_get_flops_prints_the_golden_numbers(run):
     assert 'FLOPs       6.548 G' in done.stdout
 
 
+def test_get_flops_takes_the_size_of_the_config_and_refuses_what_does_not_fit(run):
+    done = run(ROOT / 'tools/get_flops.py', CONFIG)
+    assert 'one image of 320 x 320' in done.stdout
+    assert_clean(run(ROOT / 'tools/get_flops.py', CONFIG, '--shape', 321), 'does not take 321 x 321 pixels .*of 32')
+
+
 def test_browse_dataset_draws(run, digits, tmp_path):
     done = run(
         ROOT / 'tools/browse_dataset.py',
@@ -309,6 +318,8 @@ BAD = {
         r'groups=5 must divide in_channels=16 and out_channels=32',
     ),
     'no-checkpoint': ([CONFIG, 'load_from=none.pth'], r'no checkpoint at .*none.pth'),
+    'unknown-key': ([CONFIG, 'modle.backbone.norm_eval=True'], r"modle.*: nothing reads 'modle'. Did you mean model"),
+    'checkpoint-for-config': (['epoch_1.pth'], r'epoch_1.pth stands where the config does; --help shows the order'),
     'option-without-value': ([CONFIG, 'train_cfg'], r"--cfg-options takes KEY=VALUE, got 'train_cfg'"),
 }
 
@@ -376,10 +387,28 @@ def test_config_of_another_package_is_guarded_too(run, digits, trained, tmp_path
     assert_clean(done, 'another architecture than the config: .*missing backbone.conv1.weight')
 
 
-def test_launcher_without_torchrun(run, tmp_path):
-    assert_clean(
-        run(TRAIN, CONFIG, '--launcher', 'pytorch', '--work-dir', tmp_path), 'use tools/dist_train.sh CONFIG GPUS'
+@pytest.mark.parametrize(
+    ('launcher', 'cure'),
+    [
+        ('pytorch', 'torchrun starts: use tools/dist_train.sh CONFIG GPUS'),
+        ('slurm', 'srun starts: use tools/slurm_train.sh PARTITION JOB CONFIG'),
+        ('mpi', 'mpirun starts'),
+    ],
+)
+def test_launcher_without_its_starter(run, tmp_path, launcher, cure):
+    assert_clean(run(TRAIN, CONFIG, '--launcher', launcher, '--work-dir', tmp_path), cure)
+
+
+def test_type_of_another_scope_is_named_as_such(run, tmp_path):
+    done = run(
+        TRAIN, ROOT / 'configs/yolo11n_digits.py', '--work-dir', tmp_path, '--cfg-options', 'default_scope=mmdet'
     )
+    assert_clean(done, r"the scope of the config has no model of type 'YOLODetector': give default_scope='mmyolo'")
+
+
+def test_missing_annotations_of_another_package_are_named(run, tmp_path):
+    done = run(TRAIN, ROOT / 'configs/retinanet_dynconv_r50_fpn_1x_coco.py', '--work-dir', tmp_path)
+    assert_clean(done, 'there is no /.*instances_train2017.json')
 
 
 def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
@@ -389,8 +418,8 @@ def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
     cut = tmp_path / 'cut.pth'
     cut.write_bytes(whole.read_bytes()[:-5000])
     cases = {
-        (CONFIG, text): r'text.pth is not a checkpoint that loads safely',
-        (CONFIG, cut): r'cut.pth is not a checkpoint that loads safely',
+        (CONFIG, text): r'text.pth is not a checkpoint that loads safely: .*',
+        (CONFIG, cut): r'cut.pth is not a checkpoint that loads safely: it is no archive of torch.save, or its end is',
         (CONFIG, tmp_path / 'none.pth'): r'no checkpoint at .*none.pth',
         (
             ROOT / 'configs/yolo11n_digits.py',

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,11 @@ def options_of(args: argparse.Namespace) -> dict | None:
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction)
     return parser.parse_args(pairs).options if pairs else None
+
+
+def overrides(args: argparse.Namespace) -> str:
+    """The argument of ``add_cfg_options`` as it was typed, a blank before it, for a command that a tool suggests."""
+    return f' --cfg-options {shlex.join(args.cfg_options)}' if args.cfg_options else ''
 
 
 def config_of(args: argparse.Namespace):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from _arguments import add_config_arguments, config_of, run_tool, tool_parser
 
-EXAMPLE = """  python tools/analyze_routing.py configs/yolo11n_dynconv_digits.py demo_output/run/epoch_18.pth
+EXAMPLE = """  python tools/analyze_routing.py configs/yolo11n_dynconv_digits.py demo_output/work_dir/epoch_18.pth
   python tools/analyze_routing.py CONFIG CHECKPOINT --split train --images 1000 --out-dir routing"""
 
 
@@ -14,8 +14,8 @@ def parse_args():
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='images of which set (val)')
-    parser.add_argument('--images', type=int, default=500, help='how many images at most (500)')
-    parser.add_argument('--out-dir', type=Path, help='where to (routing/ beside the checkpoint)')
+    parser.add_argument('--images', type=int, default=500, metavar='N', help='how many images at most (500)')
+    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='where to (routing/ beside the checkpoint)')
     return parser.parse_args()
 
 

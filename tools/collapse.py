@@ -7,7 +7,7 @@ only layers whose kernels move little become static.
 import sys
 from pathlib import Path
 
-from _arguments import add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHECKPOINT --out static.pth
   python tools/test.py static.py static.pth"""
@@ -15,13 +15,18 @@ EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHE
 
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
-    add_run_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint of the dynamic detector')
     parser.add_argument(
         '--out', required=True, metavar='FILE.pth', help='checkpoint to write, with FILE.py and FILE.md'
     )
     parser.add_argument('--data', type=int, default=128, metavar='N', help='images of the training set (128)')
-    parser.add_argument('--threshold', type=float, help='largest mean kernel error of a layer to collapse, e.g. 0.02')
+    parser.add_argument(
+        '--threshold',
+        type=float,
+        metavar='ERROR',
+        help='collapse only layers whose kernels move less, on average relative to their norm: e.g. 0.02 (all layers)',
+    )
     parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after')
     return parser.parse_args()
 

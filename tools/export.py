@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from _arguments import add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, config_of, overrides, run_tool, tool_parser
 
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
@@ -25,22 +25,27 @@ def batch(text: str) -> int | None:
 
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
-    add_run_arguments(parser)
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='what to write (onnx)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='where to (beside the checkpoint)')
-    parser.add_argument('--batch', type=batch, default=None, help="images at a time: 'dynamic' (default), or a number")
+    parser.add_argument(
+        '--batch', type=batch, default=None, metavar='N', help="images at a time: 'dynamic' (default), or a number"
+    )
     parser.add_argument('--nms', action='store_true', help='put NMS into the graph')
     parser.add_argument('--half', action='store_true', help='float16; images and results stay float32')
     parser.add_argument('--int8', action='store_true', help="quantise with the runtime's toolkit; AP before and after")
-    parser.add_argument('--calibration', type=int, default=128, help='images of the training set for --int8 (128)')
+    parser.add_argument(
+        '--calibration', type=int, default=128, metavar='N', help='images of the training set for --int8 (128)'
+    )
     parser.add_argument('--dynamic-size', action='store_true', help='leave height and width open, multiples of 32')
-    parser.add_argument('--opset', type=int, default=18, help='version of ONNX operators, 18 to 23 (18)')
+    parser.add_argument('--opset', type=int, default=18, metavar='N', help='version of ONNX operators, 18 to 23 (18)')
     parser.add_argument(
         '--form',
         choices=('per_sample', 'mixed_outputs', 'mixed_inputs'),
-        help='how dynamic convolutions are written: kernels mixed in the graph (default), or constant kernels and M '
-        'times the work of the layer, for runtimes such as ncnn that cannot convolve with a computed kernel',
+        help='how dynamic convolutions are written: kernels mixed in the graph (per_sample, the default), or constant '
+        'kernels and M times the work of the layer, for runtimes that cannot convolve with a computed kernel '
+        '(mixed_outputs is the default for ncnn)',
     )
     parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after --int8')
     return parser.parse_args()
@@ -78,7 +83,7 @@ def export(args) -> None:
         }
         print(f'\n{ap_table(rows)}\n')
     if args.format != 'torch_export':
-        print(f'test it: python tools/test.py {args.config} {done.path}')
+        print(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}')
         print(f'use it:  python demo/image_demo.py IMAGE {done.path}')
 
 

@@ -11,7 +11,13 @@ EXAMPLE = """  python tools/get_flops.py configs/yolo11n_dynconv_coco.py
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
-    parser.add_argument('--shape', type=int, nargs='+', default=[640], help='height and width in pixels (640)')
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs='+',
+        metavar='N',
+        help="height and width in pixels, or one number for both (the config's img_scale, or else 640)",
+    )
     return parser.parse_args()
 
 
@@ -20,13 +26,16 @@ def show(args) -> None:
     from mmdyn.engine.launch import config_errors
     from mmdyn.errors import UserError
 
-    height, width = (args.shape * 2)[:2]
-    if min(height, width) < 1 or len(args.shape) > 2:
+    if args.shape and (min(args.shape) < 1 or len(args.shape) > 2):
         raise UserError(f'--shape takes one or two sizes of at least 1 pixel, got {args.shape}')
     cfg = config_of(args)
+    height, width = (args.shape * 2)[:2] if args.shape else reversed(cfg.get('img_scale', (640, 640)))
     with config_errors():
         model = build_model(cfg)
-    cost = count_cost(model, height, width)
+    try:
+        cost = count_cost(model, height, width)
+    except RuntimeError as e:
+        raise UserError(f'the model does not take {height} x {width} pixels ({e}): try multiples of 32') from e
     print(f'{args.config}, one image of {height} x {width}')
     print(f'parameters  {cost.parameters:,}')
     print(f'MACs        {cost.macs / 1e9:.3f} G')

@@ -7,6 +7,7 @@ from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures
+  python tools/test.py CONFIG CHECKPOINT --fuse --json-prefix results/mine     # results/mine.bbox.json, no AP
   python tools/test.py CONFIG model.onnx"""
 
 EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
@@ -26,7 +27,7 @@ def parse_args():
     parser.add_argument('--fuse', action='store_true', help='fold batch norms into convolutions first')
     parser.add_argument('--show', action='store_true', help='show every picture in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write every picture to WORK_DIR/TIMESTAMP/DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays (2)')
     return parser.parse_args()
 
 

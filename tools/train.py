@@ -1,6 +1,7 @@
 """Train a detector, validating as it goes."""
 
 import sys
+from pathlib import Path
 
 from _arguments import add_run_arguments, config_of, run_tool, tool_parser
 
@@ -50,7 +51,10 @@ def train(args) -> None:
     if cfg.resume and is_complete(start, runner):
         print('Training was complete: its last checkpoint is validated.')
         runner.val_loop.run()
-    print(f'Done. To test: python tools/test.py {args.config} {runner.work_dir}/best_*.pth')
+    work_dir = Path(runner.work_dir)
+    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+    checkpoint = best[-1] if best else find_latest_checkpoint(runner.work_dir)
+    print(f'Done. To test: python tools/test.py {work_dir / Path(args.config).name} {checkpoint}')
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ as the static detector has.
 
 import sys
 
-from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, config_of, overrides, run_tool, tool_parser
 
 EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/upcycle.py yolo11n.pth configs/yolo11n_dynconv-bn_coco.py yolo11n_dynconv-bn.pth
@@ -19,7 +19,7 @@ def parse_args():
     parser.add_argument('static', help='checkpoint of the static detector')
     add_config_arguments(parser)
     parser.add_argument('out', help='checkpoint to write; must not exist')
-    parser.add_argument('--seed', type=int, default=0, help='of the routers (0)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the routers (0)')
     return parser.parse_args()
 
 
@@ -36,8 +36,8 @@ def upcycle(args) -> None:
         print(f'newly initialised, as {args.static} has none of their shape: {layers_of(done.new)}')
     if done.left:
         print(f'only in {args.static}, left out: {layers_of(done.left)}')
-    options = ' '.join([f'load_from={args.out}', *(args.cfg_options or [])])
-    print(f'train it: python tools/train.py {args.config} --cfg-options {options}')
+    args.cfg_options = [f'load_from={args.out}', *(args.cfg_options or [])]
+    print(f'train it: python tools/train.py {args.config}{overrides(args)}')
 
 
 def layers_of(tensors) -> str:

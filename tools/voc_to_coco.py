@@ -14,10 +14,16 @@ def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('root', type=Path, help='folder with Annotations, ImageSets/Main and JPEGImages')
     parser.add_argument(
-        '--sets', nargs='+', default=['train', 'val', 'test'], help='image sets to convert (train val test)'
+        '--sets',
+        nargs='+',
+        default=['train', 'val', 'test'],
+        metavar='SET',
+        help='image sets to convert (train val test)',
     )
-    parser.add_argument('--classes', nargs='+', help='class names in order (those of the first set, sorted)')
-    parser.add_argument('--out', type=Path, help='folder for the JSON files (ROOT/annotations)')
+    parser.add_argument(
+        '--classes', nargs='+', metavar='NAME', help='class names in order (those of the first set, sorted)'
+    )
+    parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the JSON files (ROOT/annotations)')
     return parser.parse_args()
 
 

@@ -115,13 +115,15 @@ def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, floa
 
 
 def _last_words(log: Path) -> str:
-    """The last line of a log: the error, or the end of a traceback."""
+    """Why a run ended: the last line of its log, where that is an error or the end of a traceback."""
     if not log.is_file():
         return 'no log'
     with log.open('rb') as file:
         file.seek(max(0, log.stat().st_size - 4096))
         lines = [line.strip() for line in file.read().decode(errors='replace').splitlines() if line.strip()]
-    return lines[-1][:200] if lines else 'nothing was printed'
+    if not lines:
+        return 'nothing was printed'
+    return 'it was stopped' if ' - INFO - ' in lines[-1] else lines[-1][:200]
 
 
 def recorded_runs(work_dir: Path) -> list[Run]:

@@ -22,8 +22,8 @@ EXIF_ORIENTATION = 0x0112  # 5 to 8 mean that the picture is shown with its side
 ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
 HELP_COCO = (
-    'Get COCO 2017 from https://cocodataset.org/#download and unpack it there, or set '
-    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to your data set. '
+    'Get the data set (the head of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
+    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to where it is. '
     'To try without any data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
 )
 

@@ -8,6 +8,7 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
     for box, score, label in zip(*detector(cv2.imread('image.jpg'))): ...
 """
 
+import argparse
 import json
 import math
 import sys
@@ -193,21 +194,29 @@ def draw(image: np.ndarray, found: Detections, names: Sequence[str]) -> np.ndarr
 
 def main(arguments: list[str]) -> int:
     """Command line: a file, then images."""
-    if len(arguments) < 2:
-        print(f'usage: python {sys.argv[0]} model.onnx image.jpg [more images]', file=sys.stderr)
-        return 1
+    parser = argparse.ArgumentParser(
+        description='Detect objects in images with an exported ONNX file.',
+        epilog='example: python onnx_detector.py model.onnx image.jpg --score 0.5   # writes image.detected.jpg',
+    )
+    parser.add_argument('model', help='file of tools/export.py')
+    parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='images that OpenCV reads')
+    parser.add_argument('--score', type=float, default=0.25, help='least score of a box, from 0 to 1 (0.25)')
+    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='folder of the pictures (that of each image)')
+    args = parser.parse_args(arguments)
     try:
-        detector = OnnxDetector(arguments[0])
+        detector = OnnxDetector(args.model)
     except ValueError as e:
         print(f'error: {e}', file=sys.stderr)
         return 1
-    for path in map(Path, arguments[1:]):
+    for path in args.images:
         image = cv2.imread(str(path))
         if image is None:
             print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
             return 1
-        found = detector(image)
-        cv2.imwrite(str(path.with_suffix('.detected.jpg')), draw(image, found, detector.names))
+        found = detector(image, args.score)
+        picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(picture), draw(image, found, detector.names))
         for box, score, label in zip(*found):
             print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
     return 0

@@ -5,6 +5,7 @@ The tools parse, call one function here, and print.
 
 import difflib
 import errno
+import inspect
 import os
 import pickle
 import re
@@ -25,6 +26,15 @@ from mmdyn.errors import UserError
 from mmdyn.host import keep_freed_memory
 
 DEBUG = 'MMDYN_DEBUG'
+CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
+# Launcher -> the variable of the environment that its processes have, and what starts them.
+LAUNCHERS = {
+    'pytorch': ('RANK', 'torchrun starts: use tools/dist_train.sh CONFIG GPUS'),
+    'slurm': ('SLURM_PROCID', 'srun starts: use tools/slurm_train.sh PARTITION JOB CONFIG'),
+    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun starts'),
+}
+# Keys of a config that are no arguments of the runner, and that a config need not have.
+OPTIONAL_KEYS = ('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline')
 # Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
 AMP_WRAPPERS = {
     'OptimWrapper': ('AmpOptimWrapper', 'CPUAmpOptimWrapper'),
@@ -52,6 +62,8 @@ def exit_code(command: Callable[[], None]) -> int:
                 f'the disk is full, writing {e.filename or "a file of the run"}. '
                 'The checkpoints written before are whole: free space and continue with --resume'
             )
+        elif isinstance(e, FileNotFoundError) and e.filename:
+            _print_error(f'there is no {Path(os.fsdecode(e.filename)).absolute()} (who asks for it: {DEBUG}=1)')
         else:
             _print_error(f'{e} (the traceback: {DEBUG}=1)')
         return 1
@@ -78,13 +90,18 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
     Raises:
         UserError: The file does not exist or does not parse, or an option does not fit the config.
     """
+    if Path(path).suffix in CHECKPOINTS:
+        raise UserError(f'{path} stands where the config does; --help shows the order of the arguments')
     if not Path(path).is_file():
         near = difflib.get_close_matches(Path(path).name, [p.name for p in Path('configs').rglob('*.py')], n=3)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
         raise UserError(f'no config file at {Path(path).absolute()}.{hint}')
     try:
         cfg = Config.fromfile(path)
+        _check_keys(cfg, cfg_options or {})
         cfg.merge_from_dict(cfg_options or {})
+    except UserError:
+        raise
     except Exception as e:  # a config is code: whatever it raises is the user's to mend
         raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
     cfg.launcher = launcher
@@ -93,6 +110,17 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     return cfg
+
+
+def _check_keys(cfg: Config, options: dict) -> None:
+    """What is below a key meets a constructor, which knows its arguments; a wrong first key would do nothing."""
+    known = {*cfg, *inspect.signature(Runner).parameters, *OPTIONAL_KEYS}
+    for option in options:
+        first = option.split('.')[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, n=3)
+            hint = f'Did you mean {" or ".join(near)}?' if near else 'The keys of a config are in its file.'
+            raise UserError(f"--cfg-options {option}: nothing reads '{first}'. {hint}")
 
 
 def enable_amp(cfg: Config) -> None:
@@ -123,8 +151,9 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     Raises:
         UserError: A type is unknown, with the near names; or an argument does not suit its type.
     """
-    if cfg.launcher == 'pytorch' and 'RANK' not in os.environ:
-        raise UserError('--launcher pytorch is for processes that torchrun starts: use tools/dist_train.sh CONFIG GPUS')
+    variable, starter = LAUNCHERS.get(cfg.launcher, (None, None))
+    if variable is not None and variable not in os.environ:
+        raise UserError(f'--launcher {cfg.launcher} is for processes that {starter}')
     if not torch.cuda.is_available():
         if train and cfg.get('keep_freed_memory', False):
             keep_freed_memory()
@@ -171,7 +200,12 @@ def config_errors() -> Iterator[None]:
 
 
 def _unknown_type(name: str, registry: str) -> str:
-    near = difflib.get_close_matches(name.split('.')[-1], sorted(_names(registry)), n=3, cutoff=0.5)
+    names = _names(registry)
+    if name in names:
+        return (
+            f"the scope of the config has no {registry} of type '{name}': give default_scope='mmyolo', or its package"
+        )
+    near = difflib.get_close_matches(name.split('.')[-1], sorted(names), n=3, cutoff=0.5)
     hint = f'Did you mean {" or ".join(near)}?' if near else 'Is the package that has it in custom_imports?'
     return f"there is no {registry} of type '{name}'. {hint}"
 
@@ -205,7 +239,8 @@ def check_checkpoint(path: str) -> dict | None:
     try:
         content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
-        reason = str(e).splitlines()[0]
+        readable = zipfile.is_zipfile(path) or isinstance(e, pickle.UnpicklingError)
+        reason = str(e).splitlines()[0] if readable else 'it is no archive of torch.save, or its end is missing'
         raise UserError(f'{path} is not a checkpoint that loads safely: {reason}') from e
     if not isinstance(content, dict):
         raise UserError(f'{path} holds a {type(content).__name__}, not a checkpoint')
