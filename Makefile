@@ -2,7 +2,7 @@
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
-# make ablation-smoke: a comparison of two configs in minutes.   make study: the one that the README quotes, in hours.
+# make ablation-smoke: a comparison of two configs in minutes.   make study: the study of docs/study.md, in hours.
 # make docs: the pages, strictly.
 # All make the virtual environment .venv once; the second run installs nothing.
 PYTHON ?= python3

@@ -67,6 +67,14 @@ def static():
 def test_the_configs_are_those_promised():
     study = ('c3k2_dynconv', 'both_dynconv', *(f'dynconv-bn_experts{m}' for m in (1, 2, 8)), 'static-wide')
     assert set(NAMES) == {*(f'{n}_digits' for n in EXPECTED), 'static-wide_digits', *(f'{n}_bccd' for n in study)}
+    listed = re.findall(r'^\| `yolo11n_(\S+)` \| .* \| ([\d,]+) \|$', (FOLDER / 'README.md').read_text(), re.M)
+    assert sorted(name for name, _ in listed) == NAMES
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_list_of_configs_states_its_parameters(name):
+    row = re.search(rf'`yolo11n_{name}` .* ([\d,]+) \|', (FOLDER / 'README.md').read_text())
+    assert int(row[1].replace(',', '')) == count(build_model(load(name)))
 
 
 @pytest.mark.parametrize('name', NAMES)
