@@ -10,8 +10,7 @@ import mmdyn
 project, author = 'mmdyn', 'the mmdyn developers'
 release = mmdyn.__version__
 extensions = ['myst_parser', 'sphinx.ext.autodoc', 'sphinx.ext.autosummary', 'sphinx.ext.napoleon']
-exclude_patterns = ['_build', 'study']
-html_extra_path = ['study']  # reports, as they are
+exclude_patterns = ['_build']
 templates_path = ['_templates']
 html_theme = 'furo'
 html_title = f'mmdyn {release}'

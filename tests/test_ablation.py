@@ -182,6 +182,11 @@ BROKEN = {
         'Traceback\n  File\nRuntimeError: no memory\n\n',
         'epoch 2 of 4: RuntimeError: no memory',
     ),
+    'killed': (
+        curve(0.1, 0.2),
+        '01/02 03:04:05 - mmengine - INFO - Saving checkpoint at 2 epochs\n',
+        'ended in epoch 2 of 4: it was stopped',
+    ),
     'no boxes': (curve(-1.0, -1.0, -1.0, -1.0), '', 'an AP of -1: the validation set has no boxes'),
     'refused': ([], 'error: no such data set\n', 'ended in epoch 0 of 4: error: no such data set'),
 }
