@@ -16,20 +16,20 @@ def parse_args():
         type=int,
         nargs='+',
         metavar='N',
-        help="height and width in pixels, or one number for both (the config's img_scale, or else 640)",
+        help='height and width in pixels, or one number for both (those that the config validates at, or else 640)',
     )
     return parser.parse_args()
 
 
 def show(args) -> None:
-    from mmdyn.analysis.flops import build_model, count_cost
+    from mmdyn.analysis.flops import build_model, count_cost, image_size
     from mmdyn.engine.launch import config_errors
     from mmdyn.errors import UserError
 
     if args.shape and (min(args.shape) < 1 or len(args.shape) > 2):
         raise UserError(f'--shape takes one or two sizes of at least 1 pixel, got {args.shape}')
     cfg = config_of(args)
-    height, width = (args.shape * 2)[:2] if args.shape else reversed(cfg.get('img_scale', (640, 640)))
+    height, width = (args.shape * 2)[:2] if args.shape else image_size(cfg)
     with config_errors():
         model = build_model(cfg)
     try:

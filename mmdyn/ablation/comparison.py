@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from scipy import stats
 
-from mmdyn.analysis.flops import Cost, build_model, count_cost
+from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size
 from mmdyn.analysis.timing import interleaved
 
 from .plan import Run, differences, recorded_arms
@@ -137,21 +137,6 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
         error = max(deviation, ROUNDING) / math.sqrt(len(pairs))  # equal differences are a matter of rounding
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
     return Difference(average, average - half, average + half, len(pairs))
-
-
-def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
-
-    Args:
-        cfg: Config.
-    """
-    described = cfg.val_dataloader.dataset
-    while 'pipeline' not in described and 'dataset' in described:  # wrapped
-        described = described.dataset
-    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
-    scale = scales[-1] if scales else 640
-    width, height = (scale, scale) if isinstance(scale, int) else scale
-    return height, width
 
 
 def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Sequence[int] = ()) -> Comparison:

@@ -39,6 +39,21 @@ def build_model(cfg: Config) -> nn.Module:
     return MODELS.build(copy.deepcopy(cfg.model)).eval()
 
 
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
+
+    Args:
+        cfg: Config.
+    """
+    described = (cfg.get('val_dataloader') or {}).get('dataset', {})
+    while 'pipeline' not in described and 'dataset' in described:  # wrapped
+        described = described.dataset
+    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
+    scale = scales[-1] if scales else 640
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    return height, width
+
+
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     """Count one image through a detector.
 
