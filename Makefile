@@ -54,7 +54,7 @@ arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_d
 study: .venv/runtime  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
 	$(BIN)/python tools/ablate.py $(call arms,bccd) --work-dir work_dirs/study_bccd --report-dir docs/study/bccd $(STUDY)
 	$(BIN)/python tools/ablate.py $(call arms,digits) --work-dir work_dirs/study_digits --report-dir docs/study/digits $(STUDY) \
-		train_cfg.max_epochs=10 train_cfg.val_interval=2
+		train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True
 
 .venv/docs: .venv/runtime requirements/docs.txt
 	$(BIN)/pip install -q -r requirements/docs.txt
