@@ -17,12 +17,12 @@ from scipy import stats
 from conftest import ROOT
 from mmdyn.ablation import plots
 from mmdyn.ablation.commands import command_of
-from mmdyn.ablation.comparison import compare, paired_difference, spread
+from mmdyn.ablation.comparison import compare, joint_p, paired_difference, spread
 from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan, record
-from mmdyn.ablation.report import COLUMNS, write_report
+from mmdyn.ablation.report import COLUMNS, describe, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
 from mmdyn.ablation.slurm import write_slurm
-from mmdyn.ablation.sweep import _share, locked
+from mmdyn.ablation.sweep import _share, locked, run_all
 from mmdyn.errors import UserError
 
 TOOL, TRAIN = ROOT / 'tools/ablate.py', ROOT / 'tools/train.py'
@@ -49,6 +49,19 @@ UNEQUAL = {
         {'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='x')},
         r"init_cfg.checkpoint.*'x' in b",
     ),
+    'pretrained, one of several': (
+        {'model.backbone.init_cfg': [dict(type='Pretrained', checkpoint='x')]},
+        r"init_cfg.0.checkpoint.*'x' in b",
+    ),
+    'mosaic closed later': ({'custom_hooks.1.num_last_epochs': 0}, r'custom_hooks: .*10.* in a, .*0.* in b'),
+    'no moving average': ({'custom_hooks': []}, r'custom_hooks: .*EMA.* in a, \[\] in b'),
+    'preprocessing': (
+        {'model.data_preprocessor': dict(std=[1.0, 1.0, 1.0])},
+        r'model.data_preprocessor.std.*1.0.* in b',
+    ),
+    'kind of half precision': ({'optim_wrapper.dtype': 'float16'}, r"optim_wrapper.dtype: 'not set' in a, 'float16'"),
+    'resumed': ({'resume': True}, r'resume: False in a, True in b'),
+    'workers, which draw the data': ({'train_dataloader.num_workers': 7}, r'train_dataloader.num_workers: 2 in a, 7'),
     'classes': ({'model.bbox_head.head_module.num_classes': 3}, r'num_classes: 10 in a, 3 in b'),
 }
 
@@ -64,13 +77,22 @@ def test_unequal_data_or_budget_is_refused_by_field(options, message):
     [
         {'model.backbone.downsample_cfg.conv_cfg.num_experts': 8},
         {'optim_wrapper.optimizer.lr': 0.1},
-        {'train_dataloader.num_workers': 7, 'val_dataloader.pin_memory': True},
-        {'default_hooks.logger.interval': 1},
+        {'train_dataloader.pin_memory': True, 'train_dataloader.prefetch_factor': 3},
+        {'default_hooks.logger.interval': 1, 'visualizer.vis_backends': [dict(type='TensorboardVisBackend')]},
+        {'custom_hooks': [*altered().custom_hooks, dict(type='TemperatureHook')]},
     ],
-    ids=['model', 'recipe', 'workers', 'logging'],
+    ids=['model', 'recipe', 'memory', 'logging', 'training aid'],
 )
 def test_what_is_compared_may_differ(options):
     check_comparable({'a': altered(), 'b': altered(**options)})
+
+
+def test_what_is_not_set_is_the_default():
+    bare = altered()
+    for key in ('load_from', 'resume'):
+        bare.pop(key)
+    check_comparable({'a': altered(), 'b': bare})
+    assert differences(altered(), bare) == {}
 
 
 def test_differences_are_the_same_from_both_sides():
@@ -100,6 +122,9 @@ def test_a_folder_is_one_comparison(tmp_path):
         make_plan([STATIC, STATIC], range(1), tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['yolo11n_digits', 'yolo11n_dynconv-bn_digits']
     assert (tmp_path / 'yolo11n_digits/config.py').read_text() == frozen
+    record(make_plan([STATIC], range(1), tmp_path, {'default_hooks.logger.interval': 7}))
+    assert Config.fromfile(tmp_path / 'yolo11n_digits/config.py').default_hooks.logger.interval == 7
+    (tmp_path / 'yolo11n_digits/config.py').write_text(frozen)
     assert 'seed' not in Config.fromfile(tmp_path / 'yolo11n_digits/config.py').randomness
 
 
@@ -112,8 +137,40 @@ def test_the_interval_is_that_of_the_paired_t_test():
     assert found.verdict == 'no difference shown'
     # equal to the last digit of a rounded AP, which is no proof of an equal difference
     assert paired_difference({0: 0.412, 1: 0.452}, {0: 0.411, 1: 0.451}).verdict == 'no difference shown'
-    assert paired_difference({0: 0.5, 1: 0.51}, {0: 0.1, 1: 0.11001}).verdict == 'better'
-    assert paired_difference({0: 0.1, 1: 0.11001}, {0: 0.5, 1: 0.51}).verdict == 'worse'
+    above = paired_difference({0: 0.5, 1: 0.51}, {0: 0.1, 1: 0.11001})
+    below = paired_difference({0: 0.1, 1: 0.11001}, {0: 0.5, 1: 0.51})
+    assert [d._replace(p=0.04).verdict for d in (above, below)] == ['better', 'worse']
+    assert [above._replace(p=p).verdict for p in (0.06, math.nan)] == ['only alone'] * 2
+
+
+def test_joint_p_is_of_all_comparisons_together():
+    control, arm = [0.520, 0.527, 0.524], [0.527, 0.538, 0.539]
+    alone = joint_p([arm], control)
+    assert alone == [
+        pytest.approx(stats.ttest_ind(arm, control).pvalue, abs=1e-3)
+    ]  # for a single arm they are one test
+    noise = [[0.535, 0.536, 0.553], [0.521, 0.557, 0.550], [0.554, 0.551, 0.524]]
+    assert alone[0] < 0.1 < 0.5 < joint_p([arm, *noise], control)[0]
+    assert joint_p([arm, [], *noise], control)[0] == joint_p([arm, *noise], control)[0]  # the same each time
+    assert math.isnan(joint_p([arm, [], *noise], control)[1])
+
+
+@pytest.mark.parametrize(
+    ('groups', 'control'),
+    [
+        ([[0.5, 0.6]], []),
+        ([[]], [0.5, 0.6]),
+        ([], [0.5, 0.6]),
+        ([[0.5]], [0.4, 0.6]),
+        ([[0.5, 0.6]], [0.4]),
+        ([[0.5, 0.5]], [0.4, 0.4]),
+    ],
+    ids=['no control', 'no seed', 'no arm', 'one seed', 'one of the control', 'no variation'],
+)
+def test_without_a_spread_there_is_no_p(groups, control):
+    found = joint_p(groups, control)
+    assert len(found) == len(groups)
+    assert all(map(math.isnan, found))
 
 
 @pytest.mark.parametrize(('seeds', 'mean'), [([], math.nan), ([3], 0.25)])
@@ -225,9 +282,10 @@ def test_what_failed_is_named_and_not_averaged(folder):
     report = write_report(found, folder)['report.md'].read_text()
     assert '- <b>_digits, seed 1: ended in epoch 1 of 4: MemoryError: <script>' in report
     assert '- <b>_digits, seed 2: the loss is inf from epoch 1 on' in report
-    assert re.search(r'<b>_digits \| 0.200 \| – \| 1 of 3 \| -0.200 \| – \| one pair: no interval', report)
+    assert re.search(r'<b>_digits \| 0.200 \| – \| 1 of 3 \| -0.200 \| – \| – \| one pair: no interval', report)
     assert re.search(
-        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+, n = 3 \| better', report
+        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+, n = 3 \| 0.00\d \| better',
+        report,
     )
 
 
@@ -243,6 +301,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(folder):
     page = write_report(compare(folder, [STATIC.stem], rounds=3), folder)['report.html'].read_text()
     assert not re.search(r'(src|href)="(?!#)', page)
     assert '<script>' not in page
+    assert page.count('<tr class="better">') == 1
     assert '&lt;b&gt;_digits' in page
     pictures = re.findall(r'<svg.*?</svg>', page, re.S)
     assert len(pictures) == 3  # nothing was logged of routing
@@ -263,6 +322,29 @@ def test_numbers_are_kept_as_they_are(folder):
         lines = list(csv.DictReader(file))
     assert len(lines) == 7 * 4 + 1 + 4
     assert {line['finished'] for line in lines if float(line['ap']) == 0.9} == {'False'}
+
+
+def test_colours_and_lines_tell_all_arms_apart():
+    count = 3 * len(plots.COLOURS)
+    assert len({(plots.colour(i), plots.line(i)) for i in range(count)}) == count
+    assert [i for i in range(count) if plots.colour(i) == plots.COLOURS[0]] == [0]
+
+
+def test_the_recipe_is_stated_as_it_is(folder):
+    (logged,) = curve(0.1, 0.2, 0.3, 0.4)
+    log_run(folder, 'fast', 0, [logged[:4], logged[4:]], config=DYNAMIC)
+    cfg = Config.fromfile(folder / 'fast/config.py')
+    cfg.optim_wrapper.optimizer.lr = 0.5
+    cfg.dump(folder / 'fast/config.py')
+    alone, sentences = (' '.join(describe(compare(folder, [n], 0))) for n in (STATIC.stem, 'fast'))
+    assert 'AdamW at a rate of 0.002 in the control; other arms have' in alone
+    assert 'Stopped and resumed, with other random numbers from there on: fast seed 0.' in sentences
+    found = compare(folder, [STATIC.stem], 0)
+    same = ' '.join(describe(found._replace(arms=found.arms[:2])))
+    assert 'a batch of 8. AdamW at a rate of 0.002.' in same
+    assert 'resumed' not in same
+    found.cfg.default_hooks.param_scheduler.nominal_batch_size = 64
+    assert 'a batch of 8, gradients summed to 64.' in ' '.join(describe(found))
 
 
 def test_names_are_shortened_to_what_differs(folder):
@@ -306,6 +388,10 @@ UNSUITED = {
     'iterations': ("train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=9)", 'number of epochs'),
     'evaluator': ("val_evaluator = dict(_delete_=True, type='mmdet.VOCMetric')", r'scored by .*VOCMetric'),
     'model': ("model = dict(backbone=dict(widen_factor='wide'))", 'the config does not build'),
+    'no validation': ('train_cfg = dict(val_begin=19)', 'never validated: train_cfg.val_begin is 19, max_epochs 18'),
+    'name of AP': ("val_evaluator = dict(prefix='mine')", r"'DatasetCocoMetric': 'mine'.*prefix is None or 'coco'"),
+    'no log': ("visualizer = dict(vis_backends=[dict(type='TensorboardVisBackend')])", 'has no LocalVisBackend'),
+    'cost': ('test_pipeline = []\nval_dataloader = dict(dataset=dict(pipeline=[dict(scale=(321, 321))]))', '321 x 321'),
 }
 
 
@@ -326,6 +412,40 @@ def test_mixed_precision_is_left_to_the_machine_that_trains(tmp_path):
 
 
 # ---- real processes ----
+
+STAND_IN = """
+import json, os, signal, sys
+from pathlib import Path
+
+work = Path(sys.argv[sys.argv.index('--work-dir') + 1])
+(work / 'begun').touch()
+if 'killed' in str(work):
+    os.kill(os.getpid(), signal.SIGKILL)
+log = work / '20260101_000000/vis_data/scalars.json'
+log.parent.mkdir(parents=True)
+log.write_text(json.dumps({'coco/bbox_mAP': 0.5, 'step': 18}))
+"""
+
+
+@pytest.mark.slow
+def test_what_cannot_run_does_not_stop_the_others(tmp_path, capfd):
+    """A run that another process has, one whose loss is no number, one that is killed; and one that is fine."""
+    for name in ('held', 'killed', 'fine', 'diverged'):
+        (tmp_path / f'{name}.py').write_text(f"_base_ = '{STATIC}'\n")
+    (tmp_path / 'tool.py').write_text(STAND_IN)
+    plan = make_plan([tmp_path / f'{n}.py' for n in ('held', 'killed', 'fine', 'diverged')], [0], tmp_path / 'w')
+    held, killed, fine, diverged = plan.runs()
+    log_run(plan.work_dir, 'diverged', 0, curve(0.1, loss=math.nan))
+    (plan.work_dir / 'diverged/config.py').unlink()
+    with locked(held.folder):
+        failed = run_all(plan, tmp_path / 'tool.py', jobs=2)
+    assert set(failed) == {held, killed, diverged}
+    assert read_run(fine).done
+    assert [(r.folder / 'begun').exists() for r in plan.runs()] == [False, True, True, False]
+    said = capfd.readouterr().out
+    assert re.search(rf'held, seed 0 failed: another sweep is at work in .*process {os.getpid()} on ', said)
+    assert re.search(r'killed, seed 0 failed: ended in epoch 0 of 18: ended by SIGKILL', said)
+    assert re.search(r'diverged, seed 0 failed: the loss is nan from epoch 1 on; its folder has to go', said)
 
 
 @pytest.fixture(scope='module')
@@ -421,7 +541,7 @@ def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
     report = (work / 'report.md').read_text()
     assert re.search(r'- bad, seed 0: the loss is nan from epoch \d on', report), report
     assert re.search(r'\| yolo11n_digits \| \d\.\d+ \| – \| 1 of 1 \|', report)
-    assert re.search(r'\| bad \| – \| – \| 0 of 1 \| – \| – \| no pair \|', report)
+    assert re.search(r'\| bad \| – \| – \| 0 of 1 \| – \| – \| – \| no pair \|', report)
 
 
 MISTAKES = {

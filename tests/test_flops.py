@@ -1,5 +1,8 @@
 """FLOPs and parameters against a hand formula and the golden figures."""
 
+from pathlib import Path
+
+import mmdet
 import pytest
 from mmengine.config import Config
 from torch import nn
@@ -7,6 +10,7 @@ from torch import nn
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.analysis.flops import build_model, count_cost
+from mmdyn.errors import UserError
 
 GOLDEN = {  # GFLOPs at 640, two for every multiply-add
     ('yolo11n_coco', 80): 6.543,
@@ -27,6 +31,23 @@ def model_of(name: str, classes: int = 80) -> nn.Module:
 @pytest.mark.parametrize(('name', 'classes'), GOLDEN)
 def test_golden_flops(name, classes):
     assert count_cost(model_of(name, classes), 640, 640).flops / 1e9 == pytest.approx(GOLDEN[name, classes], abs=5e-4)
+
+
+@pytest.mark.filterwarnings('ignore::DeprecationWarning')  # of mmdet's own transformers
+@pytest.mark.parametrize('name', ['faster_rcnn/faster-rcnn_r50_fpn_1x_coco', 'detr/detr_r50_8xb2-150e_coco'])
+def test_detectors_of_mmdet_are_counted(name):
+    """They want to know the size of the image."""
+    cfg = Config.fromfile(f'{Path(mmdet.__file__).parent}/.mim/configs/{name}.py')
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg)
+    cost = count_cost(model, 64, 96)
+    assert cost.by_part['head'] > 0
+    assert cost.by_part['backbone'] == pytest.approx(count_cost(OneLayer(model.backbone), 64, 96).macs)
+
+
+def test_a_size_that_does_not_fit_is_named():
+    with pytest.raises(UserError, match=r'YOLODetector does not take 65 x 64 pixels.*multiples of 32'):
+        count_cost(model_of('yolo11n_coco'), 65, 64)
 
 
 class OneLayer(nn.Module):

@@ -22,7 +22,10 @@ def test_an_equal_mixture():
     assert found.use == pytest.approx((0.25,) * 4)
     assert found.weight == pytest.approx((0.5,) * 4)
     assert (found.entropy, found.balance) == (pytest.approx(1), pytest.approx(1))
-    assert (found.sample_spread, found.saturated, found.dead, found.collapsed) == (0, 0, 0, None)
+    assert (found.sample_spread, found.saturated, found.dead) == (0, 0, 0)
+    assert found.collapsed == 'all images are mixed alike, with a spread of 0'
+    assert routing_statistics(torch.full((1, 4), 0.5), EXPERTS).collapsed is None  # one image says nothing of it
+    assert routing_statistics(torch.tensor([[0.5] * 4, [0.503] * 4]), EXPERTS).collapsed is None
 
 
 def test_each_sample_its_expert():
@@ -67,6 +70,7 @@ def test_scalars_have_names_of_their_own():
     scalars = routing_statistics(torch.full((2, 3), 0.5), torch.eye(3)).scalars()
     assert {'use_0', 'use_2', 'weight_1', 'entropy', 'balance', 'dead', 'saturated', 'distance'} <= set(scalars)
     assert all(isinstance(v, float) for v in scalars.values())
+    assert 'samples' not in scalars
 
 
 @pytest.mark.parametrize('shape', [(0, 4), (3, 2), (4,)])
@@ -157,6 +161,7 @@ def test_every_backend_gets_every_layer(trained):
 
     folder, runner = trained
     logged = {k: v for record in records_of(folder) for k, v in record.items() if k.startswith('routing/')}
+    assert len([r for r in records_of(folder) if any(key in r for key in logged)]) == 1  # one call for all layers
     layers = {key.split('/')[1] for key in logged}
     assert layers == set(dynamic_layers(runner.model))
     assert logged['routing/backbone.stage3.0.conv/use_0'] > 0.99
@@ -189,7 +194,7 @@ def test_experts_are_those_that_were_validated(trained):
 def test_the_log_warns_of_the_layer_that_collapsed_and_of_no_other(trained):
     folder, _ = trained
     text = next(folder.glob('*/*.log')).read_text()
-    warnings = [line for line in text.splitlines() if 'has collapsed' in line]
+    warnings = [line for line in text.splitlines() if 'has collapsed: expert' in line]
     assert len(warnings) == 1
     assert 'WARNING' in warnings[0]
     assert 'routing of backbone.stage3.0.conv has collapsed: expert 0 has' in warnings[0]

@@ -1,7 +1,7 @@
 """Compare configs fairly: train each with several seeds and an equal budget, and report differences with intervals.
 
 The first config is the control. What is done is skipped and what was stopped goes on, so the same command continues an
-interrupted comparison, and more configs or seeds add to it.
+interrupted comparison, and more configs or seeds add to it. Every run has one device, or a share of the cores.
 """
 
 import sys
@@ -39,6 +39,7 @@ def ablate(args) -> None:
     from mmdyn.ablation.comparison import compare
     from mmdyn.ablation.plan import check_recorded, make_plan
     from mmdyn.ablation.report import markdown, write_report
+    from mmdyn.ablation.runs import recorded_runs
     from mmdyn.ablation.slurm import write_slurm
     from mmdyn.ablation.sweep import run_all
     from mmdyn.errors import UserError
@@ -65,12 +66,13 @@ def ablate(args) -> None:
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds, plan.seeds)
     folder = args.report_dir or plan.work_dir
     files = write_report(comparison, folder)
-    write_commands(plan.runs(), train_tool, folder / 'commands.sh')
+    runs = dict.fromkeys([*plan.runs(), *recorded_runs(plan.work_dir)])  # those of earlier calls are in the table, too
+    write_commands(list(runs), train_tool, folder / 'commands.sh')
     print(f'\n{markdown(comparison)}\nThe page: {files["report.html"]}')
     if failed:
         raise UserError(
             f'{len(failed)} of {len(plan.runs())} runs failed and are not in the table: see their train.log. '
-            'The same command tries them again'
+            'The same command tries them again, but for those whose loss is no number'
         )
 
 

@@ -32,10 +32,7 @@ def show(args) -> None:
     height, width = (args.shape * 2)[:2] if args.shape else image_size(cfg)
     with config_errors():
         model = build_model(cfg)
-    try:
-        cost = count_cost(model, height, width)
-    except RuntimeError as e:
-        raise UserError(f'the model does not take {height} x {width} pixels ({e}): try multiples of 32') from e
+    cost = count_cost(model, height, width)
     print(f'{args.config}, one image of {height} x {width}')
     print(f'parameters  {cost.parameters:,}')
     print(f'MACs        {cost.macs / 1e9:.3f} G')

@@ -2,7 +2,9 @@
 
 Seed K of an arm is paired with seed K of the control, whose data order it shares as far as workers allow. The interval
 is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
-seeds, as it should be: with three, 4.3 standard errors to either side.
+seeds, as it should be: with three, 4.3 standard errors to either side. It looks at one arm alone; that many arms are
+compared with one control is taken into account by Dunnett's test (https://doi.org/10.2307/2281208), which also draws on
+the spread of all arms. A difference counts as shown where both agree.
 """
 
 import math
@@ -11,11 +13,12 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from scipy import stats
 
-from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size
+from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size, run_network
 from mmdyn.analysis.timing import interleaved
 
 from .plan import Run, differences, recorded_arms
@@ -33,15 +36,18 @@ class Difference(NamedTuple):
     low: float
     high: float
     pairs: int
+    p: float = math.nan  # of all comparisons together, see joint_p
 
     @property
     def verdict(self) -> str:
-        """What it shows, in words."""
+        """What it shows, in words; ``only alone`` is what chance does to one of many comparisons."""
         if self.pairs < 2:
             return 'one pair: no interval' if self.pairs else 'no pair'
-        if self.low > 0:
-            return 'better'
-        return 'worse' if self.high < 0 else 'no difference shown'
+        if self.low <= 0 <= self.high:
+            return 'no difference shown'
+        if not self.p < 1 - CONFIDENCE:
+            return 'only alone'
+        return 'better' if self.low > 0 else 'worse'
 
 
 class Arm(NamedTuple):
@@ -139,6 +145,29 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
     return Difference(average, average - half, average + half, len(pairs))
 
 
+def joint_p(groups: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
+    """How likely chance makes some arm differ as much from the control as this one does, by Dunnett's test.
+
+    Args:
+        groups: AP by arm, a value for each seed. The deviation between seeds is taken to be the same in all.
+        control: AP of the control.
+
+    Returns:
+        A p-value for each arm; NaN for arms of less than two seeds, and for all if the control is one or AP does not
+        vary between seeds.
+    """
+    present = [group for group in groups if len(group) > 1]
+    if not present or len(control) < 2:
+        return [math.nan] * len(groups)
+    inside = [value - mean(group) for group in (*present, control) for value in group]
+    free = len(inside) - len(present) - 1  # degrees of freedom of the pooled deviation
+    if math.sqrt(sum(d * d for d in inside) / free) < ROUNDING / math.sqrt(2):
+        return [math.nan] * len(groups)
+    found = stats.dunnett(*present, control=control, rng=np.random.default_rng(0))  # its integral is by random points
+    values = iter(found.pvalue)
+    return [float(next(values)) if len(group) > 1 else math.nan for group in groups]
+
+
 def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Sequence[int] = ()) -> Comparison:
     """Read all that a folder has, and measure what the models cost.
 
@@ -160,7 +189,9 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     size = image_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
     latency = _latency(models, size, rounds)
-    reference = final_by_seed(runs[control])
+    finals = {name: final_by_seed(found) for name, found in runs.items()}
+    others = {name: list(final.values()) for name, final in finals.items() if name != control}
+    chance = dict(zip(others, joint_p(list(others.values()), list(finals[control].values()))))
     arms = [
         Arm(
             name,
@@ -168,7 +199,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
             count_cost(models[name], *size),
             latency[name],
             differences(configs[control], cfg),
-            None if name == control else paired_difference(final_by_seed(runs[name]), reference),
+            None if name == control else paired_difference(finals[name], finals[control])._replace(p=chance[name]),
         )
         for name, cfg in configs.items()
     ]
@@ -184,7 +215,7 @@ def _latency(models: Mapping[str, torch.nn.Module], size: tuple[int, int], round
 
     def call(model):
         def run():
-            model(image, None, mode='tensor')
+            run_network(model, image)
             if device.type == 'cuda':
                 torch.cuda.synchronize()
 

@@ -5,6 +5,7 @@ that it came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEng
 """
 
 import inspect
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdyn.analysis.flops import build_model
+from mmdyn.analysis.flops import build_model, count_cost, image_size
 from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.engine.launch import config_errors, load_config
 from mmdyn.errors import UserError
@@ -20,26 +21,43 @@ from mmdyn.errors import UserError
 # What must be the same for a comparison to mean something: data, budget, evaluation, starting point, precision.
 EQUAL = (
     'train_dataloader',
+    'model.data_preprocessor',
     'last_epochs_pipeline',
     'val_dataloader',
     'val_evaluator',
     'val_cfg',
     'train_cfg',
     'load_from',
+    'resume',
+    'randomness',
     'amp',
     'optim_wrapper.type',
+    'optim_wrapper.dtype',
     'optim_wrapper.accumulative_counts',
     'optim_wrapper.optimizer.type',
     'default_hooks.param_scheduler.nominal_batch_size',
     'model.bbox_head.head_module.num_classes',
     'model.test_cfg',
 )
-PRETRAINED = '.init_cfg.checkpoint'  # a start, wherever in the model
+PRETRAINED = re.compile(r'\.init_cfg(\.\d+)?\.checkpoint$')  # a start, wherever in the model
+# Custom hooks that change the data or average the weights; any other may be what is compared.
+EQUAL_HOOKS = re.compile(r'EMA|Mosaic|Pipeline')
 # What is read of a config; its other names are only words that it is written with.
-READ = {*inspect.signature(Runner).parameters, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
+DEFAULTS = {name: p.default for name, p in inspect.signature(Runner).parameters.items()}
+READ = {*DEFAULTS, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
 READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
-# What says how, not what: it may differ between machines and arms.
-INCIDENTAL = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor', '_scope_')
+# What says how, not what, and has no part in any result: it may differ between arms, and between two calls. The number
+# of workers has: each draws random numbers of its own, and keeps images of its own for mosaics.
+INCIDENTAL = (
+    'pin_memory',
+    'prefetch_factor',
+    'logger',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'env_cfg',
+    '_scope_',
+)
 ABSENT = 'not set'
 SHOWN = 5  # fields of a message
 CONFIG_NAME = 'config.py'
@@ -100,15 +118,19 @@ def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """
     left, right = (dict(flat({k: v for k, v in cfg.to_dict().items() if k in READ})) for cfg in (one, other))
     keys = [*left, *(key for key in right if key not in left)]
-    both = {key: (left.get(key, ABSENT), right.get(key, ABSENT)) for key in keys}
+    both = {key: tuple(side.get(key, DEFAULTS.get(key, ABSENT)) for side in (left, right)) for key in keys}
     return {key: values for key, values in both.items() if values[0] != values[1]}
 
 
 def _rank(key: str) -> tuple[int, int] | None:
     """Place of a field among those that must be equal, the telling ones first; None if it need not be."""
     fields = (i for i, field in enumerate(EQUAL) if key == field or key.startswith(f'{field}.'))
-    first = next(fields, len(EQUAL) if key.endswith(PRETRAINED) else None)
+    first = next(fields, len(EQUAL) if PRETRAINED.search(key) else None)
     return None if first is None else (first, key.count('.'))
+
+
+def _equal_hooks(cfg: Config) -> list[dict]:
+    return [dict(hook) for hook in cfg.get('custom_hooks') or () if EQUAL_HOOKS.search(str(hook.get('type')))]
 
 
 def check_comparable(arms: Mapping[str, Config]) -> None:
@@ -125,6 +147,10 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
         found = differences(arms[control], arms[arm])
         ranked = sorted((rank, key) for key, rank in zip(found, map(_rank, found)) if rank is not None)
         unequal = [key for _, key in ranked]
+        hooks = _equal_hooks(arms[control]), _equal_hooks(arms[arm])
+        if hooks[0] != hooks[1]:
+            found['custom_hooks'] = hooks
+            unequal.append('custom_hooks')
         if unequal:
             lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
             more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''
@@ -168,19 +194,39 @@ def make_plan(
 def _trainable(path: str, options: dict | None, amp: bool) -> Config:
     """A config as it will be run, but for its seed and its folder."""
     cfg = load_config(path, options, None, 'none')
-    if not (cfg.get('train_cfg') or {}).get('max_epochs'):
-        raise UserError(f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared')
-    evaluators = cfg.get('val_evaluator') or []
-    kinds = [e.get('type') for e in (evaluators if isinstance(evaluators, list | tuple) else [evaluators])]
-    if not any(str(kind).endswith('CocoMetric') for kind in kinds):
-        raise UserError(f'{path} is scored by {kinds or "nothing"} (val_evaluator): box AP of a CocoMetric is compared')
+    _check_readable(path, cfg)
     with config_errors():
-        build_model(cfg)
+        model = build_model(cfg)
+    count_cost(model, *image_size(cfg))  # now, and not when all is trained
     cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher')})
     cfg.randomness = {k: v for k, v in cfg.get('randomness', {}).items() if k != 'seed'}
     if amp:
         cfg.amp = True  # which kind of it is up to the machine that trains
     return cfg
+
+
+def _check_readable(path: str, cfg: Config) -> None:
+    """See that the report will find a box AP of the last epoch in the logs."""
+    loop = cfg.get('train_cfg') or {}
+    epochs, begin = loop.get('max_epochs'), loop.get('val_begin', 1)
+    if not epochs:
+        raise UserError(f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared')
+    if begin > epochs:
+        raise UserError(f'{path} is never validated: train_cfg.val_begin is {begin}, max_epochs {epochs}')
+    evaluators = cfg.get('val_evaluator') or []
+    evaluators = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    named = {str(e.get('type')): e.get('prefix') for e in evaluators}
+    if not any(kind.endswith('CocoMetric') and prefix in (None, 'coco') for kind, prefix in named.items()):
+        raise UserError(
+            f'{path} is scored by {named or "nothing"} (val_evaluator, with prefix): box AP of a CocoMetric is '
+            "compared, whose prefix is None or 'coco'"
+        )
+    backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
+    if not any(str(b.get('type')).endswith('LocalVisBackend') for b in backends):
+        raise UserError(
+            f"{path} has no LocalVisBackend, whose log is what is compared: add dict(type='LocalVisBackend') to "
+            'visualizer.vis_backends, beside any other'
+        )
 
 
 def _check_folder(plan: Plan) -> dict[str, Config]:
@@ -199,7 +245,7 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
 
 
 def record(plan: Plan) -> None:
-    """Write the configs that the folder does not have yet; to be called by who holds the folder.
+    """Write the configs that the folder does not have, or has with other incidentals; for who holds the folder.
 
     Args:
         plan: The plan.
@@ -209,7 +255,7 @@ def record(plan: Plan) -> None:
     """
     known = _check_folder(plan)
     for name, cfg in plan.arms.items():
-        if name not in known:
+        if name not in known or known[name].pretty_text != cfg.pretty_text:
             AtomicLocalBackend().put(cfg.pretty_text.encode(), str(plan.work_dir / name / CONFIG_NAME))
 
 

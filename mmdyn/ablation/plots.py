@@ -22,8 +22,13 @@ STYLE |= {'svg.hashsalt': 'mmdyn'}
 
 
 def colour(index: int) -> str:
-    """Colour of an arm by its place."""
-    return COLOURS[index % len(COLOURS)]
+    """Colour of an arm by its place; the control's is of no other."""
+    return COLOURS[1 + (index - 1) % (len(COLOURS) - 1)] if index else COLOURS[0]
+
+
+def line(index: int) -> str:
+    """Style of an arm's line by its place, another one for every round of colours."""
+    return ('-', '--', ':', '-.')[max(0, index - 1) // (len(COLOURS) - 1) % 4]
 
 
 def label(arm: Arm, names: Sequence[str]) -> str:
@@ -64,7 +69,9 @@ def curves(comparison: Comparison) -> str:
             if not epochs:
                 continue
             values = np.array([[ap[epoch] for epoch in epochs] for ap in shared])  # (seeds, epochs)
-            axis.plot(epochs, values.mean(0), color=colour(i), label=name, marker='.', zorder=3 if i else 4)
+            axis.plot(
+                epochs, values.mean(0), color=colour(i), linestyle=line(i), label=name, marker='.', zorder=3 if i else 4
+            )
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour(i), alpha=0.12, linewidth=0)
         axis.set(xlabel='epoch', ylabel='box AP, validation set')
         axis.set_ylim(bottom=0)

@@ -21,6 +21,7 @@ COLUMNS = (
     'seeds',
     'difference',
     '95 % interval',
+    'p',
     'shown',
     'best AP',
     'params',
@@ -30,6 +31,7 @@ COLUMNS = (
 )
 PAGE = 'report.html.jinja'
 SHOWN_CHANGES = 12
+OWN_RECIPE = ('optim_wrapper', 'default_hooks.param_scheduler')
 
 
 def _number(value: float, digits: int = 3, sign: bool = False) -> str:
@@ -54,6 +56,7 @@ def row(arm: Arm, control: Arm) -> list[str]:
         f'{len(arm.done)} of {len(arm.runs)}',
         'control' if found is None else _number(found.mean, sign=True),
         interval,
+        '' if found is None else _number(found.p),
         '' if found is None else found.verdict,
         _number(spread(arm.best)[0]),
         f'{arm.cost.parameters:,}',
@@ -68,17 +71,24 @@ def describe(comparison: Comparison) -> list[str]:
     cfg, (height, width) = comparison.cfg, comparison.size
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
     folder = loader.dataset.get('data_root', loader.dataset.get('ann_file', loader.dataset.type))
+    own = any(key.startswith(OWN_RECIPE) for arm in comparison.arms for key in arm.changes)
+    nominal = (cfg.get('default_hooks') or {}).get('param_scheduler', {}).get('nominal_batch_size')
+    resumed = [f'{r.run.arm} seed {r.run.seed}' for arm in comparison.arms for r in arm.done if r.attempts > 1]
     return [
         f'Data: {folder}, {width} x {height} px. Every run: {cfg.train_cfg.max_epochs} epochs with a batch of '
-        f'{loader.get("batch_size", "?")}, {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
-        f'{", mixed precision" if cfg.get("amp") else ""}.',
+        f'{loader.get("batch_size", "?")}{f", gradients summed to {nominal}" if nominal else ""}'
+        f'{", mixed precision" if cfg.get("amp") else ""}. {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
+        f'{" in the control; other arms have a recipe of their own, see below" if own else ""}.',
         'AP is COCO box AP on the validation set after the last epoch; "best" is the best validation, which choosing '
         'flatters.',
-        f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %. Several "
-        'comparisons are made: one in twenty shows a difference where there is none.',
+        f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
+        "alone. p is Dunnett's, of all comparisons together: how likely chance alone makes one of them differ as much. "
+        'A difference is shown where the interval leaves out zero and p is below 0.05; "only alone" is where p is not.',
         'Training time is that of the iterations, without validation; runs that shared a machine slowed each other. '
         f'Parameters and FLOPs (two for every multiply-add, mixing of experts included) and the latency of one image '
-        f'in float32 (ratio to the control) are at {width} x {height} px.',
+        f'in float32 (ratio to the control) are at {width} x {height} px; latency is the median of the network alone, '
+        'untrained, batch norms not folded, without decoding and NMS.',
+        *([f'Stopped and resumed, with other random numbers from there on: {", ".join(resumed)}.'] if resumed else ()),
     ]
 
 
@@ -118,11 +128,11 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 def summary_csv(comparison: Comparison) -> str:
     """One line an arm, numbers as they are."""
-    names = 'config seeds missing ap ap_std difference low high pairs best_ap parameters flops'
+    names = 'config seeds missing ap ap_std difference low high pairs p best_ap parameters flops'
     names += ' train_s iteration_s latency_s'
     rows = []
     for arm in comparison.arms:
-        found = arm.difference or (0.0, math.nan, math.nan, len(arm.done))
+        found = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
         scores = [*spread(arm.final), *found, spread(arm.best)[0]]
         cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.latency]
         rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 5) for s in scores), *cost])
@@ -155,7 +165,10 @@ def html(comparison: Comparison) -> str:
         sentences=describe(comparison),
         warnings=warnings(comparison),
         columns=COLUMNS,
-        rows=[(arm.name, plots.colour(i), row(arm, comparison.control)) for i, arm in enumerate(comparison.arms)],
+        rows=[
+            (arm.name, plots.colour(i), arm.difference.verdict if arm.difference else '', row(arm, comparison.control))
+            for i, arm in enumerate(comparison.arms)
+        ],
         curves=plots.curves(comparison),
         forest=plots.forest(comparison) if len(comparison.arms) > 1 else '',
         trade_offs=plots.trade_offs(comparison),

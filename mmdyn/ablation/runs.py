@@ -37,6 +37,11 @@ class RunResult(NamedTuple):
         return self.error is None
 
     @property
+    def diverged(self) -> bool:
+        """Whether its loss is no number any more; to go on from there would not mend it."""
+        return not all(map(math.isfinite, self.loss.values()))
+
+    @property
     def final(self) -> float:
         """AP of the last epoch."""
         return self.ap[self.epochs]

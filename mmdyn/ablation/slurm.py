@@ -16,11 +16,11 @@ SLURM = """\
 #!/bin/bash
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}{limit}
-#SBATCH --output=/dev/null
+#SBATCH --output={output}
 # Partition, time and devices are yours to add:
 #   sbatch --partition P --gres gpu:1 --cpus-per-task 8 --time 24:00:00 {path}
 # Submitting it again continues what was stopped; a finished run ends at once.
-cd {cwd}
+cd {cwd} || exit
 case $SLURM_ARRAY_TASK_ID in
 {cases}
 esac
@@ -58,6 +58,7 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> 
         name=plan.control,
         last=len(waiting) - 1,
         limit=f'%{jobs}' if jobs else '',
+        output=f'"{short(plan.work_dir)}/slurm-%a.log"',  # what a run prints is in its own log
         path=script,
         cwd=shlex.quote(os.getcwd()),
         cases='\n'.join(cases),

@@ -8,6 +8,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from .plan import Plan, Run, record
 from .runs import LOG_NAME, METRIC, read_run, records_of
 
 POLL_S = 1.0
+SHOW_S = 10.0  # between two looks into the logs, which grow long
 PATIENCE_S = 10.0  # for processes that are ending
 LOCK_NAME = '.lock'
 
@@ -43,18 +45,22 @@ def locked(folder: Path, patience: float = PATIENCE_S) -> Iterator[int]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
-    with (folder / LOCK_NAME).open('w') as file:
+    with (folder / LOCK_NAME).open('a+') as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as e:
                 if time.monotonic() > until:
+                    file.seek(0)
                     raise UserError(
-                        f'another sweep is at work in {folder}, or a run that it began. Wait for it, stop it, or '
-                        'give another --work-dir'
+                        f'another sweep is at work in {folder}, or a run that it began ({file.read() or "Slurm"}). '
+                        'Wait for it, stop it, or give another --work-dir'
                     ) from e
                 time.sleep(0.2)
+        file.truncate(0)
+        file.write(f'process {os.getpid()} on {socket.gethostname()}')
+        file.flush()
         yield file.fileno()
 
 
@@ -74,29 +80,41 @@ def run_all(plan: Plan, train_tool: str | Path, jobs: int = 1) -> list[Run]:
     """
     with locked(plan.work_dir) as lock:
         record(plan)
-        waiting = [run for run in plan.runs() if not read_run(run).done]
-        with Progress(plan) as progress, _terminated_as_interrupted():
-            return _run_waiting(waiting, train_tool, jobs, lock, progress)
+        with Progress(plan) as progress, _ended_as_interrupted():
+            results = [read_run(run) for run in plan.runs()]
+            diverged = [r for r in results if r.diverged]
+            for result in diverged:
+                progress.failed(result.run, f'{result.error}; its folder has to go before it is tried again')
+            waiting = [r.run for r in results if not r.done and not r.diverged]
+            return [r.run for r in diverged] + _run_waiting(waiting, train_tool, jobs, lock, progress)
 
 
 def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: int, progress: 'Progress') -> list[Run]:
     failed: list[Run] = []
     running: dict[int, tuple[Run, subprocess.Popen]] = {}
+
+    def fail(run: Run, why: str) -> None:
+        failed.append(run)
+        progress.failed(run, why)
+
     try:
         while waiting or running:
             for place in set(range(jobs)) - set(running):
                 if waiting:
                     run = waiting.pop(0)
-                    running[place] = run, _start(run, train_tool, _share(place, jobs), lock)
+                    try:
+                        running[place] = run, _start(run, train_tool, _share(place, jobs), lock)
+                    except UserError as e:
+                        fail(run, str(e))
             time.sleep(POLL_S)
             progress.show([run for run, _ in running.values()])
             for place, (run, process) in list(running.items()):
                 if process.poll() is not None:
                     del running[place]
-                    error = read_run(run).error
+                    error = _end(run, process.returncode)
+                    progress.read(run)
                     if error is not None:
-                        failed.append(run)
-                        progress.bar.write(f'{run.arm}, seed {run.seed} failed: {error} ({run.folder / LOG_NAME})')
+                        fail(run, f'{error} ({run.folder / LOG_NAME})')
         return failed
     finally:
         for _, process in running.values():
@@ -104,6 +122,14 @@ def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: in
                 os.killpg(process.pid, signal.SIGTERM)  # with its data loaders
         for _, process in running.values():
             process.wait()
+
+
+def _end(run: Run, status: int) -> str | None:
+    """Why a run that ended is not done; its log is told the signal that ended it, which it could not write itself."""
+    if status < 0:
+        with (run.folder / LOG_NAME).open('a') as log:
+            log.write(f'ended by {signal.Signals(-status).name}\n')
+    return read_run(run).error
 
 
 def _start(run: Run, train_tool: str | Path, environment: dict[str, str], lock: int) -> subprocess.Popen:
@@ -133,17 +159,19 @@ def _share(place: int, jobs: int) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """A sweep that is told to end ends its runs, too."""
+def _ended_as_interrupted() -> Iterator[None]:
+    """A sweep that is told to end, or whose terminal is closed, ends its runs, too; `nohup` is respected."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, interrupt) for s in signals}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress:
@@ -156,6 +184,7 @@ class Progress:
     def __init__(self, plan: Plan) -> None:
         self.epochs = plan.epochs
         self.reached = {run: _epoch(run, plan.epochs) for run in plan.runs()}
+        self.due = 0.0  # when to look again
         self.bar = tqdm(total=len(self.reached) * plan.epochs, initial=sum(self.reached.values()), unit='epoch')
 
     def __enter__(self) -> 'Progress':
@@ -165,15 +194,35 @@ class Progress:
         self.bar.close()
 
     def show(self, running: list[Run]) -> None:
-        """Read how far some runs are.
+        """Read how far some runs are, now and then.
 
         Args:
             running: Those that may have moved.
         """
-        for run in running:
-            self.reached[run] = max(_epoch(run, self.epochs), self.reached[run])
-        self.bar.set_description(', '.join(f'{run.arm} seed {run.seed}' for run in running), refresh=False)
+        if time.monotonic() >= self.due:
+            self.bar.set_description(', '.join(f'{run.arm} seed {run.seed}' for run in running), refresh=False)
+            for run in running:
+                self.read(run)
+            self.due = time.monotonic() + SHOW_S
+
+    def read(self, run: Run) -> None:
+        """Read how far a run is.
+
+        Args:
+            run: The run.
+        """
+        self.reached[run] = max(_epoch(run, self.epochs), self.reached[run])
         self.bar.update(sum(self.reached.values()) - self.bar.n)
+        self.due = 0.0
+
+    def failed(self, run: Run, why: str) -> None:
+        """Say that a run failed, above the bar.
+
+        Args:
+            run: The run.
+            why: What is known of it.
+        """
+        self.bar.write(f'{run.arm}, seed {run.seed} failed: {why}')
 
 
 def _epoch(run: Run, epochs: int) -> int:

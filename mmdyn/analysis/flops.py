@@ -10,10 +10,13 @@ import copy
 from typing import NamedTuple
 
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+from mmdyn.errors import UserError
 
 
 class Cost(NamedTuple):
@@ -54,20 +57,41 @@ def image_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
+def run_network(model: nn.Module, image: Tensor) -> None:
+    """Run a detector's network on one image, without boxes.
+
+    Args:
+        model: Detector whose ``forward(inputs, data_samples, mode='tensor')`` is MMEngine's.
+        image: The image, (1, 3, H, W). Detectors of two stages are told its size, too.
+    """
+    size = tuple(image.shape[2:])
+    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
+    model(image, [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0)))], mode='tensor')
+
+
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     """Count one image through a detector.
 
     Args:
-        model: Detector whose ``forward(inputs, mode='tensor')`` is MMEngine's.
+        model: Detector, as in :func:`run_network`.
         height: Height of the image in pixels.
         width: Width of the image in pixels.
 
     Returns:
         Trainable parameters and multiply-adds of batch 1.
+
+    Raises:
+        UserError: The model does not run on such an image.
     """
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(image, None, mode='tensor')
+        try:
+            run_network(model, image)
+        except Exception as e:  # whatever a detector of another package makes of it
+            raise UserError(
+                f'{type(model).__name__} does not take {height} x {width} pixels, so its cost cannot be counted '
+                f'({str(e) or type(e).__name__}): try multiples of 32'
+            ) from e
     total, name = counter.get_total_flops() // 2, type(model).__name__
     parts = {child: sum(counter.flop_counts[f'{name}.{child}'].values()) // 2 for child, _ in model.named_children()}
     parts = {child: macs for child, macs in parts.items() if macs}

@@ -88,11 +88,14 @@ class RoutingHook(Hook):
 
     def _finish(self, runner: Runner, step: int) -> None:
         self._recording.close()
-        for name, figures in self._gathered(runner.model).items():
-            runner.visualizer.add_scalars({f'routing/{name}/{k}': v for k, v in figures.scalars().items()}, step=step)
+        found = self._gathered(runner.model)
+        scalars = {f'routing/{name}/{k}': v for name, figures in found.items() for k, v in figures.scalars().items()}
+        if scalars:  # in one call: some backends count calls as steps
+            runner.visualizer.add_scalars(scalars, step=step)
+        for name, figures in found.items():
             if figures.collapsed:
                 print_log(
-                    f'routing of {name} has collapsed: {figures.collapsed}. It is a static convolution now; '
+                    f'routing of {name} has collapsed: {figures.collapsed}. It is a static convolution then; '
                     'tools/analyze_routing.py shows more',
                     'current',
                     level=logging.WARNING,

@@ -17,6 +17,7 @@ DEAD = 0.1  # share of an expert below which it is dead, as a fraction of an equ
 COLLAPSED = 0.95  # share of one expert from which the others do not count
 SATURATED = 0.01  # distance of a weight from 0 or 1 below which its gradient is gone
 ALIKE = 0.01  # distance between experts, relative to their mean, below which they are one kernel
+CONSTANT = 1e-3  # deviation of a weight over samples below which all samples get the same kernel
 
 
 class RoutingStatistics(NamedTuple):
@@ -31,6 +32,7 @@ class RoutingStatistics(NamedTuple):
     saturated: float  # fraction of weights at 0 or 1
     dead: int  # experts that hardly count in any mixture
     distance: float  # of an expert from the mean expert, relative to it, mean over experts
+    samples: int
 
     @property
     def collapsed(self) -> str | None:
@@ -42,11 +44,14 @@ class RoutingStatistics(NamedTuple):
             return f'expert {expert} has {self.use[expert]:.0%} of the routing'
         if self.distance < ALIKE:
             return f'its {len(self.use)} experts are one kernel, within {self.distance:.1%}'
+        if self.samples > 1 and self.sample_spread < CONSTANT:
+            return f'all images are mixed alike, with a spread of {self.sample_spread:.1g}'
         return None
 
     def scalars(self) -> dict[str, float]:
-        """Every figure under a name of its own, experts by number."""
+        """Every figure of the routing under a name of its own, experts by number."""
         single = {name: float(v) for name, v in self._asdict().items() if not isinstance(v, tuple)}
+        del single['samples']
         return single | {f'{name}_{m}': v for name in ('use', 'weight') for m, v in enumerate(getattr(self, name))}
 
 
@@ -104,4 +109,5 @@ def routing_statistics(routing: Tensor, experts: Tensor, present: Tensor | None 
         saturated=float(((routing < SATURATED) | (routing > 1 - SATURATED)).double().mean()),
         dead=int((shares.amax(0) < DEAD / count).sum()),
         distance=float(((kernels - mean).norm(dim=1) / mean.norm()).mean()),
+        samples=len(routing),
     )
