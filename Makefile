@@ -8,7 +8,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean demo docs help install lifecycle parity study test
+.PHONY: ablation-smoke bench check clean demo docs help install lifecycle parity study study-aids study-bccd study-digits test
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -40,21 +40,33 @@ test: .venv/dev  ## run all tests
 	$(BIN)/python -m pytest
 
 ablation-smoke: .venv/runtime  ## compare two configs on the digits, two seeds each, in minutes: ablation_output/report.html
+	rm -rf ablation_output
 	$(BIN)/python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_dynconv-bn_digits.py --seeds 2 --jobs 2 \
 		--work-dir ablation_output --cfg-options train_cfg.max_epochs=2 train_cfg.val_interval=1 \
 		train_dataloader.dataset.indices=400 train_dataloader.num_workers=1 val_dataloader.num_workers=1
 
-STUDY = --seeds 3 --amp --jobs 2 --cfg-options default_hooks.checkpoint.max_keep_ckpts=1 \
-	train_dataloader.num_workers=1 val_dataloader.num_workers=1
+# MORE adds options, for example `make study-bccd MORE="--report-only --report-dir mine"`.
+ablate = $(BIN)/python tools/ablate.py $(1) --work-dir work_dirs/study_$(2) --report-dir docs/study/$(2) --seeds 3 --amp --jobs 2 $(MORE) \
+	--cfg-options default_hooks.checkpoint.max_keep_ckpts=1 train_dataloader.num_workers=1 val_dataloader.num_workers=1
 # control, then the arms
 arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_dynconv-bn_$(1).py \
 	$(foreach arm,c3k2_dynconv both_dynconv static-wide dynconv-bn_experts1 dynconv-bn_experts2 dynconv-bn_experts8,\
 	configs/ablations/yolo11n_$(arm)_$(1).py)
+aids = configs/yolo11n_dynconv-bn_digits.py $(foreach aid,softmax softmax-annealed router-lr10 expert-dropout balance orthogonal,\
+	configs/ablations/yolo11n_dynconv-bn_$(aid)_digits.py)
+digits_budget = train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True
 
-study: .venv/runtime  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
-	$(BIN)/python tools/ablate.py $(call arms,bccd) --work-dir work_dirs/study_bccd --report-dir docs/study/bccd $(STUDY)
-	$(BIN)/python tools/ablate.py $(call arms,digits) --work-dir work_dirs/study_digits --report-dir docs/study/digits $(STUDY) \
-		train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True
+study: study-bccd study-digits study-aids  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
+
+study-bccd: .venv/runtime
+	$(call ablate,$(call arms,bccd),bccd)
+
+study-digits: .venv/runtime
+	$(call ablate,$(call arms,digits),digits) $(digits_budget)
+
+study-aids: study-digits  # its control is an arm of the digits' study
+	mkdir -p work_dirs/study_aids && cp -an work_dirs/study_digits/yolo11n_dynconv-bn_digits work_dirs/study_aids/
+	$(call ablate,$(aids),aids) $(digits_budget)
 
 .venv/docs: .venv/runtime requirements/docs.txt
 	$(BIN)/pip install -q -r requirements/docs.txt
@@ -83,4 +95,4 @@ check: .venv/dev  ## format, lint and type checks
 	$(BIN)/mypy
 
 clean:  ## remove what was built here, the environment included
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build

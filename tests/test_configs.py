@@ -1,9 +1,11 @@
 """Every config loads, builds, is short, and trains every parameter it has."""
 
+import numpy as np
 import pytest
 import torch
+from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS as CONSTRUCTORS
 
 from conftest import ROOT
@@ -127,3 +129,21 @@ def test_cfg_options_reach_the_experts():
         model = MODELS.build(cfg.model)
     assert model.backbone.stage1[0].num_experts == 8
     assert model.neck.downsample_layers[0].routing.kind == 'softmax'
+
+
+@pytest.mark.parametrize('name', ['yolo11n_coco.py', 'yolo11n_bccd.py', 'yolo11n_digits.py'])
+def test_what_is_padded_is_grey(name):
+    """In every pipeline: whatever is added to a white image has three equal channels, those of the fill value."""
+    cfg = load(name)
+    resizes = [size['transforms'] for size in cfg.tta_pipeline[1]['transforms'][0]]
+    for pipeline in (cfg.train_dataloader.dataset.pipeline, cfg.last_epochs_pipeline, cfg.test_pipeline, *resizes):
+        steps = [s for s in pipeline if s['type'] in ('LongSideResize', 'LetterResize', 'YOLO11RandomAffine')]
+        assert steps
+        results = dict(img=np.full((40, 100, 3), 255, np.uint8), img_shape=(40, 100), gt_ignore_flags=np.zeros(0, bool))
+        results |= dict(gt_bboxes=HorizontalBoxes(torch.zeros(0, 4)), gt_bboxes_labels=np.zeros(0, np.int64))
+        with DefaultScope.overwrite_default_scope('mmyolo'):
+            for step in steps:
+                results = TRANSFORMS.build(step)(results)
+        image = results['img']
+        assert image.min() == 114
+        assert (image == image[..., :1]).all()

@@ -18,7 +18,7 @@ affine = dict(
 mixup = dict(type='YOLOv5MixUp', prob=0.0, pre_transform=[*load, mosaic, affine])
 letterbox = [
     dict(type='LongSideResize', scale=img_scale),
-    dict(type='LetterResize', scale=img_scale, allow_scale_up=True, pad_val=dict(img=114.0))
+    dict(type='LetterResize', scale=img_scale, allow_scale_up=True, pad_val=dict(img=114))
 ]
 colour = dict(type='YOLOv5HSVRandomAug', hue_delta=0.015, saturation_delta=0.7, value_delta=0.4)
 flip = dict(type='mmdet.RandomFlip', prob=0.5)
