@@ -120,3 +120,37 @@ def test_colours_and_padding_arrive_as_in_the_original(pair, photographs):
     boxed = LetterBox((640, 640), auto=False)(image=cv2.imread(path))
     expected = torch.from_numpy(boxed[..., ::-1].copy()).permute(2, 0, 1).float() / 255
     torch.testing.assert_close(inputs, expected, atol=1e-6, rtol=0)
+
+
+def test_training_images_of_the_last_epochs(photographs, tmp_path):
+    """Without mosaic, and with every random change at nothing, image and boxes are the original's."""
+    from mmengine.config import Config
+    from mmengine.registry import DATASETS, init_default_scope
+    from ultralytics.cfg import get_cfg
+    from ultralytics.data.build import build_yolo_dataset
+    from ultralytics.data.utils import check_det_dataset
+
+    files = (photographs / 'val.json', photographs)
+    yaml = original.yolo_dataset(tmp_path / 'set', {'train': files, 'val': files})
+    none = dict.fromkeys(('scale', 'translate', 'hsv_h', 'hsv_s', 'hsv_v', 'fliplr'), 0.0)
+    args = get_cfg(overrides=dict(model='yolo11n.yaml', data=str(yaml), mode='train', imgsz=320, **none))
+    data = check_det_dataset(str(yaml))
+    theirs = build_yolo_dataset(args, data['train'], 2, data, mode='train', rect=False, stride=32)
+    theirs.close_mosaic(args)
+
+    cfg = Config.fromfile('configs/yolo11n_bccd.py')
+    changes = dict(scaling_ratio_range=(1, 1), max_translate_ratio=0.0, prob=0.0)
+    pipeline = [
+        {key: changes.get(key, value) for key, value in step.items()}
+        for step in cfg.last_epochs_pipeline
+        if step.type != 'YOLOv5HSVRandomAug'  # which the original leaves out if it is to change nothing
+    ]
+    init_default_scope('mmyolo')
+    described = dict(cfg.train_dataloader.dataset, data_root=str(photographs), ann_file='val.json', pipeline=pipeline)
+    ours = DATASETS.build(dict(described, data_prefix=dict(img='')))
+    assert len(ours) == len(theirs) == len(NAMES)
+    for here, there in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(here['inputs'].flip(0), there['img'], rtol=0, atol=0)
+        boxes = here['data_samples'].gt_instances.bboxes.tensor
+        middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        torch.testing.assert_close(torch.cat((middle, size), 1) / 320, there['bboxes'], rtol=0, atol=1e-4)
