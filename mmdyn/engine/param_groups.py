@@ -15,7 +15,8 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
     Args:
         optim_wrapper_cfg: As in ``YOLOv5OptimizerConstructor``.
         paramwise_cfg: The same; ``custom_keys`` gives parameters whose name holds a key a rate and a decay of their
-            own, as in ``DefaultOptimWrapperConstructor``: ``{'.routing.': dict(lr_mult=10, decay_mult=0)}``.
+            own, as in ``DefaultOptimWrapperConstructor``: ``{'.routing.': dict(lr_mult=10, decay_mult=0)}``, or
+            ``'.router.'`` for those that blocks share. A bias so set apart warms up as weights do.
 
     Raises:
         ValueError: A key of ``custom_keys`` is in no parameter's name.
