@@ -11,6 +11,7 @@ import time
 import xml.etree.ElementTree as ET
 
 import pytest
+import torch
 from mmengine.config import Config
 from scipy import stats
 
@@ -22,6 +23,7 @@ from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan, r
 from mmdyn.ablation.report import COLUMNS, describe, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
 from mmdyn.ablation.slurm import write_slurm
+from mmdyn.ablation.speed import measure_speed
 from mmdyn.ablation.sweep import _share, locked, run_all
 from mmdyn.errors import UserError
 
@@ -298,7 +300,9 @@ def test_runs_that_never_started_are_missing(folder):
 
 
 def test_the_page_needs_nothing_else_and_escapes_names(folder):
-    page = write_report(compare(folder, [STATIC.stem], rounds=3), folder)['report.html'].read_text()
+    files = write_report(compare(folder, [STATIC.stem], rounds=3), folder)
+    page = files['report.html'].read_text()
+    assert len(re.findall(r'<td>[\d.]+ ms \(\d\.\d\d\)</td>', page)) == 2 * 3  # step and latency of every arm
     assert not re.search(r'(src|href)="(?!#)', page)
     assert '<script>' not in page
     assert page.count('<tr class="better">') == 1
@@ -345,6 +349,29 @@ def test_the_recipe_is_stated_as_it_is(folder):
     assert 'resumed' not in same
     found.cfg.default_hooks.param_scheduler.nominal_batch_size = 64
     assert 'a batch of 8, gradients summed to 64.' in ' '.join(describe(found))
+
+
+class Layer(torch.nn.Conv2d):
+    """A network of one layer, which may refuse to be trained, or have no gradient."""
+
+    def __init__(self, refuses: bool = False, frozen: bool = False) -> None:
+        super().__init__(3, 4, 3)
+        self.refuses = refuses
+        self.requires_grad_(not frozen)
+
+    def forward(self, images, samples, mode):
+        if self.training and self.refuses:
+            raise RuntimeError('it needs boxes')
+        return dict(maps=[super().forward(images)])
+
+
+def test_speed_is_of_one_image_and_of_a_training_batch():
+    models = dict(plain=Layer(), refuses=Layer(refuses=True), frozen=Layer(frozen=True))
+    found = measure_speed(models, (128, 128), 5, batch=64, amp=False)
+    assert found['plain'].step > 5 * found['plain'].latency > 0
+    assert all(math.isnan(found[name].step) and found[name].latency > 0 for name in ('refuses', 'frozen'))
+    assert all(p.grad is None for p in models['plain'].parameters())
+    assert all(map(math.isnan, measure_speed(models, (64, 64), 0, 1, False)['plain']))
 
 
 def test_names_are_shortened_to_what_differs(folder):

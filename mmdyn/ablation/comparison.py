@@ -14,15 +14,14 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from scipy import stats
 
-from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size, run_network
-from mmdyn.analysis.timing import interleaved
+from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size
 
 from .plan import Run, differences, recorded_arms
 from .runs import RunResult, read_run, recorded_runs
+from .speed import Speed, measure_speed
 
 CONFIDENCE = 0.95
 # The evaluator rounds AP to three decimals, so a difference is known to this deviation: two uniform errors of 0.001.
@@ -56,7 +55,7 @@ class Arm(NamedTuple):
     name: str
     runs: tuple[RunResult, ...]
     cost: Cost
-    latency: float  # seconds of one image
+    speed: Speed
     changes: dict[str, tuple]  # fields that differ from the control, with both values
     difference: Difference | None  # None for the control
 
@@ -174,7 +173,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     Args:
         work_dir: Folder of a comparison.
         order: Names of configs, the control first; what else the folder has comes after them.
-        rounds: Rounds of timing; 0 leaves the latency at NaN.
+        rounds: Rounds of timing; 0 leaves the speed at NaN.
         seeds: Seeds that the configs of ``order`` should have; those without a run are missing.
 
     Raises:
@@ -188,7 +187,9 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
         runs[run.arm].append(read_run(run))
     size = image_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
-    latency = _latency(models, size, rounds)
+    cfg = configs[control]
+    batch, amp = cfg.train_dataloader.get('batch_size', 1), bool(cfg.get('amp'))
+    speeds = measure_speed(models, size, rounds, batch, amp)
     finals = {name: final_by_seed(found) for name, found in runs.items()}
     others = {name: list(final.values()) for name, final in finals.items() if name != control}
     chance = dict(zip(others, joint_p(list(others.values()), list(finals[control].values()))))
@@ -197,30 +198,10 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
             name,
             tuple(sorted(runs[name], key=lambda r: r.run.seed)),
             count_cost(models[name], *size),
-            latency[name],
+            speeds[name],
             differences(configs[control], cfg),
             None if name == control else paired_difference(finals[name], finals[control])._replace(p=chance[name]),
         )
         for name, cfg in configs.items()
     ]
     return Comparison(tuple(arms), configs[control], size)
-
-
-def _latency(models: Mapping[str, torch.nn.Module], size: tuple[int, int], rounds: int) -> dict[str, float]:
-    """Median seconds of one image by model, in float32, interleaved."""
-    if not rounds:
-        return dict.fromkeys(models, math.nan)
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    image = torch.rand(1, 3, *size, device=device).to(memory_format=torch.channels_last)
-
-    def call(model):
-        def run():
-            run_network(model, image)
-            if device.type == 'cuda':
-                torch.cuda.synchronize()
-
-        return run
-
-    calls = {name: call(m.to(device).to(memory_format=torch.channels_last)) for name, m in models.items()}
-    with torch.no_grad():
-        return {name: times['median'] for name, times in interleaved(calls, rounds).items()}

@@ -106,8 +106,8 @@ def forest(comparison: Comparison) -> str:
 def trade_offs(comparison: Comparison) -> str:
     """AP over parameters and over latency, with the standard deviation over seeds."""
     quantities = [('parameters, millions', [arm.cost.parameters / 1e6 for arm in comparison.arms])]
-    if not any(math.isnan(arm.latency) for arm in comparison.arms):
-        quantities.append(('latency of one image, ms', [arm.latency * 1e3 for arm in comparison.arms]))
+    if not any(math.isnan(arm.speed.latency) for arm in comparison.arms):
+        quantities.append(('latency of one image, ms', [arm.speed.latency * 1e3 for arm in comparison.arms]))
     with plt.rc_context(STYLE):
         figure, axes = plt.subplots(
             1, len(quantities), figsize=(4.4 * len(quantities), 3.6), sharey=True, squeeze=False

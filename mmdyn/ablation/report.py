@@ -27,6 +27,7 @@ COLUMNS = (
     'params',
     'GFLOPs',
     'train',
+    'step',
     'latency',
 )
 PAGE = 'report.html.jinja'
@@ -36,6 +37,10 @@ OWN_RECIPE = ('optim_wrapper', 'default_hooks.param_scheduler')
 
 def _number(value: float, digits: int = 3, sign: bool = False) -> str:
     return '–' if math.isnan(value) else f'{value:{"+" if sign else ""}.{digits}f}'
+
+
+def _milliseconds(value: float, reference: float, digits: int) -> str:
+    return '–' if math.isnan(value) else f'{value * 1e3:.{digits}f} ms ({value / reference:.2f})'
 
 
 def row(arm: Arm, control: Arm) -> list[str]:
@@ -62,7 +67,8 @@ def row(arm: Arm, control: Arm) -> list[str]:
         f'{arm.cost.parameters:,}',
         f'{arm.cost.flops / 1e9:.3f}',
         '–' if math.isnan(arm.seconds) else f'{arm.seconds / 60:.1f} min',
-        '–' if math.isnan(arm.latency) else f'{arm.latency * 1e3:.1f} ms ({arm.latency / control.latency:.2f})',
+        _milliseconds(arm.speed.step, control.speed.step, 0),
+        _milliseconds(arm.speed.latency, control.speed.latency, 1),
     ]
 
 
@@ -84,10 +90,11 @@ def describe(comparison: Comparison) -> list[str]:
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
         "alone. p is Dunnett's, of all comparisons together: how likely chance alone makes one of them differ as much. "
         'A difference is shown where the interval leaves out zero and p is below 0.05; "only alone" is where p is not.',
-        'Training time is that of the iterations, without validation; runs that shared a machine slowed each other. '
-        f'Parameters and FLOPs (two for every multiply-add, mixing of experts included) and the latency of one image '
-        f'in float32 (ratio to the control) are at {width} x {height} px; latency is the median of the network alone, '
-        'untrained, batch norms not folded, without decoding and NMS.',
+        'Train is the time of the iterations that the logs have, without validation; runs that shared a machine slowed '
+        'each other, so compare steps: forward and backward of the network on a training batch, measured in turn, like '
+        'latency: one image in float32, batch norms not folded, without decoding and NMS. Both are medians, with the '
+        'ratio to the control. They, parameters and FLOPs (two for every multiply-add, mixing of experts included) '
+        f'are at {width} x {height} px.',
         *([f'Stopped and resumed, with other random numbers from there on: {", ".join(resumed)}.'] if resumed else ()),
     ]
 
@@ -115,7 +122,7 @@ def markdown(comparison: Comparison) -> str:
         lines += ['**Not in the table:**', '', *(f'- {text}' for text in warnings(comparison)), '']
     lines += [f'| config | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
     lines += [f'| {arm.name} | {" | ".join(row(arm, comparison.control))} |' for arm in comparison.arms]
-    return '\n'.join([*lines, '', f'Report and latency: {setting()}.', ''])
+    return '\n'.join([*lines, '', f'Report and times: {setting()}.', ''])
 
 
 def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -129,12 +136,12 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 def summary_csv(comparison: Comparison) -> str:
     """One line an arm, numbers as they are."""
     names = 'config seeds missing ap ap_std difference low high pairs p best_ap parameters flops'
-    names += ' train_s iteration_s latency_s'
+    names += ' train_s iteration_s step_s latency_s'
     rows = []
     for arm in comparison.arms:
         found = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
         scores = [*spread(arm.final), *found, spread(arm.best)[0]]
-        cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.latency]
+        cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.speed.step, arm.speed.latency]
         rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 5) for s in scores), *cost])
     return _csv(names.split(), rows)
 

@@ -7,7 +7,7 @@ are not counted, as usual.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -57,16 +57,20 @@ def image_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def run_network(model: nn.Module, image: Tensor) -> None:
-    """Run a detector's network on one image, without boxes.
+def run_network(model: nn.Module, images: Tensor) -> Any:
+    """Run a detector's network, without boxes.
 
     Args:
         model: Detector whose ``forward(inputs, data_samples, mode='tensor')`` is MMEngine's.
-        image: The image, (1, 3, H, W). Detectors of two stages are told its size, too.
+        images: Images, (B, 3, H, W). Detectors of two stages are told their size, too.
+
+    Returns:
+        What the model does.
     """
-    size = tuple(image.shape[2:])
+    size = tuple(images.shape[2:])
     shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
-    model(image, [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0)))], mode='tensor')
+    samples = [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0))) for _ in images]
+    return model(images, samples, mode='tensor')
 
 
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:

@@ -1,13 +1,13 @@
 """Timing: alternatives interleaved in one process, medians and quartiles."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 
 SHORTEST_S = 0.004  # what is timed lasts at least this long, by repetition
 
 
-def interleaved(alternatives: dict[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
+def interleaved(alternatives: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
     """Time alternatives in turn, so that what disturbs the machine disturbs them all.
 
     Args:
