@@ -70,9 +70,8 @@ def measure_speed(
     latency = interleaved({name: functools.partial(infer, model.eval()) for name, model in models.items()}, rounds)
     trainable = {}
     for name, model in models.items():
-        with contextlib.suppress(
-            Exception
-        ):  # whatever a detector of another package makes of it: no time, not no report
+        # whatever a detector of another package makes of it: no time, but a report
+        with contextlib.suppress(Exception):
             train(model.train())
             trainable[name] = functools.partial(train, model)
     step = interleaved(trainable, math.ceil(rounds / STEP_ROUNDS))
