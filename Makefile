@@ -1,6 +1,6 @@
 # make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
-# make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests only).
+# make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests and make bench only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
 # make ablation-smoke: a comparison of two configs in minutes.   make study: the study of docs/study.md, in hours.
 # make docs: the pages, strictly.

@@ -4,12 +4,14 @@ import math
 
 import pytest
 import torch
+from mmengine.hooks import IterTimerHook, LoggerHook
 from mmengine.structures import InstanceData
 
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.ablation.runs import records_of
 from mmdyn.analysis.flops import build_model
+from mmdyn.engine import ChannelsLastHook, CheckpointGuardHook
 from mmdyn.engine.routing_hook import RoutingHook, present_classes
 from mmdyn.engine.routing_statistics import class_means, routing_statistics
 from mmdyn.layers import dynamic_layers, record_routing
@@ -209,3 +211,17 @@ def test_a_test_is_diagnosed_like_a_validation(trained, digits):
     assert tested['step'] == 0
     for key, value in tested.items():
         assert key == 'step' or value == pytest.approx(validated[key], abs=1e-3, nan_ok=True)
+
+
+@pytest.mark.slow
+def test_a_hook_that_is_none_is_left_out(digits, tmp_path):
+    from mmdyn.engine.launch import build_runner, load_config
+
+    options = {'test_dataloader.dataset.data_root': str(digits), 'default_hooks.routing': None}
+    options |= {'default_hooks.channels_last': None, 'default_hooks.timer': None}
+    runner = build_runner(
+        load_config(str(ROOT / 'configs/yolo11n_dynconv_digits.py'), options, str(tmp_path), 'none'), train=False
+    )
+    kinds = {type(hook) for hook in runner.hooks}
+    assert not kinds & {RoutingHook, ChannelsLastHook, IterTimerHook}
+    assert {CheckpointGuardHook, LoggerHook} <= kinds

@@ -8,8 +8,11 @@ from pathlib import Path
 
 import cv2
 import pytest
+from mmengine.config import Config
 
 from conftest import ROOT
+from mmdyn.analysis.flops import build_model
+from mmdyn.layers import dynamic_layers
 
 TUTORIAL = (ROOT / 'docs/tutorial_ablation.md').read_text()
 
@@ -21,6 +24,7 @@ def test_the_tutorial_does_what_it_says(tmp_path):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = {**os.environ, 'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}'}
     blocks = re.findall(r'```(\w+)(?: title=(\S+))?\n(.*?)```', TUTORIAL, re.S)
+    *blocks, (own, _, arm) = blocks
     assert [kind for kind, *_ in blocks] == ['python', 'python', 'shell', 'shell']
     for kind, title, text in blocks:
         if kind == 'python':
@@ -37,3 +41,7 @@ def test_the_tutorial_does_what_it_says(tmp_path):
     for name in re.findall(r'`(\w+\.(?:html|md|csv|sh))`', TUTORIAL):
         assert (folder / name).stat().st_size > 100
     assert cv2.imread(str(folder / 'routing/by_layer.png')) is not None
+    # the arm on data of one's own, over a static config that is there
+    assert own == 'text'
+    (tmp_path / 'arm.py').write_text(arm.replace('./mine.py', './configs/yolo11n_digits.py'))
+    assert len(dynamic_layers(build_model(Config.fromfile(tmp_path / 'arm.py')))) == 6

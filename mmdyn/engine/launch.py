@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -35,6 +36,8 @@ LAUNCHERS = {
 }
 # Keys of a config that are no arguments of the runner, and that a config need not have.
 OPTIONAL_KEYS = ('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline')
+# Default hooks that MMEngine itself leaves out where a config has None for them; of others it wants none at all.
+MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 # Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
 AMP_WRAPPERS = {
     'OptimWrapper': ('AmpOptimWrapper', 'CPUAmpOptimWrapper'),
@@ -114,13 +117,28 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
 
 def _check_keys(cfg: Config, options: dict) -> None:
     """What is below a key meets a constructor, which knows its arguments; a wrong first key would do nothing."""
-    known = {*cfg, *inspect.signature(Runner).parameters, *OPTIONAL_KEYS}
+    # what is read: arguments of the runner, and what something in the config names
+    read = {*inspect.signature(Runner).parameters, *OPTIONAL_KEYS, *_strings(cfg.to_dict())}
+    known = {*cfg, *read}
     for option in options:
         first = option.split('.')[0]
+        if first in cfg and first not in read:
+            raise UserError(
+                f"--cfg-options {option}: '{first}' is a word of the config file, and what is made of it has been "
+                'made. Give the keys that hold the values, or change it in a file of your own'
+            )
         if first not in known:
             near = difflib.get_close_matches(first, known, n=3)
             hint = f'Did you mean {" or ".join(near)}?' if near else 'The keys of a config are in its file.'
             raise UserError(f"--cfg-options {option}: nothing reads '{first}'. {hint}")
+
+
+def _strings(node: Any) -> Iterator[str]:
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list | tuple):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _strings(child)
 
 
 def enable_amp(cfg: Config) -> None:
@@ -160,6 +178,8 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         if cfg.launcher == 'pytorch':
             _distribute_over_cpus(cfg)
     hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
+        del hooks[name]
     if 'checkpoint_guard' not in hooks:  # a config of another package; never test a checkpoint that only half fits
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='CheckpointGuardHook')]
     for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
