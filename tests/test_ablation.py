@@ -10,6 +10,7 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -145,33 +146,50 @@ def test_the_interval_is_that_of_the_paired_t_test():
     assert [above._replace(p=p).verdict for p in (0.06, math.nan)] == ['only alone'] * 2
 
 
-def test_joint_p_is_of_all_comparisons_together():
-    control, arm = [0.520, 0.527, 0.524], [0.527, 0.538, 0.539]
-    alone = joint_p([arm], control)
-    assert alone == [
-        pytest.approx(stats.ttest_ind(arm, control).pvalue, abs=1e-3)
-    ]  # for a single arm they are one test
-    noise = [[0.535, 0.536, 0.553], [0.521, 0.557, 0.550], [0.554, 0.551, 0.524]]
-    assert alone[0] < 0.1 < 0.5 < joint_p([arm, *noise], control)[0]
-    assert joint_p([arm, [], *noise], control)[0] == joint_p([arm, *noise], control)[0]  # the same each time
-    assert math.isnan(joint_p([arm, [], *noise], control)[1])
+def by_seed(*values: float) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+def test_joint_p_of_a_single_arm_is_that_of_the_paired_t_test():
+    control, arm = (0.520, 0.547, 0.524, 0.6), (0.527, 0.558, 0.539, 0.6)
+    expected = stats.ttest_rel(arm, control).pvalue
+    assert joint_p([by_seed(*arm)], by_seed(*control)) == [pytest.approx(expected, abs=1e-3)]
+
+
+def test_joint_p_is_how_often_chance_alone_differs_as_much():
+    """Against drawing: arms without any difference, and how often one of them is as far from the control."""
+    seeds, arms = 3, 5
+    rng = np.random.default_rng(1)
+    table = rng.normal(size=(arms + 1, seeds)) + np.array([[5.0, 0, 9]]) + np.array([[0.0, 3, 0, 1, -2, 0]]).T
+    found = joint_p([by_seed(*row) for row in table[1:]], by_seed(*table[0]))
+
+    def statistics(x):  # (draws, arms + 1, seeds)
+        left = x - x.mean(1, keepdims=True) - x.mean(2, keepdims=True) + x.mean((1, 2), keepdims=True)
+        deviation = np.sqrt((left**2).sum((1, 2)) / (arms * (seeds - 1)))
+        return np.abs(x[:, 1:].mean(2) - x[:, :1].mean(2)) / deviation[:, None]
+
+    chance = statistics(rng.normal(size=(200_000, arms + 1, seeds))).max(1)
+    expected = [(chance >= t).mean() for t in statistics(table[None])[0]]
+    assert found == pytest.approx(expected, abs=0.004)
+    assert min(found) < 0.01 < 0.5 < max(found)
+
+
+def test_joint_p_leaves_out_what_lacks_a_seed_and_is_the_same_each_time():
+    control, arm, noise = by_seed(0.52, 0.527, 0.524), by_seed(0.527, 0.538, 0.539), by_seed(0.521, 0.557, 0.55)
+    first, none, second = joint_p([arm, {0: 0.5, 2: 0.6}, noise], control)
+    assert math.isnan(none)
+    assert [first, second] == joint_p([arm, noise], control)
+    assert first > joint_p([arm], control)[0]
 
 
 @pytest.mark.parametrize(
-    ('groups', 'control'),
-    [
-        ([[0.5, 0.6]], []),
-        ([[]], [0.5, 0.6]),
-        ([], [0.5, 0.6]),
-        ([[0.5]], [0.4, 0.6]),
-        ([[0.5, 0.6]], [0.4]),
-        ([[0.5, 0.5]], [0.4, 0.4]),
-    ],
-    ids=['no control', 'no seed', 'no arm', 'one seed', 'one of the control', 'no variation'],
+    ('arms', 'control'),
+    [([(0.5, 0.6)], ()), ([()], (0.5, 0.6)), ([], (0.5, 0.6)), ([(0.5,)], (0.4,)), ([(0.5, 0.6)], (0.4, 0.5))],
+    ids=['no control', 'no seed', 'no arm', 'one seed', 'equal differences'],
 )
-def test_without_a_spread_there_is_no_p(groups, control):
-    found = joint_p(groups, control)
-    assert len(found) == len(groups)
+def test_without_a_spread_there_is_no_p(arms, control):
+    found = joint_p([by_seed(*arm) for arm in arms], by_seed(*control))
+    assert len(found) == len(arms)
     assert all(map(math.isnan, found))
 
 
@@ -286,7 +304,7 @@ def test_what_failed_is_named_and_not_averaged(folder):
     assert '- <b>_digits, seed 2: the loss is inf from epoch 1 on' in report
     assert re.search(r'<b>_digits \| 0.200 \| – \| 1 of 3 \| -0.200 \| – \| – \| one pair: no interval', report)
     assert re.search(
-        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+, n = 3 \| 0.00\d \| better',
+        r'dynconv-bn_digits \| 0.460 \| 0.010 \| 3 of 3 \| \+0.050 \| \+0.0\d+ to \+0.0\d+, n = 3 \| 0.013 \| better',
         report,
     )
 

@@ -3,8 +3,8 @@
 Seed K of an arm is paired with seed K of the control, whose data order it shares as far as workers allow. The interval
 is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
 seeds, as it should be: with three, 4.3 standard errors to either side. It looks at one arm alone; that many arms are
-compared with one control is taken into account by Dunnett's test (https://doi.org/10.2307/2281208), which also draws on
-the spread of all arms. A difference counts as shown where both agree.
+compared with one control is taken into account by Dunnett's test (https://doi.org/10.2307/2281208), in blocks, which
+also draws on the spread of all arms. A difference counts as shown where both agree.
 """
 
 import math
@@ -26,6 +26,7 @@ from .speed import Speed, measure_speed
 CONFIDENCE = 0.95
 # The evaluator rounds AP to three decimals, so a difference is known to this deviation: two uniform errors of 0.001.
 ROUNDING = 0.001 * math.sqrt(2 / 12)
+POINTS = 20_000  # of an integral, for every dimension: p to three decimals
 
 
 class Difference(NamedTuple):
@@ -144,27 +145,34 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
     return Difference(average, average - half, average + half, len(pairs))
 
 
-def joint_p(groups: Sequence[Sequence[float]], control: Sequence[float]) -> list[float]:
-    """How likely chance makes some arm differ as much from the control as this one does, by Dunnett's test.
+def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -> list[float]:
+    """How likely chance makes some arm differ as much from the control as this one does.
+
+    Dunnett's test in blocks: what a seed does to all arms is taken out first, and the deviation that is left is taken
+    to be the same in all arms. For a single arm it is the paired t test.
 
     Args:
-        groups: AP by arm, a value for each seed. The deviation between seeds is taken to be the same in all.
-        control: AP of the control.
+        arms: AP by seed of every arm.
+        control: AP by seed of the control.
 
     Returns:
-        A p-value for each arm; NaN for arms of less than two seeds, and for all if the control is one or AP does not
-        vary between seeds.
+        A p-value for each arm; NaN for arms that lack a seed of the control, and for all if the control has less than
+        two or nothing but seeds makes a difference.
     """
-    present = [group for group in groups if len(group) > 1]
-    if not present or len(control) < 2:
-        return [math.nan] * len(groups)
-    inside = [value - mean(group) for group in (*present, control) for value in group]
-    free = len(inside) - len(present) - 1  # degrees of freedom of the pooled deviation
-    if math.sqrt(sum(d * d for d in inside) / free) < ROUNDING / math.sqrt(2):
-        return [math.nan] * len(groups)
-    found = stats.dunnett(*present, control=control, rng=np.random.default_rng(0))  # its integral is by random points
-    values = iter(found.pvalue)
-    return [float(next(values)) if len(group) > 1 else math.nan for group in groups]
+    whole = [arm for arm in arms if arm.keys() >= control.keys()]
+    if not whole or len(control) < 2:
+        return [math.nan] * len(arms)
+    table = np.array([[arm[seed] for seed in control] for arm in (control, *whole)])  # (arms and control, seeds)
+    left = table - table.mean(0) - table.mean(1, keepdims=True) + table.mean()
+    free = (len(table) - 1) * (len(control) - 1)
+    deviation = math.sqrt(float((left**2).sum()) / free)
+    if deviation < ROUNDING / math.sqrt(2):
+        return [math.nan] * len(arms)
+    t = np.abs(table[1:].mean(1) - table[0].mean()) / (deviation * math.sqrt(2 / len(control)))
+    count = len(whole)  # differences to one control have a correlation of a half
+    law = stats.multivariate_t(shape=(np.eye(count) + 1) / 2, df=free, seed=0)  # its integral is by random points
+    values = iter(1 - law.cdf(np.full(count, v), lower_limit=np.full(count, -v), maxpts=POINTS * count) for v in t)
+    return [max(0.0, float(next(values))) if arm in whole else math.nan for arm in arms]
 
 
 def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Sequence[int] = ()) -> Comparison:
@@ -191,8 +199,8 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     batch, amp = cfg.train_dataloader.get('batch_size', 1), bool(cfg.get('amp'))
     speeds = measure_speed(models, size, rounds, batch, amp)
     finals = {name: final_by_seed(found) for name, found in runs.items()}
-    others = {name: list(final.values()) for name, final in finals.items() if name != control}
-    chance = dict(zip(others, joint_p(list(others.values()), list(finals[control].values()))))
+    others = {name: final for name, final in finals.items() if name != control}
+    chance = dict(zip(others, joint_p(list(others.values()), finals[control])))
     arms = [
         Arm(
             name,

@@ -88,8 +88,9 @@ def describe(comparison: Comparison) -> list[str]:
         'AP is COCO box AP on the validation set after the last epoch; "best" is the best validation, which choosing '
         'flatters.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
-        "alone. p is Dunnett's, of all comparisons together: how likely chance alone makes one of them differ as much. "
-        'A difference is shown where the interval leaves out zero and p is below 0.05; "only alone" is where p is not.',
+        "alone. p is Dunnett's with seeds as blocks, of all comparisons together: how likely chance makes one of them "
+        'differ as much. A difference is shown where the interval leaves out zero and p is below 0.05; "only alone" is '
+        'where p is not.',
         'Train is the time of the iterations that the logs have, without validation; runs that shared a machine slowed '
         'each other, so compare steps: forward and backward of the network on a training batch, measured in turn, like '
         'latency: one image in float32, batch norms not folded, without decoding and NMS. Both are medians, with the '
