@@ -20,7 +20,8 @@ from conftest import ROOT
 from mmdyn.ablation import plots
 from mmdyn.ablation.commands import command_of
 from mmdyn.ablation.comparison import compare, joint_p, paired_difference, spread
-from mmdyn.ablation.plan import Run, check_comparable, differences, make_plan, record
+from mmdyn.ablation.fairness import check_comparable, differences
+from mmdyn.ablation.plan import Run, make_plan, record
 from mmdyn.ablation.report import COLUMNS, describe, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
 from mmdyn.ablation.slurm import write_slurm

@@ -9,7 +9,7 @@ from torch import nn
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.ablation.plan import check_comparable
+from mmdyn.ablation.fairness import check_comparable
 from mmdyn.analysis.flops import build_model
 from mmdyn.layers import dynamic_layers
 

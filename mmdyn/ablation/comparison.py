@@ -19,7 +19,8 @@ from scipy import stats
 
 from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size
 
-from .plan import Run, differences, recorded_arms
+from .fairness import differences
+from .plan import Run, recorded_arms
 from .runs import RunResult, read_run, recorded_runs
 from .speed import Speed, measure_speed
 

@@ -1,0 +1,116 @@
+"""What may differ between the arms of a comparison, and what must not: data, budget, evaluation, start, precision."""
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdyn.errors import UserError
+
+# What must be the same for a comparison to mean something: data, budget, evaluation, starting point, precision.
+EQUAL = (
+    'train_dataloader',
+    'model.data_preprocessor',
+    'last_epochs_pipeline',
+    'val_dataloader',
+    'val_evaluator',
+    'val_cfg',
+    'train_cfg',
+    'load_from',
+    'resume',
+    'randomness',
+    'amp',
+    'optim_wrapper.type',
+    'optim_wrapper.dtype',
+    'optim_wrapper.accumulative_counts',
+    'optim_wrapper.optimizer.type',
+    'default_hooks.param_scheduler.nominal_batch_size',
+    'model.bbox_head.head_module.num_classes',
+    'model.test_cfg',
+)
+PRETRAINED = re.compile(r'\.init_cfg(\.\d+)?\.checkpoint$')  # a start, wherever in the model
+# Custom hooks that change the data or average the weights; any other may be what is compared.
+EQUAL_HOOKS = re.compile(r'EMA|Mosaic|Pipeline')
+DEFAULTS = {name: p.default for name, p in inspect.signature(Runner).parameters.items()}
+# What is read of a config; its other names are only words that it is written with.
+READ = {*DEFAULTS, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
+READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
+# What says how, not what, and has no part in any result: it may differ between arms, and between two calls. The number
+# of workers has: each draws random numbers of its own, and keeps images of its own for mosaics.
+INCIDENTAL = (
+    'pin_memory',
+    'prefetch_factor',
+    'logger',
+    'log_processor',
+    'log_level',
+    'visualizer',
+    'env_cfg',
+    '_scope_',
+)
+ABSENT = 'not set'
+SHOWN = 5  # fields of a message
+
+
+def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of a config, without what is incidental."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else None
+    if items is None or not node:
+        yield prefix, list(node) if isinstance(node, tuple) else node
+        return
+    for key, value in items:
+        if key not in INCIDENTAL:
+            yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
+
+
+def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+    """Fields that two configs have differently, with both values.
+
+    Args:
+        one: A config.
+        other: Another one.
+    """
+    left, right = (dict(flat({k: v for k, v in cfg.to_dict().items() if k in READ})) for cfg in (one, other))
+    keys = [*left, *(key for key in right if key not in left)]
+    both = {key: tuple(side.get(key, DEFAULTS.get(key, ABSENT)) for side in (left, right)) for key in keys}
+    return {key: values for key, values in both.items() if values[0] != values[1]}
+
+
+def _rank(key: str) -> tuple[int, int] | None:
+    """Place of a field among those that must be equal, the telling ones first; None if it need not be."""
+    fields = (i for i, field in enumerate(EQUAL) if key == field or key.startswith(f'{field}.'))
+    first = next(fields, len(EQUAL) if PRETRAINED.search(key) else None)
+    return None if first is None else (first, key.count('.'))
+
+
+def _equal_hooks(cfg: Config) -> list[dict]:
+    return [dict(hook) for hook in cfg.get('custom_hooks') or () if EQUAL_HOOKS.search(str(hook.get('type')))]
+
+
+def check_comparable(arms: Mapping[str, Config]) -> None:
+    """See that configs differ in nothing that would make their comparison unfair.
+
+    Args:
+        arms: Configs by name; each is compared with the first one.
+
+    Raises:
+        UserError: They differ in data, budget, evaluation or start; names the fields and both values.
+    """
+    control, *others = arms
+    for arm in others:
+        found = differences(arms[control], arms[arm])
+        ranked = sorted((rank, key) for key, rank in zip(found, map(_rank, found)) if rank is not None)
+        unequal = [key for _, key in ranked]
+        hooks = _equal_hooks(arms[control]), _equal_hooks(arms[arm])
+        if hooks[0] != hooks[1]:
+            found['custom_hooks'] = hooks
+            unequal.append('custom_hooks')
+        if unequal:
+            lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
+            more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''
+            raise UserError(
+                f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
+                'Make them equal in the configs, or for all by --cfg-options KEY=VALUE'
+            )
