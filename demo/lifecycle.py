@@ -30,7 +30,7 @@ def parse_args():
 
 def config(path: Path, args, **options):
     """A config of the story, on the data of the command line."""
-    from mmdyn.engine.launch import load_config
+    from mmdyn.engine.config_file import load_config
 
     data = {f'{split}_dataloader.dataset.data_root': args.data_root for split in ('train', 'val', 'test')}
     return load_config(str(path), data | options, str(args.out_dir / 'work_dirs' / path.stem), 'none')

@@ -126,7 +126,8 @@ def test_a_layer_that_only_training_runs_is_left_out():
 @pytest.fixture(scope='module')
 def trained(digits, tmp_path_factory):
     """A short run of a detector, one layer of which uses one expert alone; everything that it logged."""
-    from mmdyn.engine.launch import build_runner, load_config
+    from mmdyn.engine.config_file import load_config
+    from mmdyn.engine.launch import build_runner
 
     folder = tmp_path_factory.mktemp('routed')
     cfg = load_config(
@@ -215,7 +216,8 @@ def test_a_test_is_diagnosed_like_a_validation(trained, digits):
 
 @pytest.mark.slow
 def test_a_hook_that_is_none_is_left_out(digits, tmp_path):
-    from mmdyn.engine.launch import build_runner, load_config
+    from mmdyn.engine.config_file import load_config
+    from mmdyn.engine.launch import build_runner
 
     options = {'test_dataloader.dataset.data_root': str(digits), 'default_hooks.routing': None}
     options |= {'default_hooks.channels_last': None, 'default_hooks.timer': None}

@@ -196,7 +196,7 @@ def test_det_inferencer_works_with_config_and_checkpoint(run, trained, digits, t
 
 def test_pictures_of_a_run(trained, digits, tmp_path):
     from mmdyn.analysis.pictures import draw_curves, prediction_grid, write_image
-    from mmdyn.engine.launch import load_config
+    from mmdyn.engine.config_file import load_config
 
     work, _ = trained
     cfg = load_config(str(CONFIG), {'test_dataloader.dataset.data_root': str(digits)}, None, 'none')

@@ -71,7 +71,7 @@ def overrides(args: argparse.Namespace) -> str:
 
 def config_of(args: argparse.Namespace):
     """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
-    from mmdyn.engine.launch import load_config
+    from mmdyn.engine.config_file import load_config
 
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     return load_config(

@@ -12,7 +12,8 @@ from mmengine.config import Config
 
 from mmdyn.analysis.flops import build_model, count_cost, image_size
 from mmdyn.engine.checkpoint import AtomicLocalBackend
-from mmdyn.engine.launch import config_errors, load_config
+from mmdyn.engine.config_file import load_config
+from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
 
 from .fairness import check_comparable, differences

@@ -1,11 +1,10 @@
-"""Launch: from the command line's options to a runner, and from an error to a message.
+"""Launch: from a config to a runner, and from an error to a message.
 
 The tools parse, call one function here, and print.
 """
 
 import difflib
 import errno
-import inspect
 import os
 import pickle
 import re
@@ -15,7 +14,6 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from mmengine.config import Config
@@ -27,15 +25,12 @@ from mmdyn.errors import UserError
 from mmdyn.host import keep_freed_memory
 
 DEBUG = 'MMDYN_DEBUG'
-CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
 # Launcher -> the variable of the environment that its processes have, and what starts them.
 LAUNCHERS = {
     'pytorch': ('RANK', 'torchrun starts: use tools/dist_train.sh CONFIG GPUS'),
     'slurm': ('SLURM_PROCID', 'srun starts: use tools/slurm_train.sh PARTITION JOB CONFIG'),
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun starts'),
 }
-# Keys of a config that are no arguments of the runner, and that a config need not have.
-OPTIONAL_KEYS = ('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline')
 # Default hooks that MMEngine itself leaves out where a config has None for them; of others it wants none at all.
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 # Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
@@ -79,66 +74,6 @@ def _print_error(message: str) -> None:
     # names from untrusted files must not steer the terminal
     shown = ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in message)
     print(f'error: {shown}', file=sys.stderr)
-
-
-def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
-    """Read a config and what the command line says on top of it.
-
-    Args:
-        path: Config file.
-        cfg_options: Dotted keys and values to override.
-        work_dir: Folder of the run; None takes the config's, or ``work_dirs/<name of the config>``.
-        launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
-
-    Raises:
-        UserError: The file does not exist or does not parse, or an option does not fit the config.
-    """
-    if Path(path).suffix in CHECKPOINTS:
-        raise UserError(f'{path} stands where the config does; --help shows the order of the arguments')
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path('configs').rglob('*.py')], n=3)
-        hint = f' Did you mean {" or ".join(near)}?' if near else ''
-        raise UserError(f'no config file at {Path(path).absolute()}.{hint}')
-    try:
-        cfg = Config.fromfile(path)
-        _check_keys(cfg, cfg_options or {})
-        cfg.merge_from_dict(cfg_options or {})
-    except UserError:
-        raise
-    except Exception as e:  # a config is code: whatever it raises is the user's to mend
-        raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
-    cfg.launcher = launcher
-    if work_dir is not None:
-        cfg.work_dir = work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    return cfg
-
-
-def _check_keys(cfg: Config, options: dict) -> None:
-    """What is below a key meets a constructor, which knows its arguments; a wrong first key would do nothing."""
-    # what is read: arguments of the runner, and what something in the config names
-    read = {*inspect.signature(Runner).parameters, *OPTIONAL_KEYS, *_strings(cfg.to_dict())}
-    known = {*cfg, *read}
-    for option in options:
-        first = option.split('.')[0]
-        if first in cfg and first not in read:
-            raise UserError(
-                f"--cfg-options {option}: '{first}' is a word of the config file, and what is made of it has been "
-                'made. Give the keys that hold the values, or change it in a file of your own'
-            )
-        if first not in known:
-            near = difflib.get_close_matches(first, known, n=3)
-            hint = f'Did you mean {" or ".join(near)}?' if near else 'The keys of a config are in its file.'
-            raise UserError(f"--cfg-options {option}: nothing reads '{first}'. {hint}")
-
-
-def _strings(node: Any) -> Iterator[str]:
-    if isinstance(node, str):
-        yield node
-    elif isinstance(node, dict | list | tuple):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _strings(child)
 
 
 def enable_amp(cfg: Config) -> None:
