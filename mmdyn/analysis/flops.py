@@ -93,8 +93,8 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
             run_network(model, image)
         except Exception as e:  # whatever a detector of another package makes of it
             raise UserError(
-                f'{type(model).__name__} does not take {height} x {width} pixels ({str(e) or type(e).__name__}), so its '
-                'cost cannot be counted: try multiples of 32'
+                f'{type(model).__name__} does not take {height} x {width} pixels ({str(e) or type(e).__name__}), so '
+                'its cost cannot be counted: try multiples of 32'
             ) from e
     total, name = counter.get_total_flops() // 2, type(model).__name__
     parts = {child: sum(counter.flop_counts[f'{name}.{child}'].values()) // 2 for child, _ in model.named_children()}
