@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from mmdyn.engine import CloseMosaicHook, YOLOOptimWrapper, YOLOScheduleHook
 from mmdyn.engine.checkpoint import AtomicLocalBackend, differences
+from mmdyn.engine.config_file import load_config
 from mmdyn.errors import UserError
 
 
@@ -473,3 +474,11 @@ def test_an_epoch_of_one_iteration_has_its_own_rate(tmp_path):
     runner_for(tmp_path, images=4, epochs=8, hooks=[hook, probe.hook]).train()
     rates = [groups[0]['lr'] for groups in probe.rows]
     assert rates[3:] == pytest.approx([0.01 * ((1 - epoch / 8) * 0.99 + 0.01) for epoch in range(3, 8)])
+
+
+@pytest.mark.parametrize('key', ['compile', 'sync_bn', 'model_wrapper_cfg', 'keep_freed_memory'])
+def test_what_the_runner_takes_from_the_config_is_no_word_of_the_file(tmp_path, key):
+    (tmp_path / 'config.py').write_text(f'{key} = 1\nimg_scale = 2\n')
+    assert load_config(str(tmp_path / 'config.py'), {key: 3}, None, 'none')[key] == 3
+    with pytest.raises(UserError, match="'img_scale' is a word of the config file"):
+        load_config(str(tmp_path / 'config.py'), {'img_scale': 3}, None, 'none')

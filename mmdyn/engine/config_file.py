@@ -13,7 +13,10 @@ from mmdyn.errors import UserError
 
 CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
 # Keys of a config that are no arguments of the runner, and that a config need not have.
-OPTIONAL_KEYS = ('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline')
+OPTIONAL_KEYS = (
+    *('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline'),
+    *('compile', 'model_wrapper_cfg', 'sync_bn'),  # which MMEngine's runner takes from the config itself
+)
 
 
 def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
