@@ -221,6 +221,7 @@ def test_a_hook_that_is_none_is_left_out(digits, tmp_path):
 
     options = {'test_dataloader.dataset.data_root': str(digits), 'default_hooks.routing': None}
     options |= {'default_hooks.channels_last': None, 'default_hooks.timer': None}
+    options['visualizer.name'] = tmp_path.name  # MMEngine keeps visualizers by name, and warns of a second of a name
     runner = build_runner(
         load_config(str(ROOT / 'configs/yolo11n_dynconv_digits.py'), options, str(tmp_path), 'none'), train=False
     )
