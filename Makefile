@@ -45,8 +45,8 @@ ablation-smoke: .venv/runtime  ## compare two configs on the digits, two seeds e
 		--work-dir ablation_output --cfg-options train_cfg.max_epochs=2 train_cfg.val_interval=1 \
 		train_dataloader.dataset.indices=400 train_dataloader.num_workers=1 val_dataloader.num_workers=1
 
-# MORE adds options, for example `make study-bccd MORE="--report-only --report-dir mine"`.
-ablate = $(BIN)/python tools/ablate.py $(1) --work-dir work_dirs/study_$(2) --report-dir docs/study/$(2) --seeds 3 --amp --jobs 2 $(MORE) \
+# MORE adds options; `make study-bccd MORE="--report-only --report-dir docs/study/bccd"` writes the report that is published.
+ablate = $(BIN)/python tools/ablate.py $(1) --work-dir work_dirs/study_$(2) --seeds 3 --amp --jobs 2 $(MORE) \
 	--cfg-options default_hooks.checkpoint.max_keep_ckpts=1 train_dataloader.num_workers=1 val_dataloader.num_workers=1
 # control, then the arms
 arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_dynconv-bn_$(1).py \
@@ -54,6 +54,7 @@ arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_d
 	configs/ablations/yolo11n_$(arm)_$(1).py)
 aids = configs/yolo11n_dynconv-bn_digits.py $(foreach aid,softmax softmax-annealed router-lr10 expert-dropout balance orthogonal,\
 	configs/ablations/yolo11n_dynconv-bn_$(aid)_digits.py)
+control = work_dirs/study_digits/yolo11n_dynconv-bn_digits
 digits_budget = train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True
 
 study: study-bccd study-digits study-aids  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
@@ -64,8 +65,9 @@ study-bccd: .venv/runtime
 study-digits: .venv/runtime
 	$(call ablate,$(call arms,digits),digits) $(digits_budget)
 
-study-aids: study-digits  # its control is an arm of the digits' study
-	mkdir -p work_dirs/study_aids && cp -an work_dirs/study_digits/yolo11n_dynconv-bn_digits work_dirs/study_aids/
+study-aids: .venv/runtime  # its control is an arm of the digits' study, and taken from there if it is there
+	test ! -d $(control) -o -d $(subst digits/,aids/,$(control)) || { mkdir -p work_dirs/study_aids && rm -rf work_dirs/control.part && \
+		cp -a $(control) work_dirs/control.part && mv work_dirs/control.part $(subst digits/,aids/,$(control)); }
 	$(call ablate,$(aids),aids) $(digits_budget)
 
 .venv/docs: .venv/runtime requirements/docs.txt
