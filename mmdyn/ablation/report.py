@@ -143,7 +143,7 @@ def summary_csv(comparison: Comparison) -> str:
         found = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
         scores = [*spread(arm.final), *found, spread(arm.best)[0]]
         cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.speed.step, arm.speed.latency]
-        rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 5) for s in scores), *cost])
+        rows.append([arm.name, len(arm.done), len(arm.missing), *scores, *cost])
     return _csv(names.split(), rows)
 
 
