@@ -52,7 +52,7 @@ ablate = $(BIN)/python tools/ablate.py $(1) --work-dir work_dirs/study_$(2) --se
 arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_dynconv-bn_$(1).py \
 	$(foreach arm,c3k2_dynconv both_dynconv static-wide dynconv-bn_experts1 dynconv-bn_experts2 dynconv-bn_experts8,\
 	configs/ablations/yolo11n_$(arm)_$(1).py)
-aids = configs/yolo11n_dynconv-bn_digits.py $(foreach aid,softmax softmax-annealed router-lr10 expert-dropout balance orthogonal,\
+aids = configs/yolo11n_dynconv-bn_digits.py $(foreach aid,softmax softmax-annealed router-lr10,\
 	configs/ablations/yolo11n_dynconv-bn_$(aid)_digits.py)
 control = work_dirs/study_digits/yolo11n_dynconv-bn_digits
 digits_budget = train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True

@@ -30,10 +30,7 @@ EXPECTED = {
     'dynconv-bn_softmax': (DOWN, 4, False),
     'dynconv-bn_softmax-t30': (DOWN, 4, False),
     'dynconv-bn_softmax-annealed': (DOWN, 4, False),
-    'dynconv-bn_expert-dropout': (DOWN, 4, False),
     'dynconv-bn_router-lr10': (DOWN, 4, False),
-    'dynconv-bn_balance': (DOWN, 4, False),
-    'dynconv-bn_orthogonal': (DOWN, 4, False),
     'dynconv-bn_backbone': (r'backbone\.stage\d\.0', 4, False),
     'dynconv-bn_neck': (r'neck\.downsample_layers\.\d', 4, False),
     'dynconv-bn_p3': (P3, 4, False),
@@ -138,7 +135,6 @@ OPTIONS = {
     'experts': ('num_experts', 16, lambda layer: layer.num_experts),
     'softmax': ('routing', 'softmax', lambda layer: layer.routing.kind),
     'temperature': ('temperature', 30.0, lambda layer: layer.routing.temperature),
-    'dropout': ('expert_dropout', 0.2, lambda layer: layer.routing.dropout),
 }
 
 
@@ -154,7 +150,6 @@ def test_options_of_a_config_are_what_its_name_says():
     layers = {n: list(dynamic_layers(build_model(load(f'{n}_digits'))).values()) for n in EXPECTED if '_' in n}
     assert {layer.routing.kind for layer in layers['dynconv-bn_softmax-annealed']} == {'softmax'}
     assert {layer.routing.temperature for layer in layers['dynconv-bn_softmax-t30']} == {30.0}
-    assert {layer.routing.dropout for layer in layers['dynconv-bn_expert-dropout']} == {0.1}
     assert {layer.groups for layer in layers['dynconv_groups2']} == {2}
     assert all(isinstance(layer, DynamicConv) for group in layers.values() for layer in group)
 

@@ -1,18 +1,15 @@
-"""Training aids: temperature annealing, expert dropout, losses on experts, shared and separately trained routers."""
+"""Training aids: temperature annealing, shared and separately trained routers."""
 
 import copy
 
 import pytest
 import torch
-from mmengine.config import Config
 
-from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.deploy.upcycle import upcycle
 from mmdyn.engine import TemperatureHook, YOLOOptimizerConstructor
 from mmdyn.errors import UserError
-from mmdyn.layers import C3k2_DynamicConv, Routing, dynamic_layers, fold_scale, record_routing
-from mmdyn.models.expert_losses import balance_loss, orthogonality_loss
+from mmdyn.layers import C3k2_DynamicConv, dynamic_layers, fold_scale, record_routing
 
 # ---- shared router ----
 
@@ -51,125 +48,6 @@ def test_what_needs_a_router_of_its_own_refuses_a_shared_one():
         fold_scale(torch.ones(2), layer)
     with pytest.raises(UserError, match='shares its router'):
         upcycle(block, {})
-
-
-# ---- expert dropout ----
-
-
-def test_expert_dropout_is_of_training_and_keeps_the_mean():
-    torch.manual_seed(0)
-    routing = Routing(4, 3, dropout=0.25)
-    x = torch.randn(1, 4)
-    whole = routing.eval()(x)
-    drawn = torch.cat([routing.train()(x) for _ in range(4000)])
-    kept = drawn > 0
-    assert kept.float().mean() == pytest.approx(0.75, abs=0.01)
-    torch.testing.assert_close(drawn[kept], (whole / 0.75).expand_as(drawn)[kept])
-    torch.testing.assert_close(drawn.mean(0, keepdim=True), whole, rtol=0.03, atol=0)
-    samples = routing(x.expand(64, -1))
-    assert len({tuple(row.tolist()) for row in samples > 0}) > 1  # every sample draws for itself
-
-
-@pytest.mark.parametrize('dropout', [-0.1, 1.0])
-def test_impossible_dropout_is_refused(dropout):
-    with pytest.raises(ValueError, match=rf'dropout must be in \[0, 1\), got {dropout}'):
-        DynamicConv(3, 4, 1, expert_dropout=dropout)
-
-
-# ---- losses ----
-
-
-@pytest.mark.parametrize(
-    ('routing', 'expected'),
-    [([[0.5] * 4] * 3, 0.0), ([[1.0, 0, 0, 0]] * 3, 3.0), (torch.eye(4), 0.0), ([[3.0, 1.0]], 0.25)],
-)
-def test_balance_loss(routing, expected):
-    assert float(balance_loss(torch.as_tensor(routing))) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize(
-    ('experts', 'expected'),
-    [
-        (torch.eye(3), 0.0),
-        (torch.ones(4, 5), 1.0),
-        (torch.tensor([[1.0, 0], [1.0, 1.0]]), 0.5),
-        (torch.ones(1, 4), 0.0),
-    ],
-)
-def test_orthogonality_loss(experts, expected):
-    assert float(orthogonality_loss(experts)) == pytest.approx(expected)
-    assert float(orthogonality_loss(experts * 7)) == pytest.approx(expected, abs=1e-6)
-
-
-def test_losses_move_what_they_are_on():
-    torch.manual_seed(0)
-    logits = torch.randn(6, 4, requires_grad=True)
-    experts = torch.randn(4, 3, requires_grad=True)
-    before = balance_loss(logits.sigmoid()).item(), orthogonality_loss(experts).item()
-    (balance_loss(logits.sigmoid()) + orthogonality_loss(experts)).backward()
-    with torch.no_grad():
-        logits -= logits.grad
-        experts -= experts.grad
-    assert balance_loss(logits.sigmoid()) < before[0]
-    assert orthogonality_loss(experts) < before[1]
-
-
-@pytest.fixture(scope='module')
-def sample():
-    from mmdyn.analysis.flops import build_model
-
-    def make(name, **options):
-        cfg = Config.fromfile(ROOT / f'configs/ablations/yolo11n_dynconv-bn_{name}_digits.py')
-        cfg.merge_from_dict(options)
-        torch.manual_seed(0)
-        model = build_model(cfg).train()
-        box = torch.tensor([[0, 3, 10.0, 10, 50, 60], [1, 4, 5, 5, 30, 30]])
-        return (
-            model,
-            torch.rand(2, 3, 64, 64),
-            dict(bboxes_labels=box, img_metas=[dict(batch_input_shape=(64, 64))] * 2),
-        )
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ('name', 'loss', 'option'),
-    [('balance', 'loss_balance', 'balance_weight'), ('orthogonal', 'loss_orthogonality', 'orthogonality_weight')],
-)
-def test_a_detector_adds_the_loss_for_every_image(sample, name, loss, option):
-    model, images, targets = sample(name)
-    losses = model.loss(images, targets)
-    with record_routing(model) as seen:
-        model.eval()(images, None, mode='tensor')
-    model.train()
-    terms = {
-        'loss_balance': [balance_loss(w[0]) for w in seen.values()],
-        'loss_orthogonality': [orthogonality_loss(layer.experts) for layer in dynamic_layers(model).values()],
-    }[loss]
-    assert set(losses) == {'loss_cls', 'loss_bbox', 'loss_dfl', loss}
-    if loss == 'loss_orthogonality':  # the other sees batch norms in another mode
-        assert losses[loss].item() == pytest.approx(0.1 * 2 * torch.stack(terms).mean().item())
-    losses[loss].backward()
-    for layer in dynamic_layers(model).values():
-        moved = layer.routing.weight if name == 'balance' else layer.weight
-        assert moved.grad.abs().sum() > 0
-    _, images, targets = sample(name, **{f'model.{option}': 0.2})
-    twice, *_ = sample(name, **{f'model.{option}': 0.2})
-    assert twice.loss(images, targets)[loss].item() == pytest.approx(2 * losses[loss].item(), rel=1e-2)
-
-
-def test_losses_without_experts_are_refused():
-    from mmdyn.analysis.flops import build_model
-
-    cfg = Config.fromfile(ROOT / 'configs/yolo11n_digits.py')
-    cfg.merge_from_dict({'model.type': 'ExpertLossDetector'})
-    with pytest.raises(ValueError, match='no dynamic convolution'):
-        build_model(cfg)
-    cfg = Config.fromfile(ROOT / 'configs/yolo11n_dynconv-bn_digits.py')
-    cfg.merge_from_dict({'model.type': 'ExpertLossDetector', 'model.balance_weight': -1})
-    with pytest.raises(ValueError, match=r'weights must not be negative, got balance_weight=-1'):
-        build_model(cfg)
 
 
 # ---- temperature ----

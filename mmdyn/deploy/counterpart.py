@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv
 
-DYNAMIC_ARGUMENTS = ('num_experts', 'routing', 'temperature', 'expert_dropout', 'shared_router')
+DYNAMIC_ARGUMENTS = ('num_experts', 'routing', 'temperature', 'shared_router')
 # Where YOLO11 puts what an option of its backbone or neck describes: option, pattern of names, first place of the list.
 PLACES = (
     ('backbone', 'downsample_cfg', r'backbone\.stage(\d)\.0\b', -1),

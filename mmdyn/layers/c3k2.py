@@ -158,7 +158,6 @@ class C3k2_DynamicConv(C3k2):
         num_experts: Experts of every DynamicConv.
         routing: Routing of every DynamicConv.
         temperature: Temperature of every routing.
-        expert_dropout: Expert dropout of every routing.
         shared_router: One router for the block, on what its first inner module gets, instead of one for every
             DynamicConv.
         **kwargs: As in :class:`C3k2`, except ``conv2_cfg``.
@@ -171,17 +170,15 @@ class C3k2_DynamicConv(C3k2):
         num_experts: int = 4,
         routing: RoutingKind = 'sigmoid',
         temperature: float = 1.0,
-        expert_dropout: float = 0.0,
         shared_router: bool = False,
         **kwargs,
     ) -> None:
-        options: Config = dict(routing=routing, temperature=temperature, expert_dropout=expert_dropout)
-        dynamic = dict(type=DynamicConv, num_experts=num_experts, **options)
+        dynamic = dict(type=DynamicConv, num_experts=num_experts, routing=routing, temperature=temperature)
         super().__init__(in_channels, out_channels, conv2_cfg=dynamic, **kwargs)
         self.router: Routing | None = None
         if shared_router:
             hidden = self.main_conv.out_channels // 2
-            self.router = Routing(hidden, num_experts, routing, temperature, expert_dropout)
+            self.router = Routing(hidden, num_experts, routing, temperature)
             for layer in self._layers():
                 layer.routing = SharedRouting(num_experts)  # type: ignore[assignment]
 

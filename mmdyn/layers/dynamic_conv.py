@@ -111,7 +111,6 @@ class DynamicConv(CondConv2d):
         num_experts: Experts M.
         routing: ``'sigmoid'`` or ``'softmax'``, see :class:`Routing`.
         temperature: Divides the routing logits.
-        expert_dropout: In training, the probability that a sample does without an expert.
 
     Raises:
         ValueError: An argument below one, or channels that ``groups`` does not divide, or as in :class:`Routing`.
@@ -134,7 +133,6 @@ class DynamicConv(CondConv2d):
         num_experts: int = 4,
         routing: RoutingKind = 'sigmoid',
         temperature: float = 1.0,
-        expert_dropout: float = 0.0,
     ) -> None:
         _check_positive(
             in_channels=in_channels,
@@ -150,7 +148,7 @@ class DynamicConv(CondConv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, _pair(padding), dilation, groups, bias, num_experts
         )
-        self.routing = Routing(in_channels, num_experts, routing, temperature, expert_dropout)
+        self.routing = Routing(in_channels, num_experts, routing, temperature)
         self.shared_bias: nn.Parameter | None  # what a folded batch norm leaves
         self.register_parameter('shared_bias', None)
 

@@ -34,31 +34,21 @@ class Routing(nn.Linear):
         num_experts: Experts M to weigh.
         kind: ``'sigmoid'`` weighs every expert on its own, ``'softmax'`` makes the weights sum to one.
         temperature: Divides the logits; above one flattens the routing, below one sharpens it.
-        dropout: In training, the probability that a sample does without an expert; the weights of the others are
-            scaled up, as in ``torch.nn.Dropout``.
 
     Raises:
-        ValueError: ``kind`` is unknown, ``temperature`` is not positive, or ``dropout`` is not in [0, 1).
+        ValueError: ``kind`` is unknown, or ``temperature`` is not positive.
     """
 
     def __init__(
-        self,
-        in_channels: int,
-        num_experts: int,
-        kind: RoutingKind = 'sigmoid',
-        temperature: float = 1.0,
-        dropout: float = 0.0,
+        self, in_channels: int, num_experts: int, kind: RoutingKind = 'sigmoid', temperature: float = 1.0
     ) -> None:
         if kind not in _ACTIVATIONS:
             raise ValueError(f'routing must be one of {sorted(_ACTIVATIONS)}, got {kind!r}')
         if temperature <= 0:
             raise ValueError(f'temperature must be positive, got {temperature}')
-        if not 0 <= dropout < 1:
-            raise ValueError(f'dropout must be in [0, 1), got {dropout}')
         super().__init__(in_channels, num_experts)
         self.kind = kind
         self.temperature = temperature
-        self.dropout = dropout
 
     def forward(self, pooled: Tensor) -> Tensor:
         """Route a batch.
@@ -76,12 +66,11 @@ class Routing(nn.Linear):
 
     def _route(self, pooled: Tensor) -> Tensor:
         logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
-        weights = _ACTIVATIONS[self.kind](logits if self.temperature == 1 else logits / self.temperature)
-        return F.dropout(weights, self.dropout, self.training) if self.dropout else weights
+        return _ACTIVATIONS[self.kind](logits if self.temperature == 1 else logits / self.temperature)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
-        return f'{super().extra_repr()}, kind={self.kind}, temperature={self.temperature}, dropout={self.dropout}'
+        return f'{super().extra_repr()}, kind={self.kind}, temperature={self.temperature}'
 
 
 class SharedRouting(nn.Module):

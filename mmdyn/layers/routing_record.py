@@ -17,20 +17,19 @@ def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
 
 
 @contextmanager
-def record_routing(model: nn.Module, detach: bool = True) -> Iterator[dict[str, list[Tensor]]]:
+def record_routing(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
     """Note the routing weights of every dynamic convolution while the model runs.
 
     Args:
         model: Any model.
-        detach: Note them without gradient.
 
     Yields:
-        For every layer by name, one (B, M) a batch; filled as the model runs.
+        For every layer by name, one (B, M) a batch, without gradient; filled as the model runs.
     """
     seen: dict[str, list[Tensor]] = {name: [] for name in dynamic_layers(model)}
 
     def note(name: str):
-        return lambda _, __, weights: seen[name].append(weights.detach() if detach else weights)
+        return lambda _, __, weights: seen[name].append(weights.detach())
 
     hooks = [layer.routing.register_forward_hook(note(name)) for name, layer in dynamic_layers(model).items()]
     try:

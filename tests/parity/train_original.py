@@ -2,7 +2,7 @@
 
     python tests/parity/train_original.py data/BCCD_Dataset/BCCD work_dirs/original --seeds 3
 
-Needs requirements/parity.txt (AGPL-3.0: `make parity`). Finished seeds are skipped; about ten minutes each on two cores.
+Needs requirements/parity.txt (AGPL-3.0: `make parity`). Finished seeds are skipped; ten minutes each on two cores.
 """
 
 import argparse
