@@ -55,6 +55,7 @@ arms = configs/yolo11n_$(1).py configs/yolo11n_dynconv_$(1).py configs/yolo11n_d
 aids = configs/yolo11n_dynconv-bn_digits.py $(foreach aid,softmax softmax-annealed router-lr10,\
 	configs/ablations/yolo11n_dynconv-bn_$(aid)_digits.py)
 control = work_dirs/study_digits/yolo11n_dynconv-bn_digits
+aids_control = work_dirs/study_aids/yolo11n_dynconv-bn_digits
 digits_budget = train_cfg.max_epochs=10 train_cfg.val_interval=2 optim_wrapper.optimizer.fused=True
 
 study: study-bccd study-digits study-aids  ## the study of docs/study.md, in hours; needs BCCD (configs/yolo11n_bccd.py says how); goes on where it stopped
@@ -66,8 +67,9 @@ study-digits: .venv/runtime
 	$(call ablate,$(call arms,digits),digits) $(digits_budget)
 
 study-aids: .venv/runtime  # its control is an arm of the digits' study, and taken from there if it is there
-	test ! -d $(control) -o -d $(subst digits/,aids/,$(control)) || { mkdir -p work_dirs/study_aids && rm -rf work_dirs/control.part && \
-		cp -a $(control) work_dirs/control.part && mv work_dirs/control.part $(subst digits/,aids/,$(control)); }
+	if [ -d $(control) ] && [ ! -d $(aids_control) ]; then \
+		mkdir -p work_dirs/study_aids && rm -rf work_dirs/control.part && \
+		cp -a $(control) work_dirs/control.part && mv work_dirs/control.part $(aids_control); fi
 	$(call ablate,$(aids),aids) $(digits_budget)
 
 .venv/docs: .venv/runtime requirements/docs.txt

@@ -66,7 +66,7 @@ def test_the_summary_follows_from_the_runs(data):
             p,
         ]
         found = [float(row[key]) for key in ('ap', 'ap_std', 'difference', 'low', 'high', 'p')]
-        assert found == pytest.approx(expected, abs=1e-4)  # p is integrated by random points
+        assert found == pytest.approx(expected)
 
 
 def test_the_wider_detector_as_control():

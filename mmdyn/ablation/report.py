@@ -135,15 +135,15 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def summary_csv(comparison: Comparison) -> str:
-    """One line an arm, numbers as they are, p to what its integral by random points is worth."""
+    """One line an arm; scores to ten digits, as the last ones of a float differ between machines."""
     names = 'config seeds missing ap ap_std difference low high pairs p best_ap parameters flops'
     names += ' train_s iteration_s step_s latency_s'
     rows = []
     for arm in comparison.arms:
-        *found, p = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
-        scores = [*spread(arm.final), *found, round(p, 4), spread(arm.best)[0]]
+        found = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
+        scores = [*spread(arm.final), *found, spread(arm.best)[0]]
         cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.speed.step, arm.speed.latency]
-        rows.append([arm.name, len(arm.done), len(arm.missing), *scores, *cost])
+        rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 10) for s in scores), *cost])
     return _csv(names.split(), rows)
 
 
