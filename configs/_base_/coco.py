@@ -52,17 +52,16 @@ train_dataloader = dict(
         data_prefix=dict(img='train2017/'),
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline))
-# Validation on rectangles: images sorted by shape, each batch padded as little as its images allow.
-val_batch_size = 16
-rectangles = dict(
-    type='BatchShapePolicy', batch_size=val_batch_size, img_size=img_scale[0], size_divisor=32, extra_pad_ratio=0.5)
+# Validation on rectangles: every image padded as little as the stride allows, in batches of equal shape.
+rectangles = dict(type='ImageShapePolicy', img_size=img_scale[0], size_divisor=32, extra_pad_ratio=0.5)
 val_dataloader = dict(
-    batch_size=val_batch_size,
+    batch_size=16,
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
+    batch_sampler=dict(type='SameShapeBatchSampler'),
     dataset=dict(
         type='CheckedCocoDataset',
         data_root=data_root,

@@ -17,6 +17,7 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='mmdet.DetVisualizationHook'),
     class_check=dict(type='ClassCheckHook'),
+    average_buffers=dict(type='AverageBuffersHook'),
     checkpoint_guard=dict(type='CheckpointGuardHook'),
     channels_last=dict(type='ChannelsLastHook'),
     routing=dict(type='RoutingHook'))

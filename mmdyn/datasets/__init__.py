@@ -6,6 +6,7 @@ from .checked_coco import CheckedCocoDataset
 from .coco_metric import DatasetCocoMetric
 from .digits import DigitsDataset, make_digits
 from .long_side_resize import LongSideResize
+from .rectangles import ImageShapePolicy, SameShapeBatchSampler
 from .voc_to_coco import convert_voc
 
 __all__ = [
@@ -13,7 +14,9 @@ __all__ = [
     'CheckedCocoDataset',
     'DatasetCocoMetric',
     'DigitsDataset',
+    'ImageShapePolicy',
     'LongSideResize',
+    'SameShapeBatchSampler',
     'YOLO11RandomAffine',
     'convert_voc',
     'make_digits',

@@ -1,5 +1,6 @@
 """What MMEngine's runner is given: hooks and optimizer wrappers."""
 
+from .buffers import AverageBuffersHook
 from .channels_last import ChannelsLastHook
 from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
 from .class_check import ClassCheckHook
@@ -15,6 +16,7 @@ from .temperature import TemperatureHook
 __all__ = [
     'YOLOEMA',
     'AtomicCheckpointHook',
+    'AverageBuffersHook',
     'CPUAmpOptimWrapper',
     'ChannelsLastHook',
     'CheckpointGuardHook',

@@ -25,6 +25,8 @@ from torch import Tensor, nn
 
 from mmdyn.errors import UserError
 
+from .buffers import average_buffers
+
 SHOWN = 4
 SHOWN_LAYERS = 24
 
@@ -131,6 +133,10 @@ class AtomicCheckpointHook(CheckpointHook):
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         self.local = backend_args is None
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
+
+    def _save_checkpoint(self, runner: Runner) -> None:
+        average_buffers(runner)
+        super()._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
         with self._old_ones_kept(), _restored_on_failure(Path(runner.work_dir, 'last_checkpoint')):

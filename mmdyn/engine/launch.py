@@ -118,8 +118,9 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     if 'checkpoint_guard' not in hooks:  # a config of another package; never test a checkpoint that only half fits
         cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='CheckpointGuardHook')]
     for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
-        if loader and loader.dataset.get('batch_shapes_cfg'):
-            loader.dataset.batch_shapes_cfg.batch_size = loader.batch_size  # stated once, with the loader
+        shapes = loader and loader.dataset.get('batch_shapes_cfg')
+        if shapes and shapes.type == 'BatchShapePolicy':
+            shapes.batch_size = loader.batch_size  # stated once, with the loader
     with config_errors():
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if train:

@@ -66,7 +66,10 @@ def test_validation(pair, photographs, run, tmp_path, variant, rectangles):
     data = dict(data_root=str(photographs), ann_file='val.json', data_prefix=dict(img=''))
     cfg.test_dataloader.update(batch_size=2, num_workers=0, persistent_workers=False)
     cfg.test_dataloader.dataset.update(data)
-    cfg.test_dataloader.dataset.batch_shapes_cfg = dict(cfg.rectangles, batch_size=2) if rectangles else None
+    # rectangles by batch, as the original has them
+    shapes = dict(cfg.rectangles, type='BatchShapePolicy', batch_size=2) if rectangles else None
+    cfg.test_dataloader.update(batch_sampler=None)
+    cfg.test_dataloader.dataset.batch_shapes_cfg = shapes
     cfg.dump(tmp_path / 'config.py')
     done = run(
         'tools/test.py', tmp_path / 'config.py', checkpoint, '--out', tmp_path / 'ours.pkl', '--work-dir', tmp_path

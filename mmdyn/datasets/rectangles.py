@@ -1,0 +1,57 @@
+"""Rectangles: validation images padded as little as the stride allows, and batches of images with one rectangle.
+
+MMYOLO's ``BatchShapePolicy`` gives a batch the rectangle of its widest image, so the padding of an image, and with it
+its boxes, depends on the batch and on the number of processes. Here it depends on the image alone.
+"""
+
+from collections.abc import Iterator
+
+from mmengine.registry import DATA_SAMPLERS
+from mmyolo.datasets.utils import BatchShapePolicy
+from mmyolo.registry import TASK_UTILS
+from torch.utils.data import BatchSampler, Sampler
+
+
+@TASK_UTILS.register_module()
+class ImageShapePolicy(BatchShapePolicy):
+    """Sort images by aspect ratio, and give each the rectangle that it would have in a batch of its own.
+
+    Args:
+        img_size: Pixels of the long side.
+        size_divisor: Height and width are multiples of this.
+        extra_pad_ratio: Added to both before they are rounded up, in units of ``size_divisor``.
+    """
+
+    def __init__(self, img_size: int = 640, size_divisor: int = 32, extra_pad_ratio: float = 0.5) -> None:
+        super().__init__(1, img_size, size_divisor, extra_pad_ratio)
+        self.batch_size = 1  # the parent multiplies by the number of processes
+
+
+@DATA_SAMPLERS.register_module()
+class SameShapeBatchSampler(BatchSampler):
+    """Batches of consecutive images that have one rectangle; images without any count as equal.
+
+    Args:
+        sampler: Gives the indices; its ``dataset`` knows the rectangles.
+        batch_size: Images of a batch at most.
+    """
+
+    def __init__(self, sampler: Sampler, batch_size: int) -> None:
+        super().__init__(sampler, batch_size, drop_last=False)
+        dataset = sampler.dataset  # type: ignore[attr-defined]
+        shapes = (dataset.get_data_info(index).get('batch_shape', ()) for index in range(len(dataset)))
+        self.shapes = [tuple(int(side) for side in shape) for shape in shapes]
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Cut the sampler's indices where the batch is full or the rectangle changes."""
+        batch: list[int] = []
+        for index in self.sampler:
+            if batch and (len(batch) == self.batch_size or self.shapes[index] != self.shapes[batch[-1]]):
+                yield batch
+                batch = []
+            batch.append(index)
+        if batch:
+            yield batch
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
