@@ -32,7 +32,7 @@ model = dict(
             widen_factor=scale['widen_factor'],
             reg_max=16,
             featmap_strides=strides),
-        prior_generator=dict(type='mmdet.MlvlPointGenerator', offset=0.5, strides=strides),
+        prior_generator=dict(type='YOLO11PointGenerator', offset=0.5, strides=strides),
         bbox_coder=dict(type='DistancePointBBoxCoder'),
         loss_cls=dict(type='mmdet.CrossEntropyLoss', use_sigmoid=True, reduction='none', loss_weight=0.5),
         loss_bbox=dict(

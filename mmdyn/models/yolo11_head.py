@@ -5,6 +5,7 @@ Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss and 
 """
 
 import torch
+from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmengine.structures import InstanceData
 from mmyolo.models.dense_heads import YOLOv8Head, YOLOv8HeadModule
 from mmyolo.registry import MODELS
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from mmdyn.layers.conv_unit import conv_bn_act
 
 from .initialisation import reset_convs
+from .priors import YOLO11PointGenerator
 
 
 @MODELS.register_module()
@@ -91,6 +93,12 @@ class YOLO11Head(YOLOv8Head):
     how the Ultralytics package scores them in its own validation (since 8.4); clipping, the default, is what it did
     before, what it writes to a COCO result file, and what COCO's figures are made of.
     """
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if type(self.prior_generator) is MlvlPointGenerator:  # what YOLOv8Head has by default
+            offset, strides = self.prior_generator.offset, self.prior_generator.strides
+            self.prior_generator = YOLO11PointGenerator(strides, offset)
 
     def predict_by_feat(self, *args, cfg: dict | None = None, **kwargs) -> list[InstanceData]:
         """Boxes of a batch, as in ``YOLOv8Head``; arguments are the same."""

@@ -1,0 +1,22 @@
+"""Priors: the centres of the cells of every level, in pixels.
+
+On mmdet's ``MlvlPointGenerator``, which computes them in the type of the logits: bfloat16 has 8 bits of mantissa, so
+from 1024 pixels on centres are off by up to 4.
+"""
+
+import torch
+from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
+from mmyolo.registry import TASK_UTILS
+from torch import Tensor
+
+
+@TASK_UTILS.register_module()
+class YOLO11PointGenerator(MlvlPointGenerator):
+    """``MlvlPointGenerator`` in float32 at least, whatever type the logits have. Arguments are the same."""
+
+    def single_level_grid_priors(
+        self, featmap_size: tuple[int, int], level_idx: int, dtype: torch.dtype = torch.float32, **kwargs
+    ) -> Tensor:
+        """Centres of one level, (H * W, 2), or (H * W, 4) with the stride; arguments are those of the parent."""
+        dtype = torch.promote_types(dtype, torch.float32)
+        return super().single_level_grid_priors(featmap_size, level_idx, dtype, **kwargs)
