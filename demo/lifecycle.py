@@ -4,7 +4,6 @@ Train a static YOLO11-n -> upcycle it (equal outputs) -> fine-tune the dynamic d
 to ONNX and OpenVINO (equal AP) -> collapse to a static detector -> export that. `make lifecycle` runs this.
 """
 
-import json
 import shutil
 import sys
 import time
@@ -106,10 +105,10 @@ def draw_steps(models: dict, args) -> dict[str, str]:
     import cv2
     import numpy as np
 
-    from mmdyn.analysis.pictures import write_image
     from mmdyn.deploy.checkpoint_detector import CheckpointDetector
     from mmdyn.deploy.formats import open_exported
     from mmdyn.deploy.onnx_detector import draw
+    from mmdyn.files import write_image
 
     images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN]]
     strips = {}
@@ -139,7 +138,7 @@ def time_all(files: dict, rounds: int) -> dict[str, dict[str, float]]:
 def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent) -> None:
     """The page, and its figures as JSON."""
     from mmdyn.deploy.evaluation import ap_table
-    from mmdyn.engine.checkpoint import AtomicLocalBackend
+    from mmdyn.files import write_json, write_text
 
     latency = ['| runtime | static | dynamic | collapsed | dynamic / static |', '|---|---|---|---|---|']
     for name, row in seconds.items():
@@ -167,9 +166,8 @@ def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent
     )
     numbers = dict(figures=figures, difference=equal.difference, seconds=seconds, spent=spent)
     numbers['exports'] = {name: dict(boxes=e.boxes, scores=e.scores) for name, e in exports.items()}
-    backend = AtomicLocalBackend()
-    backend.put(json.dumps(numbers, indent=1).encode(), str(args.out_dir / 'results.json'))
-    backend.put(f'{page}\n'.encode(), str(args.out_dir / 'lifecycle.md'))
+    write_json(args.out_dir / 'results.json', numbers, indent=1)
+    write_text(args.out_dir / 'lifecycle.md', f'{page}\n')
 
 
 if __name__ == '__main__':

@@ -13,7 +13,6 @@ from conftest import ROOT
 from mmdyn.datasets import CheckedCocoDataset, DatasetCocoMetric, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
 from mmdyn.datasets.digits import _sources, make_image
-from mmdyn.datasets.voc_to_coco import write_json
 from mmdyn.errors import UserError
 
 
@@ -343,15 +342,6 @@ def test_voc_faults_are_named(voc, tmp_path):
     (root / 'Annotations/two.xml').unlink()
     with pytest.raises(UserError, match=r'no annotation at .*two.xml'):
         convert_voc(root, 'train')
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / 'deep' / 'file.json'
-    write_json(dict(a=1), path)
-    with pytest.raises(TypeError):
-        write_json(dict(a=object()), path)
-    assert json.loads(path.read_text()) == dict(a=1)
-    assert [p.name for p in path.parent.iterdir()] == ['file.json']
 
 
 def test_bccd(tmp_path):

@@ -9,9 +9,9 @@ from mmengine.structures import InstanceData
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.ablation.runs import records_of
 from mmdyn.analysis.flops import build_model
 from mmdyn.engine import ChannelsLastHook, CheckpointGuardHook
+from mmdyn.engine.logs import log_records
 from mmdyn.engine.routing_hook import RoutingHook, present_classes
 from mmdyn.engine.routing_statistics import class_means, routing_statistics
 from mmdyn.layers import dynamic_layers, record_routing
@@ -161,8 +161,8 @@ def test_every_backend_gets_every_layer(trained):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     folder, runner = trained
-    logged = {k: v for record in records_of(folder) for k, v in record.items() if k.startswith('routing/')}
-    assert len([r for r in records_of(folder) if any(key in r for key in logged)]) == 1  # one call for all layers
+    logged = {k: v for record in log_records(folder) for k, v in record.items() if k.startswith('routing/')}
+    assert len([r for r in log_records(folder) if any(key in r for key in logged)]) == 1  # one call for all layers
     layers = {key.split('/')[1] for key in logged}
     assert layers == set(dynamic_layers(runner.model))
     assert logged['routing/backbone.stage3.0.conv/use_0'] > 0.99
@@ -179,7 +179,7 @@ def test_every_backend_gets_every_layer(trained):
 def test_experts_are_those_that_were_validated(trained):
     """The average's, as the checkpoint has them, not those of the last step."""
     folder, runner = trained
-    logged = {k: v for record in records_of(folder) for k, v in record.items() if k.startswith('routing/')}
+    logged = {k: v for record in log_records(folder) for k, v in record.items() if k.startswith('routing/')}
     validated = torch.load(folder / 'epoch_1.pth', weights_only=True)['state_dict']
     model = build_model(runner.cfg)
     model.load_state_dict({k: v for k, v in validated.items()})
@@ -204,9 +204,9 @@ def test_the_log_warns_of_the_layer_that_collapsed_and_of_no_other(trained):
 @pytest.mark.slow
 def test_a_test_is_diagnosed_like_a_validation(trained, digits):
     folder, runner = trained
-    validated = {k: v for r in records_of(folder) for k, v in r.items() if k.startswith('routing/')}
+    validated = {k: v for r in log_records(folder) for k, v in r.items() if k.startswith('routing/')}
     runner.test()  # the same images, the weights of the last step instead of their average
-    tested = [r for r in records_of(folder) if any(k.startswith('routing/') for k in r)][-1]
+    tested = [r for r in log_records(folder) if any(k.startswith('routing/') for k in r)][-1]
     assert tested['step'] == 0
     for key, value in tested.items():
         assert key == 'step' or value == pytest.approx(validated[key], abs=1e-3, nan_ok=True)

@@ -34,8 +34,8 @@ def parse_args():
 def collapse(args) -> None:
     from mmdyn.deploy.collapse import collapse_checkpoint
     from mmdyn.deploy.evaluation import ap_table, evaluate
-    from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file
     from mmdyn.errors import UserError
+    from mmdyn.files import new_file, write_text
 
     target = Path(args.out)
     if target.suffix != '.pth':
@@ -49,7 +49,7 @@ def collapse(args) -> None:
     if not args.no_eval:
         rows = {'before': evaluate(cfg, args.checkpoint), 'after': evaluate(done.cfg, str(target))}
         text += f'\n{ap_table(rows)}\n'
-    AtomicLocalBackend().put(text.encode(), str(report))
+    write_text(report, text)
     print(f'\n{text}\n{target}, its config {target.with_suffix(".py")} and this report {report} are written')
     print(f'test it: python tools/test.py {target.with_suffix(".py")} {target}')
 

@@ -25,36 +25,32 @@ def parse_args():
     return parser.parse_args()
 
 
-def is_complete(checkpoint, runner) -> bool:
-    """Whether a checkpoint to resume from is of the last iteration, after which nothing is trained, or validated."""
-    trained = (checkpoint or {}).get('meta', {}).get('iter', 0)
-    return runner.val_loop is not None and trained >= runner.max_iters
-
-
 def train(args) -> None:
-    from mmengine.runner import find_latest_checkpoint
+    from mmengine.dist import is_main_process
 
     from mmdyn.engine.launch import build_runner, check_checkpoint, enable_amp
+    from mmdyn.engine.processes import join_processes
+    from mmdyn.engine.resume import checkpoint_for_all, latest_checkpoint
 
     cfg = config_of(args)
     if args.amp:
         enable_amp(cfg)
+    join_processes(cfg)
     if args.resume is not None:
-        last = find_latest_checkpoint(cfg.work_dir) if args.resume == 'auto' else args.resume
+        last = checkpoint_for_all(cfg.work_dir) if args.resume == 'auto' else args.resume
         if last is None:  # the weights that the config starts from stay
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
         else:
-            cfg.resume, cfg.load_from = True, last
-    start = check_checkpoint(cfg.load_from) if cfg.get('load_from') else None
+            cfg.resume, cfg.load_from = True, str(last)
+    if cfg.get('load_from'):
+        check_checkpoint(cfg.load_from)
     runner = build_runner(cfg, train=True)
     runner.train()
-    if cfg.resume and is_complete(start, runner):
-        print('Training was complete: its last checkpoint is validated.')
-        runner.val_loop.run()
-    work_dir = Path(runner.work_dir)
-    best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-    checkpoint = best[-1] if best else find_latest_checkpoint(runner.work_dir)
-    print(f'Done. To test: python tools/test.py {work_dir / Path(args.config).name} {checkpoint}')
+    if is_main_process():
+        work_dir = Path(runner.work_dir)
+        best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        checkpoint = best[-1] if best else latest_checkpoint(work_dir)
+        print(f'Done. To test: python tools/test.py {work_dir / Path(args.config).name} {checkpoint}')
 
 
 if __name__ == '__main__':

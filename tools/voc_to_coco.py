@@ -28,7 +28,8 @@ def parse_args():
 
 
 def convert(args) -> None:
-    from mmdyn.datasets.voc_to_coco import convert_voc, write_json
+    from mmdyn.datasets.voc_to_coco import convert_voc
+    from mmdyn.files import write_json
 
     out = args.out or args.root / 'annotations'
     classes = args.classes
@@ -37,7 +38,7 @@ def convert(args) -> None:
         conversions[name] = convert_voc(args.root, name, classes)
         classes = conversions[name].classes
     for name, conversion in conversions.items():
-        write_json(conversion.content(), out / f'{name}.json')
+        write_json(out / f'{name}.json', conversion.content())
         print(f'{out / name}.json: {conversion}')
 
 

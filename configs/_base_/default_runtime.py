@@ -19,6 +19,7 @@ default_hooks = dict(
     class_check=dict(type='ClassCheckHook'),
     average_buffers=dict(type='AverageBuffersHook'),
     checkpoint_guard=dict(type='CheckpointGuardHook'),
+    resume=dict(type='ResumeHook'),
     channels_last=dict(type='ChannelsLastHook'),
     routing=dict(type='RoutingHook'))
 

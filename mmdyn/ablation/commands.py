@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdyn.engine.checkpoint import AtomicLocalBackend
+from mmdyn.files import write_text
 
 from .plan import Run
 from .runs import LOG_NAME
@@ -43,7 +43,7 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
         path: File to write.
     """
     lines = [f'mkdir -p {shlex.quote(short(run.folder))} && {log_line(run, train_tool)}' for run in runs]
-    AtomicLocalBackend().put(('\n'.join(lines) + '\n').encode(), str(path))
+    write_text(path, '\n'.join(lines) + '\n')
 
 
 def log_line(run: Run, train_tool: str | Path) -> str:

@@ -11,10 +11,10 @@ from typing import NamedTuple
 from mmengine.config import Config
 
 from mmdyn.analysis.flops import build_model, count_cost, image_size
-from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.engine.config_file import load_config
 from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
+from mmdyn.files import write_text
 
 from .fairness import check_comparable, differences
 
@@ -152,7 +152,7 @@ def record(plan: Plan) -> None:
     known = _check_folder(plan)
     for name, cfg in plan.arms.items():
         if name not in known or known[name].pretty_text != cfg.pretty_text:
-            AtomicLocalBackend().put(cfg.pretty_text.encode(), str(plan.work_dir / name / CONFIG_NAME))
+            write_text(plan.work_dir / name / CONFIG_NAME, cfg.pretty_text)
 
 
 def check_recorded(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from mmdyn.engine.checkpoint import AtomicLocalBackend
+from mmdyn.files import write_text
 from mmdyn.host.environment import environment
 
 from . import plots
@@ -205,5 +205,5 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
     }
     texts = {name: make(comparison) for name, make in forms.items()}
     for name, text in texts.items():
-        AtomicLocalBackend().put(text.encode(), str(folder / name))
+        write_text(folder / name, text)
     return {name: folder / name for name in texts}

@@ -1,14 +1,14 @@
 """What a run left behind: its logs, read into curves. Nothing else says how far it came."""
 
-import json
 import math
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
 from mmengine.config import Config
+
+from mmdyn.engine.logs import log_records
 
 from .plan import CONFIG_NAME, Run
 
@@ -57,20 +57,6 @@ class RunResult(NamedTuple):
         return self.iteration * self.iterations
 
 
-def records_of(folder: Path) -> Iterator[dict]:
-    """Everything that the attempts of a run logged, in order.
-
-    Args:
-        folder: Work dir of the run.
-    """
-    for log in sorted(folder.glob('*/vis_data/scalars.json')):
-        for line in log.read_text().splitlines():
-            try:
-                yield json.loads(line)
-            except json.JSONDecodeError:  # the last line of a process that was killed
-                continue
-
-
 def read_run(run: Run) -> RunResult:
     """Read the logs of a run.
 
@@ -79,7 +65,7 @@ def read_run(run: Run) -> RunResult:
     """
     ap, ap50, loss, times, last = {}, {}, {}, [], 0
     routing: dict[str, dict[str, float]] = {}
-    for record in records_of(run.folder):
+    for record in log_records(run.folder):
         step = record.get('step', 0)
         if METRIC in record:
             ap[step], ap50[step] = record[METRIC], record.get(f'{METRIC}_50', math.nan)

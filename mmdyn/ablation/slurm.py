@@ -4,8 +4,8 @@ import os
 import shlex
 from pathlib import Path
 
-from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.errors import UserError
+from mmdyn.files import write_text
 
 from .commands import log_line, short
 from .plan import Plan, record
@@ -63,5 +63,5 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> 
         cwd=shlex.quote(os.getcwd()),
         cases='\n'.join(cases),
     )
-    AtomicLocalBackend().put(text.encode(), str(script))
+    write_text(script, text)
     return script

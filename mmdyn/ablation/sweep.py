@@ -17,11 +17,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from mmdyn.engine.logs import log_records
 from mmdyn.errors import UserError
 
 from .commands import command_of
 from .plan import Plan, Run, record
-from .runs import LOG_NAME, METRIC, read_run, records_of
+from .runs import LOG_NAME, METRIC, read_run
 
 POLL_S = 1.0
 SHOW_S = 10.0  # between two looks into the logs, which grow long
@@ -227,5 +228,5 @@ class Progress:
 
 def _epoch(run: Run, epochs: int) -> int:
     """Last epoch that a run has finished."""
-    steps = [r['step'] if METRIC in r else r.get('epoch', 1) - 1 for r in records_of(run.folder) if 'step' in r]
+    steps = [r['step'] if METRIC in r else r.get('epoch', 1) - 1 for r in log_records(run.folder) if 'step' in r]
     return min(max(steps, default=0), epochs)

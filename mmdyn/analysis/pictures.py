@@ -1,10 +1,7 @@
 """Pictures of a run: predictions beside ground truth, and losses and average precision over the epochs."""
 
-import json
-import os
 from pathlib import Path
 
-import cv2
 import matplotlib
 import mmcv
 import numpy as np
@@ -15,27 +12,14 @@ from mmengine.registry import DATASETS, VISUALIZERS
 
 from mmdyn.engine.checkpoint import refuse_other_architecture
 from mmdyn.engine.launch import check_checkpoint
+from mmdyn.engine.logs import log_records
 from mmdyn.errors import UserError
+from mmdyn.files import write_image
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
-
-
-def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write a picture, all or nothing.
-
-    Args:
-        path: Where to; the ending says the format.
-        image: Picture as BGR bytes.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_stem(f'{path.stem}.partial')
-    if not cv2.imwrite(str(partial), image):
-        raise UserError(f'cannot write {path}')
-    os.replace(partial, path)
 
 
 def figure_image(figure) -> np.ndarray:
@@ -84,29 +68,19 @@ def prediction_grid(
     return np.vstack(rows)
 
 
-def read_scalars(work_dir: str | Path) -> list[dict]:
-    """What the last run in a work dir logged.
-
-    Args:
-        work_dir: Folder of the run.
-
-    Raises:
-        UserError: Nothing was logged there.
-    """
-    logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    if not logs:
-        raise UserError(f'no training log under {Path(work_dir).absolute()}')
-    return [json.loads(line) for line in logs[-1].read_text().splitlines()]
-
-
 def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     """Plot losses and average precision of a run over its epochs.
 
     Args:
         work_dir: Folder of the run.
         path: Picture to write.
+
+    Raises:
+        UserError: Nothing was logged there.
     """
-    records = read_scalars(work_dir)
+    records = list(log_records(work_dir, last_only=True))
+    if not records:
+        raise UserError(f'{Path(work_dir).absolute()} has no training log: give the work dir of a run')
     train = [r for r in records if 'loss' in r]
     val = [r for r in records if METRICS[0] in r]
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=120, constrained_layout=True)

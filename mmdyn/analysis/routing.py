@@ -3,7 +3,6 @@
 Shapes: N images, M experts, K classes.
 """
 
-import json
 import math
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -17,15 +16,15 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from torch import Tensor
 
-from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.engine.routing_hook import present_classes
 from mmdyn.engine.routing_statistics import RoutingStatistics, class_means, routing_statistics
 from mmdyn.errors import UserError
+from mmdyn.files import write_image, write_json, write_text
 from mmdyn.layers import dynamic_layers, record_routing
 
 from .dataset_images import dataset_images
 from .loading import Loaded, class_names, load_model
-from .pictures import figure_image, write_image
+from .pictures import figure_image
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -202,6 +201,5 @@ def write_analysis(analysis: RoutingAnalysis, folder: str | Path) -> None:
     pictures = '\n\n'.join(f'![{name}]({name})' for name in PICTURES)
     text = f'# Routing of {len(analysis.paths)} images\n\n{analysis.table()}\n\n{pictures}\n'
     numbers = {name: layer.scalars() for name, layer in analysis.layers.items()}
-    backend = AtomicLocalBackend()
-    backend.put(text.encode(), str(folder / 'routing.md'))
-    backend.put(json.dumps(numbers, indent=1).encode(), str(folder / 'routing.json'))
+    write_text(folder / 'routing.md', text)
+    write_json(folder / 'routing.json', numbers, indent=1)

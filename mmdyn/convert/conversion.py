@@ -10,15 +10,14 @@ import torch
 from torch import Tensor
 
 from mmdyn.engine.checkpoint import (
-    AtomicLocalBackend,
     classes_of,
     differences,
-    new_file,
     state_dict_of,
     write_checkpoint,
 )
 from mmdyn.engine.launch import check_checkpoint
 from mmdyn.errors import UserError
+from mmdyn.files import new_file, write_bytes
 from mmdyn.version import __version__
 
 from .key_table import PROJECTION, original_names
@@ -151,4 +150,4 @@ def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) 
     if target.suffix != '.safetensors':
         return write_checkpoint(content, target)
     data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)
-    return AtomicLocalBackend().put(data, str(new_file(target)))
+    return write_bytes(new_file(target), data)

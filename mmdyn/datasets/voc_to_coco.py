@@ -4,8 +4,6 @@ VOC: http://host.robots.ox.ac.uk/pascal/VOC/; COCO: https://cocodataset.org/#for
 VOC counts pixels from 1 and includes the last one; the box of COCO starts at 0.
 """
 
-import json
-import os
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -115,20 +113,3 @@ def _add_image(result: Conversion, file: Path, tree: ET.Element) -> None:
                 iscrowd=int(item.findtext('difficult', '0').strip() == '1'),
             )
         )
-
-
-def write_json(content: dict, path: str | Path) -> None:
-    """Write a JSON file, all or nothing.
-
-    Args:
-        content: What to write.
-        path: Where to; its folder is made.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        partial.write_text(json.dumps(content))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from mmdyn.analysis.dataset_images import calibration_images
 from mmdyn.analysis.flops import build_model
 from mmdyn.analysis.loading import load_model
-from mmdyn.engine.checkpoint import AtomicLocalBackend, new_file, write_checkpoint
+from mmdyn.engine.checkpoint import write_checkpoint
 from mmdyn.errors import UserError
+from mmdyn.files import new_file, write_text
 from mmdyn.layers import DynamicConv, dynamic_layers, record_routing
 from mmdyn.version import __version__
 
@@ -154,7 +155,7 @@ def collapse_checkpoint(
     meta = dict(cfg=static_cfg.pretty_text, collapsed_from=Path(checkpoint).name, mmdyn_version=__version__)
     meta |= dict(dataset_meta=dict(classes=loaded.classes)) if loaded.classes else {}
     write_checkpoint(dict(meta=meta, state_dict=state), target)
-    AtomicLocalBackend().put(static_cfg.pretty_text.encode(), str(cfg_target))
+    write_text(cfg_target, static_cfg.pretty_text)
     return Collapsed(static_cfg, tuple(reports), len(next(iter(routing.values()))))
 
 

@@ -1,7 +1,5 @@
 """Results: detect in every image of a source, draw what was found, and write it as JSON."""
 
-import json
-import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,9 +11,8 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from mmdyn.analysis.pictures import write_image
-from mmdyn.engine.checkpoint import AtomicLocalBackend
 from mmdyn.errors import UserError
+from mmdyn.files import move_into_place, partial_path, write_image, write_json
 
 from .media import IMAGES, EndsEarlyError, Frame, Media
 from .onnx_detector import Detections, draw
@@ -50,7 +47,7 @@ class PictureFiles:
         """Write both; two images that differ in their suffix only keep it in their JSON's name."""
         path = Path(name)
         write_image(self.pictures / (name if path.suffix.lower() in IMAGES else f'{name}.jpg'), picture)
-        _write_json(rows, self.notes / f'{path.stem if self.stems[path.stem] <= 1 else name}.json')
+        write_json(self.notes / f'{path.stem if self.stems[path.stem] <= 1 else name}.json', rows)
 
     def publish(self) -> None:
         """Everything is in its place already."""
@@ -70,7 +67,7 @@ class VideoFile:
 
     def __init__(self, name: str, pictures: Path, notes: Path, fps: float) -> None:
         self.path, self.notes, self.fps = pictures / f'{name}.mp4', notes / f'{name}.json', fps
-        self.partial = self.path.with_stem(f'{name}.partial')
+        self.partial = partial_path(self.path)
         self.writer: cv2.VideoWriter | None = None
         self.frames: list[dict[str, Any]] = []
 
@@ -93,8 +90,8 @@ class VideoFile:
         """Move what was written to its place."""
         if self.writer is not None:
             self.writer.release()
-            os.replace(self.partial, self.path)
-            _write_json(self.frames, self.notes)
+            move_into_place(self.partial, self.path)
+            write_json(self.notes, self.frames)
 
     def discard(self) -> None:
         """Remove what was written."""
@@ -111,10 +108,6 @@ def _rows(found: Detections, names: list[str]) -> dict[str, Any]:
         bboxes=[[round(float(v), 2) for v in box] for box in found.boxes],
         names=[names[label] for label in found.labels],
     )
-
-
-def _write_json(content: Any, path: Path) -> None:
-    AtomicLocalBackend().put(json.dumps(content).encode(), str(path))
 
 
 @contextmanager

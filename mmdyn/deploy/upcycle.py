@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from mmdyn.analysis.flops import build_model
 from mmdyn.analysis.loading import read_tensors
-from mmdyn.engine.checkpoint import new_file, refuse_other_architecture, write_checkpoint
+from mmdyn.engine.checkpoint import refuse_other_architecture, write_checkpoint
 from mmdyn.engine.launch import config_errors
 from mmdyn.errors import UserError
+from mmdyn.files import new_file
 from mmdyn.layers import DynamicConv, Routing, SharedRouting, dynamic_layers
 from mmdyn.version import __version__
 

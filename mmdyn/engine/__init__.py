@@ -9,6 +9,7 @@ from .ema import YOLOEMA, YOLOEMAHook
 from .fold import FoldHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
 from .param_groups import YOLOOptimizerConstructor
+from .resume import ResumeHook
 from .routing_hook import RoutingHook
 from .schedule import YOLOScheduleHook
 from .temperature import TemperatureHook
@@ -23,6 +24,7 @@ __all__ = [
     'ClassCheckHook',
     'CloseMosaicHook',
     'FoldHook',
+    'ResumeHook',
     'RoutingHook',
     'TemperatureHook',
     'YOLOAmpOptimWrapper',

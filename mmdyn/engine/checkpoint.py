@@ -5,9 +5,7 @@ MMEngine removes the oldest checkpoint before it writes the next one, writes in 
 fit is an error.
 """
 
-import io
-import os
-import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,9 +22,11 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 
 from mmdyn.errors import UserError
+from mmdyn.files import new_file, remove_partial_files, replacing, write_bytes
 
 from .buffers import average_buffers
 
+LAST_CHECKPOINT = 'last_checkpoint'
 SHOWN = 4
 SHOWN_LAYERS = 24
 
@@ -36,30 +36,11 @@ class AtomicLocalBackend(LocalBackend):
 
     def put(self, obj: bytes, filepath: str) -> None:
         """Write ``obj`` to ``filepath``, all or nothing."""
-        partial = f'{filepath}.partial'
-        try:
-            super().put(obj, partial)
-            with open(partial, 'rb') as file:
-                os.fsync(file.fileno())
-            os.replace(partial, filepath)
-        finally:
-            if os.path.exists(partial):
-                os.remove(partial)
+        with replacing(filepath) as partial:
+            super().put(obj, str(partial))
 
 
 register_backend('atomic_local', AtomicLocalBackend)
-
-
-def new_file(target: str | Path) -> Path:
-    """A path that nothing lies at.
-
-    Raises:
-        UserError: Something does.
-    """
-    target = Path(target)
-    if os.path.lexists(target):
-        raise UserError(f'{target} exists and is left as it is. Give another name, or remove it')
-    return target
 
 
 def write_checkpoint(content: dict, target: str | Path) -> None:
@@ -68,9 +49,8 @@ def write_checkpoint(content: dict, target: str | Path) -> None:
     Raises:
         UserError: ``target`` exists.
     """
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    AtomicLocalBackend().put(buffer.getvalue(), str(new_file(target)))
+    with replacing(new_file(target)) as partial:
+        torch.save(content, partial)
 
 
 def state_dict_of(content: dict, source: str | Path) -> dict[str, Tensor]:
@@ -97,19 +77,19 @@ def classes_of(content: dict) -> tuple[str, ...] | None:
 
 
 @contextmanager
-def _restored_on_failure(path: Path) -> Iterator[None]:
-    """Keep a copy of a small file that MMEngine writes in place; moving it back needs no room on the disk."""
-    if not (is_main_process() and path.is_file()):
+def _note_written_whole(runner: Runner) -> Iterator[None]:
+    """MMEngine writes the name of the last checkpoint into the work dir, in place: let it write beside, and move it."""
+    if not is_main_process():
         yield
         return
-    copy = path.with_suffix('.before')
-    shutil.copyfile(path, copy)
-    try:
-        yield
-    except BaseException:
-        os.replace(copy, path)
-        raise
-    copy.unlink()
+    note = Path(runner.work_dir, LAST_CHECKPOINT)
+    with tempfile.TemporaryDirectory() as folder:
+        runner._work_dir = folder
+        try:
+            yield
+        finally:
+            runner._work_dir = str(note.parent)
+        write_bytes(note, Path(folder, LAST_CHECKPOINT).read_bytes())
 
 
 class _RemovesLater(AtomicLocalBackend):
@@ -134,12 +114,18 @@ class AtomicCheckpointHook(CheckpointHook):
         self.local = backend_args is None
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
 
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder of the checkpoints, and remove what a killed process left half-written in it."""
+        super().before_train(runner)
+        if self.local and is_main_process():
+            remove_partial_files(self.out_dir)
+
     def _save_checkpoint(self, runner: Runner) -> None:
         average_buffers(runner)
         super()._save_checkpoint(runner)
 
     def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
-        with self._old_ones_kept(), _restored_on_failure(Path(runner.work_dir, 'last_checkpoint')):
+        with self._old_ones_kept(), _note_written_whole(runner):
             super()._save_checkpoint_with_step(runner, step, meta)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:

@@ -24,13 +24,9 @@ from mmyolo.registry import RUNNERS
 from mmdyn.errors import UserError
 from mmdyn.host import keep_freed_memory
 
+from .processes import join_processes
+
 DEBUG = 'MMDYN_DEBUG'
-# Launcher -> the variable of the environment that its processes have, and what starts them.
-LAUNCHERS = {
-    'pytorch': ('RANK', 'torchrun starts: use tools/dist_train.sh CONFIG GPUS'),
-    'slurm': ('SLURM_PROCID', 'srun starts: use tools/slurm_train.sh PARTITION JOB CONFIG'),
-    'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun starts'),
-}
 # Default hooks that MMEngine itself leaves out where a config has None for them; of others it wants none at all.
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 # Optimizer wrapper -> the one with mixed precision on a GPU, and on a CPU.
@@ -104,19 +100,19 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     Raises:
         UserError: A type is unknown, with the near names; or an argument does not suit its type.
     """
-    variable, starter = LAUNCHERS.get(cfg.launcher, (None, None))
-    if variable is not None and variable not in os.environ:
-        raise UserError(f'--launcher {cfg.launcher} is for processes that {starter}')
+    join_processes(cfg)
     if not torch.cuda.is_available():
         if train and cfg.get('keep_freed_memory', False):
             keep_freed_memory()
-        if cfg.launcher == 'pytorch':
+        if cfg.launcher != 'none':
             _distribute_over_cpus(cfg)
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name, hook in hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
         del hooks[name]
-    if 'checkpoint_guard' not in hooks:  # a config of another package; never test a checkpoint that only half fits
-        cfg.custom_hooks = [*cfg.get('custom_hooks', []), dict(type='CheckpointGuardHook')]
+    # a config of another package: never test a checkpoint that only half fits, never resume out of step
+    guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
+    missing = [dict(type=guard) for name, guard in guards.items() if name not in hooks]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
     for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
         shapes = loader and loader.dataset.get('batch_shapes_cfg')
         if shapes and shapes.type == 'BatchShapePolicy':
@@ -132,8 +128,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
 
 
 def _distribute_over_cpus(cfg: Config) -> None:
-    """MMEngine's own set-up of torchrun's processes, and synchronised batch norm, ask for a GPU."""
-    torch.distributed.init_process_group('gloo')
+    """MMEngine's wrapper of a model, and synchronised batch norm, ask for a GPU."""
     if cfg.model.get('type') == 'YOLODetector':
         cfg.model.use_syncbn = False
     cfg.setdefault(
