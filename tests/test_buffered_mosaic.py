@@ -5,7 +5,7 @@ import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
-from mmdyn.datasets import BufferedMosaic
+from mmdyn.datasets import BufferedMosaic, YOLO11RandomAffine
 
 SIZES = [(60, 80), (80, 60), (64, 64), (33, 97), (120, 90), (50, 50)]  # height, width
 
@@ -13,8 +13,9 @@ SIZES = [(60, 80), (80, 60), (64, 64), (33, 97), (120, 90), (50, 50)]  # height,
 class Images:
     """Images of one colour, whose only box is all of them and whose label is the colour."""
 
-    def __init__(self):
+    def __init__(self, channels=(3,)):
         self.read = 0
+        self.channels = channels
 
     def __len__(self):
         return len(SIZES)
@@ -27,7 +28,7 @@ class Images:
         height, width = SIZES[info['index']]
         return dict(
             info,
-            img=np.full((height, width, 3), info['index'] + 1, np.uint8),
+            img=np.full((height, width, *self.channels), info['index'] + 1, np.uint8),
             img_shape=(height, width),
             gt_bboxes=HorizontalBoxes(torch.tensor([[0.0, 0.0, width, height]])),
             gt_bboxes_labels=np.array([info['index'] + 1]),
@@ -85,7 +86,8 @@ def test_the_buffer_keeps_the_last_images_as_they_were():
 
 def test_probability():
     images = Images()
-    assert next(samples(images, make(images, prob=0.0), 1))['img'].shape[0] in (48, 64)
+    alone = next(samples(images, make(images, prob=0.0), 1))
+    assert (alone['img'].shape, alone['mosaic']) == ((64, 64, 3), False)
     results = list(samples(images, make(images, prob=0.5), 200))
     assert 60 < sum(r['img'].shape == (128, 128, 3) for r in results) < 140
 
@@ -93,3 +95,38 @@ def test_probability():
 def test_buffer_of_less_than_four_is_refused():
     with pytest.raises(ValueError, match='buffer_size must be at least 4, got 3'):
         BufferedMosaic(3)
+
+
+AFFINE = dict(max_rotate_degree=0.0, max_shear_degree=0.0, scaling_ratio_range=(0.9, 1.1), border=(-32, -32))
+
+
+@pytest.mark.parametrize('prob', [0.0, 0.5])
+def test_images_without_a_mosaic_keep_their_boxes(prob):
+    """The border of a mosaic is not cut off an image that has none."""
+    images, affine = Images(), YOLO11RandomAffine(**AFFINE, border_val=(0, 0, 0))
+    np.random.seed(0)
+    for result in samples(images, make(images, prob=prob), 40):
+        alone = not result.get('mosaic', True)
+        result = affine(result)
+        assert result['img'].shape == (64, 64, 3)
+        assert 'mosaic' not in result
+        if alone:
+            assert len(result['gt_bboxes']) == 1
+            left, top, right, bottom = np.round(result['gt_bboxes'].numpy()[0]).astype(int)
+            middle = result['img'][(top + bottom) // 2, (left + right) // 2]
+            assert (middle == result['gt_bboxes_labels'][0]).all()
+
+
+@pytest.mark.parametrize('channels', [(), (1,), (4,)], ids=['grey', 'one', 'four'])
+@pytest.mark.parametrize('prob', [0.0, 1.0])
+def test_images_of_other_channels(channels, prob):
+    images, affine = Images(channels), YOLO11RandomAffine(**AFFINE, border_val=(9, 9, 9))
+    mosaic = make(images, prob=prob)
+    mosaic.letterbox.pad_val = dict(img=9)
+    np.random.seed(1)
+    for result in samples(images, mosaic, 12):
+        assert result['img'].shape[2:] == (channels if prob else result['img'].shape[2:])
+        warped = affine(result)['img']
+        assert warped.reshape(64, 64, -1).shape[2] == (channels or (1,))[0]
+        if channels == (4,):  # all channels are alike, grey borders too
+            assert (warped == warped[..., :1]).all()

@@ -9,7 +9,10 @@ from mmyolo.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class YOLO11RandomAffine(YOLOv5RandomAffine):
-    """``YOLOv5RandomAffine`` through ``cv2.warpAffine``; arguments are the same. Masks go the parent's way."""
+    """``YOLOv5RandomAffine`` through ``cv2.warpAffine``; arguments are the same. Masks go the parent's way.
+
+    The border, half of a mosaic, is cut off a mosaic only, and not off an image that :class:`BufferedMosaic` left alone.
+    """
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
@@ -21,16 +24,22 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
         Returns:
             The same, warped.
         """
+        border = self.border if results.pop('mosaic', True) else (0, 0)
         if 'gt_masks' in results:
-            return super().transform(results)
-        height, width = (
-            side + 2 * border for side, border in zip(results['img'].shape[:2], self.border[::-1], strict=True)
-        )
+            own, self.border = self.border, border
+            try:
+                return super().transform(results)
+            finally:
+                self.border = own
+        image = results['img']
+        height, width = (side + 2 * edge for side, edge in zip(image.shape[:2], border[::-1], strict=True))
         matrix, scale = self._get_random_homography_matrix(height, width)
         to_centre = np.eye(3, dtype=np.float32)
-        to_centre[:2, 2] = -results['img'].shape[1] / 2, -results['img'].shape[0] / 2
+        to_centre[:2, 2] = -image.shape[1] / 2, -image.shape[0] / 2
         matrix = matrix @ to_centre
-        results['img'] = cv2.warpAffine(results['img'], matrix[:2], (width, height), borderValue=self.border_val)
+        value = (*self.border_val, self.border_val[-1])[:4]  # grey in a fourth channel, too
+        warped = cv2.warpAffine(image, matrix[:2], (width, height), borderValue=value)
+        results['img'] = warped.reshape(height, width, *image.shape[2:])  # OpenCV drops a single channel
         results['img_shape'] = results['img'].shape
         boxes = results['gt_bboxes']
         if len(boxes):

@@ -7,7 +7,7 @@ Its ``Mosaic`` takes the other three from a buffer of the last images, already r
 from collections import deque
 
 import numpy as np
-from mmyolo.datasets.transforms import Mosaic
+from mmyolo.datasets.transforms import LetterResize, Mosaic
 from mmyolo.registry import TRANSFORMS
 
 from .long_side_resize import LongSideResize
@@ -19,7 +19,7 @@ CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 class BufferedMosaic(Mosaic):
     """``Mosaic`` of boxes, without masks, from a buffer that every loader process has for itself.
 
-    Until it holds four images, all four are read.
+    Until it holds four images, all four are read. An image that gets no mosaic is letterboxed to ``img_scale``.
 
     Args:
         buffer_size: How many images are kept, at least four; a 640 px image is 1.2 MB.
@@ -34,6 +34,7 @@ class BufferedMosaic(Mosaic):
             raise ValueError(f'buffer_size must be at least 4, got {buffer_size}')
         super().__init__(use_cached=False, **kwargs)
         self.resize = LongSideResize(scale=self.img_scale)
+        self.letterbox = LetterResize(self.img_scale, allow_scale_up=True, pad_val=dict(img=int(self.pad_val)))
         self.buffer: deque[dict] = deque(maxlen=buffer_size)
 
     def transform(self, results: dict) -> dict:
@@ -43,12 +44,12 @@ class BufferedMosaic(Mosaic):
             results: An image with its boxes, and the data set that it is from.
 
         Returns:
-            The mosaic in its place.
+            The mosaic in its place, or with ``mosaic=False`` the image alone.
         """
         results = self.resize(results)
         self.buffer.append(_with_own_boxes(results))
         if np.random.uniform() > self.prob:
-            return results
+            return self.letterbox(results) | {'mosaic': False}  # YOLO11RandomAffine then adds no border
         if len(self.buffer) < 4:
             others = [self._read(results['dataset']) for _ in range(3)]
         else:
@@ -71,7 +72,8 @@ class BufferedMosaic(Mosaic):
         """
         patches = [results, *results.pop('mix_results')]
         width, height = self.img_scale
-        mosaic = np.full((2 * height, 2 * width, 3), self.pad_val, dtype=results['img'].dtype)
+        channels = results['img'].shape[2:]
+        mosaic = np.full((2 * height, 2 * width, *channels), self.pad_val, dtype=results['img'].dtype)
         centre = tuple(int(np.random.uniform(*self.center_ratio_range) * side) for side in self.img_scale)
         for corner, patch in zip(CORNERS, patches, strict=True):
             image = patch['img']

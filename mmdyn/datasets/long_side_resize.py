@@ -21,8 +21,10 @@ class LongSideResize(YOLOv5KeepRatioResize):
         ratio = longest / max(height, width)
         new_width, new_height = (min(math.ceil(side * ratio), longest) for side in (width, height))
         if ratio != 1:
-            results['img'] = mmcv.imresize(
+            channels = results['img'].shape[2:]
+            resized = mmcv.imresize(
                 results['img'], (new_width, new_height), interpolation='bilinear', backend=self.backend
             )
+            results['img'] = resized.reshape(new_height, new_width, *channels)  # OpenCV drops a single channel
         results['img_shape'] = results['img'].shape[:2]
         results['scale_factor'] = (new_width / width, new_height / height)
