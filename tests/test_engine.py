@@ -447,3 +447,33 @@ def test_what_the_runner_takes_from_the_config_is_no_word_of_the_file(tmp_path, 
     assert load_config(str(tmp_path / 'config.py'), {key: 3}, None, 'none')[key] == 3
     with pytest.raises(UserError, match="'img_scale' is a word of the config file"):
         load_config(str(tmp_path / 'config.py'), {'img_scale': 3}, None, 'none')
+
+
+def test_every_parameter_is_in_a_group():
+    """Also those that are no weight and no bias: a folded dynamic layer has a shared bias."""
+    from mmdyn.engine import YOLOOptimizerConstructor
+    from mmdyn.layers import DynamicConv, fold_batch_norms
+
+    model = nn.Sequential(DynamicConv(4, 4, 3), nn.BatchNorm2d(4)).eval()
+    cfg = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))
+    fold_batch_norms(model).register_parameter('scale', nn.Parameter(torch.ones(2, 2)))
+    groups = YOLOOptimizerConstructor(cfg)(model).optimizer.param_groups
+    assert sorted(id(p) for g in groups for p in g['params']) == sorted(id(p) for p in model.parameters())
+    assert any(p is model[0].shared_bias for p in groups[2]['params'])
+    assert any(p is model.scale for p in groups[0]['params'])
+
+
+def test_only_hooks_that_average_are_left_out_of_a_test():
+    from mmengine.hooks import Hook
+    from mmengine.registry import HOOKS
+
+    from mmdyn.engine.testing import drop_ema
+
+    @HOOKS.register_module()
+    class SchEMAHook(Hook):
+        pass
+
+    own = [dict(type='YOLOEMAHook'), dict(type='SchEMAHook'), dict(type=EMAHook), dict(type='CloseMosaicHook')]
+    cfg = ConfigDict(custom_hooks=own)
+    drop_ema(cfg)
+    assert [hook['type'] for hook in cfg.custom_hooks] == ['SchEMAHook', 'CloseMosaicHook']

@@ -11,7 +11,7 @@ from mmyolo.registry import TRANSFORMS
 class YOLO11RandomAffine(YOLOv5RandomAffine):
     """``YOLOv5RandomAffine`` through ``cv2.warpAffine``; arguments are the same. Masks go the parent's way.
 
-    The border, half of a mosaic, is cut off a mosaic only, and not off an image that :class:`BufferedMosaic` left alone.
+    The border, half of a mosaic, is cut off a mosaic only, not off an image that :class:`BufferedMosaic` left alone.
     """
 
     @autocast_box_type()

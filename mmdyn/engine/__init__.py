@@ -5,6 +5,7 @@ from .channels_last import ChannelsLastHook
 from .checkpoint import AtomicCheckpointHook, CheckpointGuardHook
 from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
+from .compile import CompileHook
 from .ema import YOLOEMA, YOLOEMAHook
 from .fold import FoldHook
 from .optim_wrapper import CPUAmpOptimWrapper, YOLOAmpOptimWrapper, YOLOCPUAmpOptimWrapper, YOLOOptimWrapper
@@ -23,6 +24,7 @@ __all__ = [
     'CheckpointGuardHook',
     'ClassCheckHook',
     'CloseMosaicHook',
+    'CompileHook',
     'FoldHook',
     'ResumeHook',
     'RoutingHook',

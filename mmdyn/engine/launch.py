@@ -113,6 +113,10 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
     missing = [dict(type=guard) for name, guard in guards.items() if name not in hooks]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
+    if train and cfg.get('compile'):
+        options = cfg.compile if isinstance(cfg.compile, dict) else {}
+        cfg.custom_hooks.append(dict(type='CompileHook', **options))
+        cfg.compile = False
     for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
         shapes = loader and loader.dataset.get('batch_shapes_cfg')
         if shapes and shapes.type == 'BatchShapePolicy':

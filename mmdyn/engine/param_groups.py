@@ -30,6 +30,7 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of ``model`` in its wrapper."""
         wrapper = super().__call__(model)
+        self._add_left_out(wrapper.optimizer, model)
         for group in wrapper.optimizer.param_groups[1:]:
             group['weight_decay'] = 0.0
         names = {id(p): name for name, p in model.named_parameters()}
@@ -37,6 +38,15 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
         for key in sorted(self.custom_keys, key=lambda k: (-len(k), k)):
             self._set_apart(wrapper.optimizer, names, key)
         return wrapper
+
+    @staticmethod
+    def _add_left_out(optimizer, model: nn.Module) -> None:
+        """Add parameters that are no ``weight`` and no ``bias``, such as the shared bias of a folded layer."""
+        weights, _, biases = optimizer.param_groups
+        grouped = {id(p) for group in optimizer.param_groups for p in group['params']}
+        for parameter in model.parameters():
+            if id(parameter) not in grouped:
+                (weights if parameter.ndim > 1 else biases)['params'].append(parameter)
 
     def _set_apart(self, optimizer, names: dict[int, str], key: str) -> None:
         """Move the parameters of a key from the three groups into groups after them."""

@@ -8,7 +8,7 @@ no least number of iterations, gradients accumulate to the nominal batch, and th
 import numpy as np
 from mmengine.dist import get_world_size
 from mmengine.registry import HOOKS
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from mmyolo.engine.hooks import YOLOv5ParamSchedulerHook
 
 from mmdyn.errors import UserError
@@ -43,7 +43,17 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         self.lr_factor = lr_factor
 
     def before_train(self, runner: Runner) -> None:
-        """Take epochs and batch size from the runner, and scale the weight decay."""
+        """Take epochs and batch size from the runner, and scale the weight decay.
+
+        Raises:
+            UserError: The loop counts iterations, or the data loader does not say its batch size.
+        """
+        if not isinstance(runner.train_loop, EpochBasedTrainLoop):
+            raise UserError(
+                f'YOLOScheduleHook counts epochs, and train_cfg is {type(runner.train_loop).__name__}: set '
+                "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=…), or default_hooks.param_scheduler=None and "
+                'a param_scheduler of your own'
+            )
         self.scheduler_fn = self.scheduler_maps[self.scheduler_type](self.lr_factor, runner.max_epochs)
         super().before_train(runner)
         self.warmup_epochs = min(self.warmup_epochs, max(runner.max_epochs - 1, 0))
@@ -51,7 +61,7 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         self._accumulate = 1
         if self.nominal_batch_size is None:
             return
-        batch_size = runner.train_dataloader.batch_size * get_world_size()
+        batch_size = _batch_size(runner) * get_world_size()
         self._accumulate = max(round(self.nominal_batch_size / batch_size), 1)
         if self._accumulate > 1 and not isinstance(runner.optim_wrapper, SummedGradients):
             raise UserError(
@@ -81,3 +91,15 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         """Set the learning rate of the next epoch; an iteration that still warms up sets its own."""
         for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
             group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
+
+
+def _batch_size(runner: Runner) -> int:
+    """Images of a batch of this process, also where a batch sampler decides."""
+    loader = runner.train_dataloader
+    size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
+    if not isinstance(size, int):
+        raise UserError(
+            f'the batch size is unknown, as {type(loader.batch_sampler).__name__} has no batch_size: '
+            'set nominal_batch_size=None in YOLOScheduleHook, or give the sampler that attribute'
+        )
+    return size

@@ -1,6 +1,8 @@
 """What the switches of a test change in its config."""
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import EMAHook
+from mmengine.registry import HOOKS
 
 from mmdyn.errors import UserError
 
@@ -38,7 +40,12 @@ def drop_ema(cfg: Config) -> None:
     Args:
         cfg: Config, changed in place.
     """
-    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks', []) if 'EMA' not in str(hook.get('type'))]
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or [] if not _averages(hook.get('type'))]
+
+
+def _averages(kind: str | type) -> bool:
+    found = HOOKS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(found, type) and issubclass(found, EMAHook)
 
 
 def enable_fuse(cfg: Config) -> None:

@@ -33,7 +33,7 @@ def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
         norm: The batch norm, with running statistics.
 
     Returns:
-        A copy, with a ``shared_bias``.
+        A copy with a ``shared_bias`` and the router of ``conv``.
 
     Raises:
         ValueError: One of the two is in training mode, the batch norm has no running statistics, or another number of
@@ -45,7 +45,7 @@ def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
         raise ValueError('a batch norm without running statistics cannot be folded: it norms by the batch at hand')
     if norm.num_features != conv.out_channels:
         raise ValueError(f'batch norm of {norm.num_features} channels after a convolution to {conv.out_channels}')
-    folded = copy.deepcopy(conv)
+    folded = copy.deepcopy(conv, {id(conv.routing): conv.routing})  # with its hooks: a recording goes on
     scale = (norm.running_var + norm.eps).rsqrt()  # (O,)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
