@@ -37,6 +37,20 @@ def skip_fields(app, what, name, obj, skip, options):
     return skip or (getattr(obj, '__doc__', None) or '').startswith('Alias for field number')
 
 
+INCLUDED = {
+    '](../benchmarks/README.md': '](benchmarks_layer.md',
+    '](../CHANGELOG.md': '](changelog.md',
+    '](../CONTRIBUTING.md': '](contributing.md',
+}
+
+
+def link_included(app, docname, source):
+    """Links to files outside docs/ go to the pages that include them; in the repository they work as they are."""
+    for file, page in INCLUDED.items():
+        source[0] = source[0].replace(file, page)
+
+
 def setup(app):
-    """Connect the hook: Sphinx calls this."""
+    """Connect the hooks: Sphinx calls this."""
     app.connect('autodoc-skip-member', skip_fields)
+    app.connect('source-read', link_included)
