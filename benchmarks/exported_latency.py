@@ -19,8 +19,8 @@ def trained_alike(config: str, folder: Path) -> Path:
     import torch
     from mmengine.config import Config
 
-    from mmdyn.analysis.flops import build_model
-    from mmdyn.deploy.upcycle import photograph
+    from mmdyn.datasets.photograph import photograph
+    from mmdyn.models.build import build_model
 
     torch.manual_seed(0)
     model = build_model(Config.fromfile(ROOT / 'configs' / config))
@@ -41,8 +41,8 @@ def export_all(variants: dict, folder: Path, kind: str, batches: list) -> dict[t
         kind: Format.
         batches: Images at a time, None for any.
     """
-    from mmdyn.deploy.export import export_detector
-    from mmdyn.deploy.export_options import ExportOptions
+    from mmdyn.export.export import export_detector
+    from mmdyn.export.options import ExportOptions
 
     files = {}
     for name, (cfg, checkpoint, form) in variants.items():
@@ -66,7 +66,7 @@ def time_files(files: dict, batch: int, side: int, repeats: int, threads: int | 
     import numpy as np
 
     from mmdyn.analysis.timing import interleaved
-    from mmdyn.deploy.formats import open_exported
+    from mmdyn.inference.runtimes import open_exported
 
     images = np.random.default_rng(0).random((batch, 3, side, side), np.float32)
     calls = {name: open_exported(path, threads).run for name, path in files.items()}
@@ -97,10 +97,10 @@ def collapsed(cfg, checkpoint: Path, folder: Path) -> tuple:
     """The static counterpart of a dynamic checkpoint, with equal routing: its time does not depend on the values."""
     import torch
 
-    from mmdyn.analysis.loading import load_model
-    from mmdyn.deploy.collapse import collapsed_state
-    from mmdyn.deploy.counterpart import static_counterpart
     from mmdyn.layers import dynamic_layers
+    from mmdyn.running.loading import load_model
+    from mmdyn.surgery.collapse import collapsed_state
+    from mmdyn.surgery.counterpart import static_counterpart
 
     model = load_model(cfg, checkpoint).model
     routing = {name: torch.full((1, layer.num_experts), 0.5) for name, layer in dynamic_layers(model).items()}

@@ -66,8 +66,8 @@ def build(detector: Detector, case: Case):
     from mmengine.config import Config
     from torch import nn
 
-    from mmdyn.analysis.flops import build_model
     from mmdyn.layers import fold_batch_norms
+    from mmdyn.models.build import build_model
 
     torch.manual_seed(0)
     if detector.kind == 'original':

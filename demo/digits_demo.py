@@ -25,10 +25,11 @@ def run_demo(args) -> None:
     import torch
 
     from mmdyn.analysis.pictures import draw_curves, prediction_grid
-    from mmdyn.engine.config_file import load_config
-    from mmdyn.engine.launch import build_runner, enable_amp
-    from mmdyn.engine.optim_wrapper import cpu_has_bf16
+    from mmdyn.engine.optim.wrappers import cpu_has_bf16
     from mmdyn.files import write_image
+    from mmdyn.running.amp import enable_amp
+    from mmdyn.running.config_file import load_config
+    from mmdyn.running.launch import build_runner
 
     cfg = load_config(args.config, None, str(args.out_dir / 'work_dir'), 'none')
     if args.epochs:

@@ -35,23 +35,23 @@ def open_model(args):
     from mmdyn.errors import UserError
 
     if len(args.model) == 1 and Path(args.model[0]).suffix in EXPORTED:
-        from mmdyn.deploy.formats import open_exported
+        from mmdyn.inference.runtimes import open_exported
 
         return open_exported(args.model[0])
     if len(args.model) != 2:
         raise UserError(
             f'give CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
         )
-    from mmdyn.deploy.checkpoint_detector import CheckpointDetector
+    from mmdyn.inference.checkpoint_detector import CheckpointDetector
 
     args.config, checkpoint = args.model
     return CheckpointDetector(config_of(args), checkpoint, args.device)
 
 
 def detect(args) -> None:
-    from mmdyn.deploy.media import Media
-    from mmdyn.deploy.results import write_results
     from mmdyn.errors import UserError
+    from mmdyn.inference.media import Media
+    from mmdyn.inference.results import write_results
 
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')

@@ -29,7 +29,7 @@ def parse_args():
 
 def config(path: Path, args, **options):
     """A config of the story, on the data of the command line."""
-    from mmdyn.engine.config_file import load_config
+    from mmdyn.running.config_file import load_config
 
     data = {f'{split}_dataloader.dataset.data_root': args.data_root for split in ('train', 'val', 'test')}
     return load_config(str(path), data | options, str(args.out_dir / 'work_dirs' / path.stem), 'none')
@@ -39,8 +39,9 @@ def train(path: Path, epochs: int, args, **options) -> Path:
     """Train; the checkpoint of the last epoch."""
     import torch
 
-    from mmdyn.engine.launch import build_runner, enable_amp
-    from mmdyn.engine.optim_wrapper import cpu_has_bf16
+    from mmdyn.engine.optim.wrappers import cpu_has_bf16
+    from mmdyn.running.amp import enable_amp
+    from mmdyn.running.launch import build_runner
 
     cfg = config(path, args, **{'train_cfg.max_epochs': epochs, 'train_cfg.val_interval': epochs} | options)
     if torch.cuda.is_available() or cpu_has_bf16():
@@ -51,11 +52,11 @@ def train(path: Path, epochs: int, args, **options) -> Path:
 
 
 def tell_story(args) -> None:
-    from mmdyn.deploy.collapse import collapse_checkpoint
-    from mmdyn.deploy.evaluation import evaluate
-    from mmdyn.deploy.export import export_detector
-    from mmdyn.deploy.export_options import ExportOptions
-    from mmdyn.deploy.upcycle import upcycle_checkpoint
+    from mmdyn.export.export import export_detector
+    from mmdyn.export.options import ExportOptions
+    from mmdyn.inference.evaluation import evaluate
+    from mmdyn.surgery.collapse import collapse_checkpoint
+    from mmdyn.surgery.upcycle import upcycle_checkpoint
 
     began, out = time.time(), args.out_dir
     for path in (STATIC, DYNAMIC):  # of an earlier run
@@ -105,10 +106,10 @@ def draw_steps(models: dict, args) -> dict[str, str]:
     import cv2
     import numpy as np
 
-    from mmdyn.deploy.checkpoint_detector import CheckpointDetector
-    from mmdyn.deploy.formats import open_exported
-    from mmdyn.deploy.onnx_detector import draw
     from mmdyn.files import write_image
+    from mmdyn.inference.checkpoint_detector import CheckpointDetector
+    from mmdyn.inference.onnx_detector import draw
+    from mmdyn.inference.runtimes import open_exported
 
     images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN]]
     strips = {}
@@ -137,8 +138,8 @@ def time_all(files: dict, rounds: int) -> dict[str, dict[str, float]]:
 
 def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent) -> None:
     """The page, and its figures as JSON."""
-    from mmdyn.deploy.evaluation import ap_table
     from mmdyn.files import write_json, write_text
+    from mmdyn.inference.evaluation import ap_table
 
     latency = ['| runtime | static | dynamic | collapsed | dynamic / static |', '|---|---|---|---|---|']
     for name, row in seconds.items():

@@ -7,8 +7,22 @@ from mmdyn import host
 
 host.prepare()
 
-from mmdyn import datasets, engine, layers, models  # noqa: E402
-from mmdyn.layers import DynamicConv, dynamic_conv2d  # noqa: E402
+from mmdyn import datasets, engine, layers, metrics, models, routing  # noqa: E402
+from mmdyn.inference import load_model  # noqa: E402
+from mmdyn.layers import C3k2_DynamicConv, DynamicConv, dynamic_conv2d  # noqa: E402
 from mmdyn.version import __version__  # noqa: E402
 
-__all__ = ['DynamicConv', '__version__', 'datasets', 'dynamic_conv2d', 'engine', 'host', 'layers', 'models']
+__all__ = [
+    'C3k2_DynamicConv',
+    'DynamicConv',
+    '__version__',
+    'datasets',
+    'dynamic_conv2d',
+    'engine',
+    'host',
+    'layers',
+    'load_model',
+    'metrics',
+    'models',
+    'routing',
+]

@@ -62,8 +62,8 @@ class Pair(NamedTuple):
 def pair(tmp_path_factory):
     """Make a random model of the original, save it there, convert it, and load it here."""
     import original
-    from mmdyn.analysis.flops import build_model
     from mmdyn.convert import convert_from_original
+    from mmdyn.models.build import build_model
 
     def make(scale='n', variant='static', classes=80, names=None) -> Pair:
         folder = tmp_path_factory.mktemp(f'{scale}-{variant}')
@@ -82,8 +82,8 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope='session')
 def alike(tmp_path_factory):
     """A config, and a checkpoint like a trained one: random weights, batch norm statistics of a photograph."""
-    from mmdyn.analysis.flops import build_model
-    from mmdyn.deploy.upcycle import photograph
+    from mmdyn.datasets.photograph import photograph
+    from mmdyn.models.build import build_model
 
     def make(config: str, **options) -> tuple[Config, Path]:
         cfg = Config.fromfile(ROOT / 'configs' / config)

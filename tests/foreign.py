@@ -6,9 +6,9 @@ from types import ModuleType
 import torch
 from torch import nn
 
-from mmdyn.analysis.flops import build_model
 from mmdyn.convert.key_table import PROJECTION, original_names
 from mmdyn.convert.variant import Variant
+from mmdyn.models.build import build_model
 
 
 def variant_of(scale='n', kind='', classes=3, **options):

@@ -10,8 +10,8 @@ from torch import nn
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.ablation.fairness import check_comparable
-from mmdyn.analysis.flops import build_model
 from mmdyn.layers import dynamic_layers
+from mmdyn.models.build import build_model
 
 FOLDER = ROOT / 'configs/ablations'
 DOWN, BLOCK = r'(backbone\.stage\d\.0|neck\.downsample_layers\.\d)', r'.*\.blocks\.\d\.conv2'
@@ -133,8 +133,8 @@ def test_the_wide_static_detector_has_the_parameters_of_the_dynamic_one(data):
 
 OPTIONS = {
     'experts': ('num_experts', 16, lambda layer: layer.num_experts),
-    'softmax': ('routing', 'softmax', lambda layer: layer.routing.kind),
-    'temperature': ('temperature', 30.0, lambda layer: layer.routing.temperature),
+    'softmax': ('routing', 'softmax', lambda layer: layer.router.activation),
+    'temperature': ('temperature', 30.0, lambda layer: layer.router.temperature),
 }
 
 
@@ -148,8 +148,8 @@ def test_cfg_options_reach_every_option_of_the_layer(option, value, read):
 
 def test_options_of_a_config_are_what_its_name_says():
     layers = {n: list(dynamic_layers(build_model(load(f'{n}_digits'))).values()) for n in EXPECTED if '_' in n}
-    assert {layer.routing.kind for layer in layers['dynconv-bn_softmax-annealed']} == {'softmax'}
-    assert {layer.routing.temperature for layer in layers['dynconv-bn_softmax-t30']} == {30.0}
+    assert {layer.router.activation for layer in layers['dynconv-bn_softmax-annealed']} == {'softmax'}
+    assert {layer.router.temperature for layer in layers['dynconv-bn_softmax-t30']} == {30.0}
     assert {layer.groups for layer in layers['dynconv_groups2']} == {2}
     assert all(isinstance(layer, DynamicConv) for group in layers.values() for layer in group)
 
@@ -164,7 +164,7 @@ def test_routers_learn_faster_and_without_decay():
     names = {id(p): n for n, p in model.named_parameters()}
     groups = [({names[id(p)] for p in g['params']}, g['lr'], g['weight_decay']) for g in optimizer.param_groups]
     assert sorted(n for g, *_ in groups for n in g) == sorted(names.values())
-    routers = {n for n in names.values() if '.routing.' in n}
+    routers = {n for n in names.values() if '.router.' in n}
     assert set().union(*(g for g, lr, decay in groups if (lr, decay) == (0.02, 0.0))) == routers
     assert {(lr, decay) for g, lr, decay in groups if not g & routers} == {(0.002, 0.0005), (0.002, 0.0)}
     assert 'bias' in next(iter(groups[2][0]))  # the schedule warms up the biases of this place

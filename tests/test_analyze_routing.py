@@ -5,14 +5,14 @@ import json
 import cv2
 import pytest
 import torch
+from mmdyn.router.analysis import analyse_routing, draw_by_class, most_different, write_analysis
 from mmengine.config import Config
 
 from conftest import ROOT
-from mmdyn.analysis.dataset_images import dataset_images
-from mmdyn.analysis.loading import load_model
-from mmdyn.analysis.routing import analyse_routing, draw_by_class, most_different, write_analysis
 from mmdyn.errors import UserError
 from mmdyn.layers import global_mean
+from mmdyn.running import load_checkpoint_model
+from mmdyn.running.dataset_images import dataset_images
 
 CONFIG = 'yolo11n_dynconv-bn_digits.py'
 
@@ -34,13 +34,13 @@ def found(detector):
 
 def test_weights_are_those_of_the_layer_for_each_image_by_itself(detector, found):
     cfg, checkpoint = detector
-    model = load_model(cfg, checkpoint).model
+    model = load_checkpoint_model(cfg, checkpoint).model
     assert len(found.routing) == 6
     assert {tuple(w.shape) for w in found.routing.values()} == {(8, 4)}
     images = list(dataset_images(cfg, model.data_preprocessor, 'val', 100, 'reading'))
     for place, (image, sample) in enumerate(images):
         with torch.no_grad():
-            expected = model.backbone.stage1[0].conv.routing(global_mean(model.backbone.stem(image))[1])
+            expected = model.backbone.stage1[0].conv.router(global_mean(model.backbone.stem(image))[1])
         torch.testing.assert_close(found.routing['backbone.stage1.0.conv'][place], expected[0], atol=1e-5, rtol=1e-5)
         assert found.paths[place] == sample.img_path
         labels = {str(int(i)) for i in sample.gt_instances.labels}

@@ -67,7 +67,7 @@ def test_peak_memory_counts_what_is_held_at_once():
 def test_grid_has_the_layers_of_yolo11():
     from mmengine.config import Config
 
-    from mmdyn.analysis.flops import build_model
+    from mmdyn.models.build import build_model
 
     shapes = {(s.in_channels, s.out_channels) for s in conv_latency.grid_shapes()}
     for scale in 'nsmlx':
@@ -105,7 +105,7 @@ def test_the_published_form_computes_the_same():
         strict=True,
     ):
         theirs.conv.weight.data.copy_(ours_.weight)
-        theirs.routing.load_state_dict(ours_.routing.state_dict())
+        theirs.router.load_state_dict(ours_.router.state_dict())
     x = torch.randn(3, 8, 40, 40)
     torch.testing.assert_close(published(x), ours(x), rtol=1e-5, atol=1e-5)
 

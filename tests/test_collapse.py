@@ -9,17 +9,17 @@ from mmengine.config import Config
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.analysis.loading import load_model
-from mmdyn.deploy.collapse import collapse_checkpoint, kernel_errors, mean_kernel
-from mmdyn.deploy.upcycle import output_difference
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers
+from mmdyn.running import load_checkpoint_model
+from mmdyn.surgery.collapse import collapse_checkpoint, kernel_errors, mean_kernel
+from mmdyn.surgery.upcycle import output_difference
 
 
 def test_the_error_is_that_of_the_kernels_and_bounds_every_output():
     layer = DynamicConv(4, 6, 3, stride=2, padding=1, groups=2)
     x = torch.randn(7, 4, 9, 9)
-    routing = layer.routing(x.mean((2, 3))).detach()
+    routing = layer.router(x.mean((2, 3))).detach()
     kernels = torch.einsum('nm,m...->n...', routing, layer.experts).detach()
     mean = mean_kernel(layer, routing)['weight']
     direct = (kernels - mean).flatten(1).norm(dim=1) / mean.norm()
@@ -33,9 +33,9 @@ def test_the_error_is_that_of_the_kernels_and_bounds_every_output():
 
 def test_a_layer_whose_routing_is_constant_collapses_exactly():
     layer = DynamicConv(4, 6, 3, bias=True)
-    torch.nn.init.zeros_(layer.routing.weight)
+    torch.nn.init.zeros_(layer.router.weight)
     x = torch.randn(3, 4, 8, 8)
-    static = mean_kernel(layer, layer.routing(x.mean((2, 3))))
+    static = mean_kernel(layer, layer.router(x.mean((2, 3))))
     torch.testing.assert_close(F.conv2d(x, static['weight'], static['bias']), layer(x), rtol=1e-5, atol=1e-5)
 
 
@@ -56,17 +56,17 @@ def test_a_detector_collapses_to_one_that_loads_strictly(alike, digits, tmp_path
     cfg, checkpoint = alike(config, **VARIANTS[variant], **on(digits, config))
     done = collapse_checkpoint(cfg, checkpoint, tmp_path / 'static.pth', number=8)
     assert done.images == 8
-    static = load_model(Config.fromfile(tmp_path / 'static.py'), tmp_path / 'static.pth')
+    static = load_checkpoint_model(Config.fromfile(tmp_path / 'static.py'), tmp_path / 'static.pth')
     assert not dynamic_layers(static.model)
     assert static.classes is not None
-    dynamic = load_model(cfg, checkpoint).model
+    dynamic = load_checkpoint_model(cfg, checkpoint).model
     frozen = copy.deepcopy(dynamic)
     for layer, report in zip(dynamic_layers(frozen).values(), done.layers, strict=True):
-        torch.nn.init.zeros_(layer.routing.weight)
-        layer.routing.bias.data = torch.logit(report.mean)
+        torch.nn.init.zeros_(layer.router.weight)
+        layer.router.bias.data = torch.logit(report.mean)
     assert output_difference(frozen, static.model) < 1e-4  # the same, with routing held at its mean
     if variant == 'yolo11n_dynconv-bn_digits.py':
-        load_model(Config.fromfile(ROOT / 'configs/yolo11n_digits.py'), tmp_path / 'static.pth')
+        load_checkpoint_model(Config.fromfile(ROOT / 'configs/yolo11n_digits.py'), tmp_path / 'static.pth')
     assert done.table().count('static |') == len(done.layers)
 
 
@@ -79,7 +79,7 @@ def test_only_layers_under_the_threshold(alike, digits, tmp_path):
     assert {layer.name for layer in part.layers if layer.collapsed} == {
         layer.name for layer in whole.layers if layer.error <= threshold
     }
-    model = load_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth').model
+    model = load_checkpoint_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth').model
     assert set(dynamic_layers(model)) == {layer.name for layer in part.layers if not layer.collapsed}
     assert len(dynamic_layers(model)) == 3
 
@@ -93,7 +93,7 @@ def test_layers_of_one_block_go_together(alike, digits, tmp_path):
     threshold = min(errors[name] for name in inner)
     part = collapse_checkpoint(cfg, checkpoint, tmp_path / 'part.pth', number=8, threshold=threshold)
     assert not {layer.name for layer in part.layers if layer.collapsed} & set(inner)
-    load_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth')
+    load_checkpoint_model(Config.fromfile(tmp_path / 'part.py'), tmp_path / 'part.pth')
 
 
 def test_refusals_write_nothing(alike, digits, tmp_path):

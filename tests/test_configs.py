@@ -128,7 +128,7 @@ def test_cfg_options_reach_the_experts():
     with DefaultScope.overwrite_default_scope('mmyolo'):
         model = MODELS.build(cfg.model)
     assert model.backbone.stage1[0].num_experts == 8
-    assert model.neck.downsample_layers[0].routing.kind == 'softmax'
+    assert model.neck.downsample_layers[0].router.activation == 'softmax'
 
 
 @pytest.mark.parametrize('name', ['yolo11n_coco.py', 'yolo11n_bccd.py', 'yolo11n_digits.py'])

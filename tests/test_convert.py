@@ -14,11 +14,11 @@ from mmengine.config import Config
 
 from conftest import ROOT
 from foreign import Package, random_state_dict, save_original, variant_of
-from mmdyn.analysis.flops import build_model
 from mmdyn.convert import convert_from_original, convert_to_original, read_original
 from mmdyn.convert.key_table import PROJECTION, original_names
-from mmdyn.engine.launch import build_runner
 from mmdyn.errors import UserError
+from mmdyn.models.build import build_model
+from mmdyn.running.launch import build_runner
 
 NAMES = ('ape', 'bee', 'cat')
 STATIC = variant_of()
@@ -82,7 +82,7 @@ def test_there_and_back(name, tmp_path):
 def test_names_are_those_of_the_original():
     names = original_names(build_model(VARIANTS['both'].load_config()).state_dict())
     assert names['backbone.stage1.0.weight'] == 'model.1.cond_conv.weight'
-    assert names['backbone.stage1.0.routing.bias'] == 'model.1.routing.bias'
+    assert names['backbone.stage1.0.router.bias'] == 'model.1.router.bias'
     assert names['backbone.stage1.1.blocks.0.conv2.weight'] == 'model.2.m.0.cv2.cond_conv.weight'
     assert names['backbone.stage3.1.blocks.0.blocks.1.conv1.conv.weight'] == 'model.6.m.0.m.1.cv1.conv.weight'
     assert names['backbone.stage3.1.blocks.0.final_conv.bn.bias'] == 'model.6.m.0.cv3.bn.bias'
@@ -96,9 +96,9 @@ def test_names_are_those_of_the_original():
 
 def test_a_dynamic_conv_with_norm_and_activation_keeps_its_place():
     names = original_names(
-        ['backbone.stage1.0.conv.weight', 'backbone.stage1.0.conv.routing.weight', 'backbone.stage1.0.bn.bias']
+        ['backbone.stage1.0.conv.weight', 'backbone.stage1.0.conv.router.weight', 'backbone.stage1.0.bn.bias']
     )
-    assert list(names.values()) == ['model.1.conv.cond_conv.weight', 'model.1.conv.routing.weight', 'model.1.bn.bias']
+    assert list(names.values()) == ['model.1.conv.cond_conv.weight', 'model.1.conv.router.weight', 'model.1.bn.bias']
 
 
 def ema_of_a_training(path, theirs):

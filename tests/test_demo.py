@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from mmdyn.deploy.media import Media
-from mmdyn.deploy.onnx_detector import Detections
-from mmdyn.deploy.results import write_results
 from mmdyn.errors import UserError
+from mmdyn.inference.media import Media
+from mmdyn.inference.onnx_detector import Detections
+from mmdyn.inference.results import write_results
 
 DEMO = ROOT / 'demo/image_demo.py'
 CONFIG = 'yolo11n_dynconv_digits.py'
@@ -24,8 +24,8 @@ def dynamic(alike):
 @pytest.fixture(scope='module')
 def exported(dynamic, tmp_path_factory):
     pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
-    from mmdyn.deploy.export import export_detector
-    from mmdyn.deploy.export_options import ExportOptions
+    from mmdyn.export.export import export_detector
+    from mmdyn.export.options import ExportOptions
 
     target = tmp_path_factory.mktemp('demo') / 'model.onnx'
     return export_detector(*dynamic, target, ExportOptions()).path

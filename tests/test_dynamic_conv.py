@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from timm.layers import CondConv2d
+from torch import nn
 
 from mmdyn import DynamicConv, dynamic_conv2d
-from mmdyn.layers import Routing, global_mean
+from mmdyn.layers import Router, global_mean
 
 # in, out, kernel, stride, padding, dilation, groups, (height, width)
 GRID = [
@@ -117,14 +118,42 @@ def test_empty_batch():
 
 
 @pytest.mark.parametrize('bias', [False, True])
-def test_is_timms_condconv_with_the_routing_inside(bias):
+def test_is_timms_condconv_with_the_router_inside(bias):
     ours = DynamicConv(4, 6, 3, 2, 1, bias=bias, num_experts=3)
     theirs = CondConv2d(4, 6, 3, 2, 1, bias=bias, num_experts=3)
-    state = {k: v for k, v in ours.state_dict().items() if not k.startswith('routing.')}
-    assert set(ours.state_dict()) - set(state) == {'routing.weight', 'routing.bias'}
+    state = {k: v for k, v in ours.state_dict().items() if not k.startswith('router.')}
+    assert set(ours.state_dict()) - set(state) == {'router.weight', 'router.bias'}
     theirs.load_state_dict(state)
     x = torch.randn(5, 4, 9, 9)
-    torch.testing.assert_close(ours(x), theirs(x, ours.routing(x.mean((2, 3)))), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours(x), theirs(x, ours.router(x.mean((2, 3)))), rtol=1e-5, atol=1e-5)
+
+
+def test_former_names_of_the_router_are_accepted():
+    """In configs the arguments ``routing`` and ``temperature``, in checkpoints the prefix ``routing``."""
+    for former, now in (
+        (dict(routing='softmax', temperature=3.0), dict(activation='softmax', temperature=3.0)),
+        (dict(routing='softmax'), 'softmax'),
+        (dict(temperature=2.0), dict(temperature=2.0)),
+    ):
+        assert repr(DynamicConv(4, 6, 3, **former).router) == repr(DynamicConv(4, 6, 3, router=now).router)
+    model, other = (nn.Sequential(nn.Sequential(DynamicConv(4, 6, 3, bias=True))) for _ in range(2))
+    former = {k.replace('.router.', '.routing.'): v for k, v in model.state_dict().items()}
+    assert '0.0.routing.weight' in former
+    other.load_state_dict(former)
+    assert '0.0.routing.weight' in former  # what was given stays as it is
+    x = torch.rand(2, 4, 5, 5)
+    assert torch.equal(model(x), other(x))
+
+
+def test_tools_that_replace_linear_layers_leave_the_router_alone():
+    layer = DynamicConv(4, 6, 3)
+    assert not [m for m in layer.modules() if isinstance(m, nn.Linear)]
+    torch.manual_seed(3)
+    linear = nn.Linear(4, 4)
+    torch.manual_seed(3)
+    router = Router(4, 4)
+    assert torch.equal(router.weight, linear.weight)
+    assert torch.equal(router.bias, linear.bias)
 
 
 def test_initialisation_is_that_of_every_expert_alone():
@@ -149,7 +178,7 @@ def test_every_parameter_gets_a_gradient():
 @pytest.mark.parametrize('kind', ['sigmoid', 'softmax'])
 @pytest.mark.parametrize('temperature', [0.5, 1.0, 30.0])
 def test_routing(kind, temperature):
-    routing = Routing(8, 4, kind, temperature)
+    routing = Router(8, 4, kind, temperature)
     x = torch.randn(3, 8)
     logits = F.linear(x, routing.weight, routing.bias) / temperature
     expected = {'sigmoid': logits.sigmoid(), 'softmax': logits.softmax(-1)}[kind]
@@ -164,8 +193,8 @@ def test_router_computes_in_float32_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         half = x.bfloat16()
         _, pooled = global_mean(half)
-        assert pooled.dtype == layer.routing(pooled).dtype == torch.float32
-        torch.testing.assert_close(layer.routing(pooled), layer.routing(half.float().mean((2, 3))))
+        assert pooled.dtype == layer.router(pooled).dtype == torch.float32
+        torch.testing.assert_close(layer.router(pooled), layer.router(half.float().mean((2, 3))))
         assert layer(half).dtype == torch.bfloat16
 
 
@@ -177,7 +206,9 @@ def test_router_computes_in_float32_under_autocast():
         (dict(groups=3), 'groups=3 must divide in_channels=4 and out_channels=6'),
         (dict(groups=4), 'groups=4 must divide in_channels=4 and out_channels=6'),
         (dict(stride=0), 'stride must be at least 1, got 0'),
-        (dict(routing='hard'), "routing must be one of \\['sigmoid', 'softmax'\\], got 'hard'"),
+        (dict(router='hard'), "router activation must be one of \\['sigmoid', 'softmax'\\], got 'hard'"),
+        (dict(router=dict(type='gru')), "unknown router type 'gru': set router='sigmoid'"),
+        (dict(router=dict(heat=2)), "unknown router key 'heat'"),
         (dict(temperature=0.0), 'temperature must be positive, got 0.0'),
     ],
     ids=lambda v: v if isinstance(v, str) else '-'.join(v),
@@ -258,7 +289,7 @@ def test_batch_norm_folds_into_every_expert(memory_format):
     expected = block(x)
     scale = block.bn.weight / (block.bn.running_var + block.bn.eps).sqrt()
     shift = block.bn.bias - block.bn.running_mean * scale
-    routing = block.conv.routing(x.mean((2, 3)))
+    routing = block.conv.router(x.mean((2, 3)))
     folded = dynamic_conv2d(x, block.conv.experts * scale[:, None, None, None], routing, None, 1, 1)
     torch.testing.assert_close(folded + shift[:, None, None], expected, rtol=1e-12, atol=1e-12)
 

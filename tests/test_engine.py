@@ -9,10 +9,11 @@ from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
 from torch import nn
 
+from mmdyn.checkpoints import differences
 from mmdyn.engine import CloseMosaicHook, YOLOOptimWrapper, YOLOScheduleHook
-from mmdyn.engine.checkpoint import AtomicLocalBackend, differences
-from mmdyn.engine.config_file import load_config
+from mmdyn.engine.hooks.checkpoint import AtomicLocalBackend
 from mmdyn.errors import UserError
+from mmdyn.running.config_file import load_config
 from small_training import Line, runner_for
 
 
@@ -291,7 +292,7 @@ def test_cpu_amp_says_when_the_cpu_cannot(monkeypatch):
 def test_amp_keeps_the_kind_of_accumulation(kind):
     from mmengine.config import Config
 
-    from mmdyn.engine.launch import enable_amp
+    from mmdyn.running.amp import enable_amp
 
     cfg = Config(dict(optim_wrapper=dict(type=kind, accumulative_counts=4)))
     if kind == 'ApexOptimWrapper':
@@ -467,7 +468,7 @@ def test_only_hooks_that_average_are_left_out_of_a_test():
     from mmengine.hooks import Hook
     from mmengine.registry import HOOKS
 
-    from mmdyn.engine.testing import drop_ema
+    from mmdyn.running.testing import drop_ema
 
     @HOOKS.register_module()
     class SchEMAHook(Hook):

@@ -14,8 +14,8 @@ from timm.layers import BatchNormAct2d, StdConv2d
 from torch import nn
 
 from mmdyn import DynamicConv, dynamic_conv2d
-from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, fold_scale, global_mean, mixture
-from mmdyn.layers.execution import Geometry, choose_path
+from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, fold_scale, global_mean
+from mmdyn.layers.execution import Geometry, choose_strategy
 from test_dynamic_conv import plain_loop
 
 FORMATS = [
@@ -62,14 +62,14 @@ def tensors(way, memory_format, dtype=torch.float64, experts=3):
 def name_of(way, memory_format, dtype=torch.float64, backward=False):
     x, w, _, _ = tensors(way, memory_format, dtype)
     _, _, _, _, s, p, d, g, *_ = way
-    return choose_path(x, w.shape[1:], Geometry(pair(s), pair(p), pair(d), g), backward)[0].name
+    return choose_strategy(x, w.shape[1:], Geometry(pair(s), pair(p), pair(d), g), backward)[0].name
 
 
 @pytest.mark.parametrize('kept', [False, True], ids=['mixed-again', 'kept'])
 @pytest.mark.parametrize('memory_format', FORMATS)
 @pytest.mark.parametrize('way', WAYS, ids=ids)
 def test_every_way_equals_the_plain_loop(way, memory_format, kept, monkeypatch):
-    monkeypatch.setattr(mixture, 'KEPT_BYTES', 1 << 30 if kept else 0)
+    monkeypatch.setattr(execution, 'KEPT_BYTES', 1 << 30 if kept else 0)
     inputs = tensors(way, memory_format)
     sliding = way[4:8]
     plain = memory_format is torch.contiguous_format
@@ -164,7 +164,7 @@ def test_output_may_be_overwritten(way, memory_format):
 
 @pytest.mark.parametrize('limit', [0, 8 << 20])
 def test_mixed_kernels_are_kept_only_where_small(limit, monkeypatch):
-    monkeypatch.setattr(mixture, 'KEPT_BYTES', limit)
+    monkeypatch.setattr(execution, 'KEPT_BYTES', limit)
     layer = DynamicConv(16, 32, 3, 2, 1)
     x = torch.randn(8, 16, 40, 40, requires_grad=True)
     kept = {}
@@ -176,7 +176,7 @@ def test_mixed_kernels_are_kept_only_where_small(limit, monkeypatch):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         layer(x)
     kernels = len(x) * layer.experts[0].numel()
-    inputs, small = x.numel() + layer.weight.numel(), len(x) * (16 + 3 * 4) + layer.routing.weight.numel()
+    inputs, small = x.numel() + layer.weight.numel(), len(x) * (16 + 3 * 4) + layer.router.weight.numel()
     assert inputs <= sum(kept.values()) - (kernels if limit else 0) <= inputs + small
     assert small < kernels / 10
 
@@ -210,7 +210,7 @@ SIZES = [(1, 1, 1, 1), (2, 3, 5, 7), (3, 16, 8, 12), (1, 4, 9, 6), (2, 1, 4, 4)]
 def as_map(request, monkeypatch):
     """The mean of a map as of a small one, which is left to PyTorch, and as of a large one."""
     module = importlib.import_module('mmdyn.layers.global_mean')  # its function has its name
-    monkeypatch.setattr(module, 'SMALL_MAP', 0 if request.param == 'large' else 1 << 30)
+    monkeypatch.setattr(module, 'SMALL_TENSOR', 0 if request.param == 'large' else 1 << 30)
 
 
 @pytest.mark.usefixtures('as_map')
@@ -476,9 +476,9 @@ def test_folding_says_what_it_cannot_do():
         fold_batch_norm(conv, nn.BatchNorm2d(6).eval())
 
 
-def test_every_call_has_a_way():
+def test_every_call_has_a_strategy():
     for flags in itertools.product((False, True), repeat=6):
         for batch, positions in itertools.product((1, 2), (1, 10_000)):
             last, half, pointwise, depthwise, strided, backward = flags
-            call = execution.Call(batch, last, half, pointwise, depthwise, strided, positions, backward)
-            assert execution.PATHS[-1].fits(call)
+            call = execution.Call('cpu', batch, last, half, pointwise, depthwise, strided, positions, backward)
+            assert execution.STRATEGIES[-1].fits(call)

@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from conftest import ROOT
-from mmdyn.analysis.loading import load_model
-from mmdyn.deploy.agreement import examples
-from mmdyn.deploy.export import export_detector
-from mmdyn.deploy.export_options import ExportOptions
-from mmdyn.deploy.formats import open_exported
-from mmdyn.deploy.graph import DetectionGraph, _nms_by_class
 from mmdyn.errors import UserError
+from mmdyn.export.agreement import examples
+from mmdyn.export.export import export_detector
+from mmdyn.export.graph import DetectionGraph, _nms_by_class
+from mmdyn.export.options import ExportOptions
+from mmdyn.inference.runtimes import open_exported
 from mmdyn.layers import dynamic_layers
+from mmdyn.running import load_checkpoint_model
 
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
 pytestmark = pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning')
@@ -52,7 +52,7 @@ def files(dynamic, tmp_path_factory):
 def reference(dynamic):
     """Images, and what PyTorch gives for them."""
     cfg, checkpoint = dynamic
-    model = load_model(cfg, checkpoint).model
+    model = load_checkpoint_model(cfg, checkpoint).model
     images = examples(model, 320, 5)
     with torch.no_grad():
         boxes, scores = DetectionGraph(model)(images)
@@ -90,7 +90,7 @@ def test_a_process_that_closed_openvino_files_outlives_its_children(files, run):
     """The end of a data loader's worker is a signal, and OpenVINO lends the process the stack that signals run on."""
     path = files(format='openvino', batch=1).path
     script = (
-        'import signal, subprocess, sys; from mmdyn.deploy.formats import open_exported\n'
+        'import signal, subprocess, sys; from mmdyn.inference.runtimes import open_exported\n'
         'signal.signal(signal.SIGCHLD, lambda *_: None)\n'
         'opened = [open_exported(sys.argv[1]) for _ in range(3)]\n'
         'while opened: del opened[0]  # in the order of opening\n'
@@ -182,7 +182,7 @@ def test_half_precision(files, reference, kind):
 
 def test_height_and_width_may_be_open(files, dynamic):
     cfg, checkpoint = dynamic
-    model = load_model(cfg, checkpoint).model
+    model = load_checkpoint_model(cfg, checkpoint).model
     detector = open_exported(files(square=False).path)
     for height, width in ((64, 320), (256, 96)):
         images = torch.rand(2, 3, height, width)
@@ -204,7 +204,7 @@ def test_a_fixed_batch_takes_images_of_several_shapes(files):
 
 
 def test_nms_in_the_graph_is_as_it_was_exported(files, dynamic):
-    from mmdyn.deploy.exported_detector import use_exported
+    from mmdyn.inference.exported_detector import use_exported
 
     done, (cfg, _) = files(nms=True), dynamic
     with pytest.raises(ValueError, match=r'is in the graph, with an overlap of 0\.7'):
@@ -257,7 +257,7 @@ def test_images_are_prepared_as_the_pipeline_does(files, dynamic, tmp_path, size
         from mmengine.registry import TRANSFORMS
 
         data = Compose([TRANSFORMS.build(step) for step in steps])(dict(img_path=str(tmp_path / 'image.png'), img_id=0))
-    model = load_model(cfg, checkpoint).model
+    model = load_checkpoint_model(cfg, checkpoint).model
     batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
     expected = model.data_preprocessor(batch, False)['inputs'].numpy()
     found, placement = open_exported(files().path).prepare(image)
@@ -279,7 +279,7 @@ runpy.run_path(sys.argv.pop(1), run_name='__main__')
 def test_the_runtime_needs_no_pytorch(run, files, tmp_path, digits):
     image = tmp_path / 'image.png'
     image.write_bytes(sorted((digits / 'val').iterdir())[0].read_bytes())
-    script = ROOT / 'mmdyn/deploy/onnx_detector.py'
+    script = ROOT / 'mmdyn/inference/onnx_detector.py'
     done = run('-c', WITHOUT_PYTORCH, script, files().path, image)
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'image.detected.jpg').exists()
@@ -302,7 +302,7 @@ def test_int8(files, dynamic, reference, kind):
     done = files(format=kind, int8=True, calibration=8)
     _, found = open_exported(done.path).run(images[:2])
     assert np.corrcoef(np.log(found.ravel()), np.log(scores[:2].ravel()))[0, 1] > 0.9
-    experts = sum(4 * layer.weight.numel() for layer in dynamic_layers(load_model(*dynamic).model).values())
+    experts = sum(4 * layer.weight.numel() for layer in dynamic_layers(load_checkpoint_model(*dynamic).model).values())
     assert experts < done.size < 0.85 * files(format=kind).size  # experts stay in float32, the rest does not
     assert open_exported(done.path).meta['names']
 
@@ -328,7 +328,7 @@ def test_bad_options(dynamic, tmp_path, name):
 
 
 def test_a_missing_runtime_is_named(dynamic, tmp_path, monkeypatch):
-    from mmdyn.deploy import export_options
+    from mmdyn.export import options as export_options
 
     monkeypatch.setattr(export_options, 'find_spec', lambda name: None)
     with pytest.raises(UserError, match=r'needs onnx and onnxscript and openvino: pip install -r requirements/deploy'):

@@ -9,8 +9,9 @@ from torch import nn
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.analysis.flops import build_model, count_cost
+from mmdyn.analysis.flops import count_cost
 from mmdyn.errors import UserError
+from mmdyn.models.build import build_model
 
 GOLDEN = {  # GFLOPs at 640, two for every multiply-add
     ('yolo11n_coco', 80): 6.543,

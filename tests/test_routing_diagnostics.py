@@ -4,17 +4,18 @@ import math
 
 import pytest
 import torch
+from mmdyn.router.hook import RoutingHook, present_classes
+from mmdyn.router.statistics import class_means, routing_statistics
 from mmengine.hooks import IterTimerHook, LoggerHook
 from mmengine.structures import InstanceData
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.analysis.flops import build_model
 from mmdyn.engine import ChannelsLastHook, CheckpointGuardHook
-from mmdyn.engine.logs import log_records
-from mmdyn.engine.routing_hook import RoutingHook, present_classes
-from mmdyn.engine.routing_statistics import class_means, routing_statistics
-from mmdyn.layers import dynamic_layers, record_routing
+from mmdyn.layers import dynamic_layers
+from mmdyn.logs import log_records
+from mmdyn.models.build import build_model
+from mmdyn.routing import record_routing
 
 EXPERTS = torch.eye(4)  # orthogonal kernels
 
@@ -92,7 +93,7 @@ def test_recording_notes_every_layer_and_leaves_no_hook():
         '0': [(2, 4), (3, 4)],
         '2': [(2, 2), (3, 2)],
     }
-    expected = model[0].routing(x.mean((2, 3)))
+    expected = model[0].router(x.mean((2, 3)))
     torch.testing.assert_close(torch.cat(seen['0']), expected)
     assert not seen['0'][0].requires_grad
     assert not any(m._forward_hooks for m in model.modules())
@@ -124,8 +125,8 @@ def test_a_layer_that_only_training_runs_is_left_out():
 @pytest.fixture(scope='module')
 def trained(digits, tmp_path_factory):
     """A short run of a detector, one layer of which uses one expert alone; everything that it logged."""
-    from mmdyn.engine.config_file import load_config
-    from mmdyn.engine.launch import build_runner
+    from mmdyn.running.config_file import load_config
+    from mmdyn.running.launch import build_runner
 
     folder = tmp_path_factory.mktemp('routed')
     cfg = load_config(
@@ -214,8 +215,8 @@ def test_a_test_is_diagnosed_like_a_validation(trained, digits):
 
 @pytest.mark.slow
 def test_a_hook_that_is_none_is_left_out(digits, tmp_path):
-    from mmdyn.engine.config_file import load_config
-    from mmdyn.engine.launch import build_runner
+    from mmdyn.running.config_file import load_config
+    from mmdyn.running.launch import build_runner
 
     options = {'test_dataloader.dataset.data_root': str(digits), 'default_hooks.routing': None}
     options |= {'default_hooks.channels_last': None, 'default_hooks.timer': None}

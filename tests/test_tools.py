@@ -195,8 +195,9 @@ def test_det_inferencer_works_with_config_and_checkpoint(run, trained, digits, t
 
 
 def test_pictures_of_a_run(trained, digits, tmp_path):
-    from mmdyn.analysis.pictures import draw_curves, prediction_grid, write_image
-    from mmdyn.engine.config_file import load_config
+    from mmdyn.analysis.pictures import draw_curves, prediction_grid
+    from mmdyn.files import write_image
+    from mmdyn.running.config_file import load_config
 
     work, _ = trained
     cfg = load_config(str(CONFIG), {'test_dataloader.dataset.data_root': str(digits)}, None, 'none')
@@ -210,7 +211,7 @@ def test_pictures_of_a_run(trained, digits, tmp_path):
 
 
 def test_amp_trains_or_says_why_not(run, digits, tmp_path):
-    from mmdyn.engine.optim_wrapper import cpu_has_bf16
+    from mmdyn.engine.optim.wrappers import cpu_has_bf16
 
     done = run(
         TRAIN, CONFIG, '--amp', '--work-dir', tmp_path, '--cfg-options', *options(digits), 'train_cfg.max_epochs=1'

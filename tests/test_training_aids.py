@@ -6,10 +6,12 @@ import pytest
 import torch
 
 from mmdyn import DynamicConv
-from mmdyn.deploy.upcycle import upcycle
 from mmdyn.engine import TemperatureHook, YOLOOptimizerConstructor
 from mmdyn.errors import UserError
-from mmdyn.layers import C3k2_DynamicConv, dynamic_layers, fold_scale, record_routing
+from mmdyn.layers import C3k2_DynamicConv, dynamic_layers, fold_scale
+from mmdyn.layers.c3k2 import Bottleneck
+from mmdyn.routing import record_routing
+from mmdyn.surgery.upcycle import upcycle
 
 # ---- shared router ----
 
@@ -37,14 +39,32 @@ def test_a_shared_router_learns_from_all_its_layers_and_keeps_nothing_of_a_batch
     block(torch.randn(2, 8, 6, 6)).square().sum().backward()
     assert block.router.weight.grad.abs().sum() > 0
     copy.deepcopy(block)  # as the EMA does
-    with pytest.raises(RuntimeError, match='runs only inside the block'):
+    with pytest.raises(ValueError, match='router=None must be given routing weights'):
         next(iter(dynamic_layers(block).values()))(torch.randn(1, 4, 6, 6))
+
+
+@pytest.mark.parametrize('c3k', [False, True])
+def test_a_shared_router_survives_activation_checkpointing_and_exceptions(c3k):
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_activation_checkpointing
+
+    block = C3k2_DynamicConv(16, 16, num_blocks=2, c3k=c3k, shared_router=True)
+    x = torch.randn(3, 16, 8, 8)
+    expected = copy.deepcopy(block)
+    expected(x).square().sum().backward()
+    apply_activation_checkpointing(block, check_fn=lambda module: isinstance(module, Bottleneck))
+    block(x).square().sum().backward()
+    for ours, theirs in zip(block.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+    with pytest.raises(RuntimeError):
+        block(x[:, :8])
+    copied = copy.deepcopy(block).eval()  # nothing of the failed batch is in it
+    torch.testing.assert_close(copied(x), block.eval()(x))
 
 
 def test_what_needs_a_router_of_its_own_refuses_a_shared_one():
     block = C3k2_DynamicConv(8, 8, shared_router=True)
     layer = next(iter(dynamic_layers(block).values()))
-    with pytest.raises(ValueError, match='router that is shared'):
+    with pytest.raises(ValueError, match='whose router is shared'):
         fold_scale(torch.ones(2), layer)
     with pytest.raises(UserError, match='shares its router'):
         upcycle(block, {})
@@ -67,11 +87,11 @@ def test_temperature_falls_linearly_to_that_of_the_layer():
     seen = []
     for run.iter in range(40):
         hook.before_train_iter(run, 0)
-        seen.append(model[0].routing.temperature)
+        seen.append(model[0].router.temperature)
     assert seen[:21] == pytest.approx([12 - i / 2 for i in range(21)])
     assert set(seen[20:]) == {2.0}
     hook.after_train(run)
-    assert model[0].routing.temperature == 2.0
+    assert model[0].router.temperature == 2.0
 
 
 def test_a_shared_router_is_annealed_too():

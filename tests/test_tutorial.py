@@ -11,8 +11,8 @@ import pytest
 from mmengine.config import Config
 
 from conftest import ROOT
-from mmdyn.analysis.flops import build_model
 from mmdyn.layers import dynamic_layers
+from mmdyn.models.build import build_model
 
 TUTORIAL = (ROOT / 'docs/tutorial_ablation.md').read_text()
 

@@ -9,11 +9,11 @@ from torch import nn
 
 from conftest import ROOT
 from mmdyn import DynamicConv
-from mmdyn.analysis.loading import load_model
-from mmdyn.deploy.counterpart import static_counterpart
-from mmdyn.deploy.upcycle import output_difference, upcycle_checkpoint, upcycle_conv
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers
+from mmdyn.running import load_checkpoint_model
+from mmdyn.surgery.counterpart import static_counterpart
+from mmdyn.surgery.upcycle import output_difference, upcycle_checkpoint, upcycle_conv
 
 
 def load(name: str, **options) -> Config:
@@ -35,7 +35,7 @@ def test_a_layer_computes_the_same_for_every_input(experts, routing, groups):
         x = scale * torch.randn(3, 4, 9, 11, dtype=torch.float64)
         torch.testing.assert_close(layer(x), static(x), rtol=1e-12, atol=1e-12 * scale)
     if experts > 2 - (routing == 'softmax'):
-        weights = layer.routing(torch.randn(5, 4, dtype=torch.float64))
+        weights = layer.router(torch.randn(5, 4, dtype=torch.float64))
         assert (weights.std(0) > 1e-3).sum() >= experts - 1  # the routing is alive
 
 
@@ -82,8 +82,8 @@ def test_a_detector_computes_the_same_in_float32(alike, case, tmp_path):
     done = upcycle_checkpoint(static, dynamic, tmp_path / 'dynamic.pth')
     assert done.difference < 1e-6
     assert done.new == done.left == ()
-    model = load_model(dynamic, tmp_path / 'dynamic.pth').model
-    assert output_difference(model, load_model(cfg, static).model) <= 1e-5
+    model = load_checkpoint_model(dynamic, tmp_path / 'dynamic.pth').model
+    assert output_difference(model, load_checkpoint_model(cfg, static).model) <= 1e-5
     assert set(done.layers) == set(dynamic_layers(model))
 
 
@@ -97,7 +97,7 @@ def test_what_is_on_one_side_only_is_reported(alike, tmp_path):
     assert 'bbox_head.extra.weight' in done.left
     assert done.new
     assert all('.cls_preds.' in name for name in done.new)
-    load_model(cfg, tmp_path / 'dynamic.pth')
+    load_checkpoint_model(cfg, tmp_path / 'dynamic.pth')
     again = torch.load(tmp_path / 'dynamic.pth', weights_only=True)
     assert 'dataset_meta' not in again['meta']  # the class names are no longer its own
 
@@ -166,7 +166,7 @@ def test_three_commands_from_published_weights_to_training(run, alike, digits, t
     options += ['train_dataloader.persistent_workers=False', f'load_from={out}']
     done = run(ROOT / 'tools/train.py', config, '--work-dir', tmp_path / 'w', '--cfg-options', *options, *loaders)
     assert done.returncode == 0, done.stderr[-2000:]
-    total = len(load_model(load('yolo11n_dynconv-bn_digits.py'), out).model.state_dict())
+    total = len(load_checkpoint_model(load('yolo11n_dynconv-bn_digits.py'), out).model.state_dict())
     assert f'{total} of {total} tensors taken' in done.stdout
     trained = torch.load(tmp_path / 'w/epoch_1.pth', weights_only=True)['state_dict']
     experts = trained['backbone.stage2.0.conv.weight']

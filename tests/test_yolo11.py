@@ -12,6 +12,7 @@ from mmdyn import DynamicConv
 from mmdyn.layers import C2PSA, SPPF, C3k2, C3k2_DynamicConv
 from mmdyn.layers.c2psa import Attention
 from mmdyn.models import YOLO11PAFPN, YOLO11Backbone, YOLO11HeadModule
+from mmdyn.running import load_checkpoint_model
 
 # Published counts minus the 16 weights of the DFL projection, which is a buffer here.
 STATIC = {'n': 2_624_064, 's': 9_458_736, 'm': 20_114_672, 'l': 25_372_144, 'x': 56_966_160}
@@ -221,7 +222,7 @@ def test_c3k2_dynamic_options_reach_every_convolution():
     layer = C3k2_DynamicConv(16, 16, num_blocks=2, c3k=True, num_experts=3, routing='softmax', temperature=5.0)
     convs = [m for m in layer.modules() if isinstance(m, DynamicConv)]
     assert len(convs) == 4
-    assert {(m.num_experts, m.routing.kind, m.routing.temperature) for m in convs} == {(3, 'softmax', 5.0)}
+    assert {(m.num_experts, m.router.activation, m.router.temperature) for m in convs} == {(3, 'softmax', 5.0)}
 
 
 def test_c2psa_passes_half_of_the_channels_by():
@@ -289,11 +290,10 @@ def test_any_width(widen):
 def test_a_folded_detector_computes_the_same(alike, variant):
     import copy
 
-    from mmdyn.analysis.loading import load_model
-    from mmdyn.deploy.upcycle import output_difference
     from mmdyn.layers import fold_batch_norms
+    from mmdyn.surgery.upcycle import output_difference
 
-    model = load_model(*alike(f'yolo11n_{variant}_coco.py')).model
+    model = load_checkpoint_model(*alike(f'yolo11n_{variant}_coco.py')).model
     folded = fold_batch_norms(copy.deepcopy(model))
     assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
     shared = [m.shared_bias is not None for m in folded.modules() if isinstance(m, DynamicConv)]

@@ -71,7 +71,7 @@ def overrides(args: argparse.Namespace) -> str:
 
 def config_of(args: argparse.Namespace):
     """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
-    from mmdyn.engine.config_file import load_config
+    from mmdyn.running.config_file import load_config
 
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     return load_config(
@@ -81,6 +81,6 @@ def config_of(args: argparse.Namespace):
 
 def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
     """Run a tool's command; an error that a user can mend becomes one message and exit code 1."""
-    from mmdyn.engine.launch import exit_code
+    from mmdyn.running.messages import exit_code
 
     return exit_code(lambda: command(args))

@@ -20,7 +20,7 @@ def parse_args():
 
 
 def analyze(args) -> None:
-    from mmdyn.analysis.routing import analyse_routing, write_analysis
+    from mmdyn.routing.analysis import analyse_routing, write_analysis
 
     found = analyse_routing(config_of(args), args.checkpoint, args.split, args.images)
     folder = args.out_dir or Path(args.checkpoint).parent / 'routing'

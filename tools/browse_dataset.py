@@ -15,7 +15,7 @@ def main() -> int:
         parser = tool_parser(__doc__, EXAMPLE)
         parser.add_argument('config', help="config file, followed by the options of MMYOLO's browse_dataset.py")
         parser.parse_args()
-    from mmdyn.engine.launch import exit_code
+    from mmdyn.running.messages import exit_code
 
     if sys.argv[1] == '--host-help':
         sys.argv[1] = '--help'

@@ -32,10 +32,10 @@ def parse_args():
 
 
 def collapse(args) -> None:
-    from mmdyn.deploy.collapse import collapse_checkpoint
-    from mmdyn.deploy.evaluation import ap_table, evaluate
     from mmdyn.errors import UserError
     from mmdyn.files import new_file, write_text
+    from mmdyn.inference.evaluation import ap_table, evaluate
+    from mmdyn.surgery.collapse import collapse_checkpoint
 
     target = Path(args.out)
     if target.suffix != '.pth':

@@ -13,7 +13,7 @@ from _arguments import add_config_arguments, config_of, overrides, run_tool, too
 
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
-  python mmdyn/deploy/onnx_detector.py CHECKPOINT.onnx image.jpg     # without PyTorch"""
+  python mmdyn/inference/onnx_detector.py CHECKPOINT.onnx image.jpg     # without PyTorch"""
 SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
 
 
@@ -52,8 +52,8 @@ def parse_args():
 
 
 def export(args) -> None:
-    from mmdyn.deploy.export import export_detector
-    from mmdyn.deploy.export_options import ExportOptions
+    from mmdyn.export.export import export_detector
+    from mmdyn.export.options import ExportOptions
 
     cfg = config_of(args)
     options = ExportOptions(
@@ -75,7 +75,7 @@ def export(args) -> None:
     else:
         print('nothing in the photograph is above test_cfg.score_thr, in PyTorch neither: no box could be compared')
     if args.int8 and not args.no_eval:
-        from mmdyn.deploy.evaluation import ap_table, evaluate
+        from mmdyn.inference.evaluation import ap_table, evaluate
 
         rows = {
             'float32': evaluate(cfg, args.checkpoint, square=not args.dynamic_size),

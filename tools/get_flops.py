@@ -22,9 +22,11 @@ def parse_args():
 
 
 def show(args) -> None:
-    from mmdyn.analysis.flops import build_model, count_cost, image_size
-    from mmdyn.engine.launch import config_errors
+    from mmdyn.analysis.flops import count_cost
     from mmdyn.errors import UserError
+    from mmdyn.models.build import build_model
+    from mmdyn.running.image_size import image_size
+    from mmdyn.running.messages import config_errors
 
     if args.shape and (min(args.shape) < 1 or len(args.shape) > 2):
         raise UserError(f'--shape takes one or two sizes of at least 1 pixel, got {args.shape}')

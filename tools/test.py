@@ -32,8 +32,8 @@ def parse_args():
 
 
 def test_exported(cfg, args):
-    from mmdyn.deploy.exported_detector import use_exported
     from mmdyn.errors import UserError
+    from mmdyn.inference.exported_detector import use_exported
 
     if args.tta or args.fuse:
         raise UserError(f'--tta and --fuse are for checkpoints; {args.checkpoint} is as it was exported')
@@ -44,9 +44,10 @@ def test(args) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmengine.evaluator import DumpResults
 
-    from mmdyn.engine.launch import build_runner, check_checkpoint
-    from mmdyn.engine.testing import enable_fuse, enable_tta
+    from mmdyn.checkpoints import check_checkpoint
     from mmdyn.errors import UserError
+    from mmdyn.running.launch import build_runner
+    from mmdyn.running.testing import enable_fuse, enable_tta
 
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')

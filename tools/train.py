@@ -28,9 +28,11 @@ def parse_args():
 def train(args) -> None:
     from mmengine.dist import is_main_process
 
-    from mmdyn.engine.launch import build_runner, check_checkpoint, enable_amp
-    from mmdyn.engine.processes import join_processes
-    from mmdyn.engine.resume import checkpoint_for_all, latest_checkpoint
+    from mmdyn.checkpoints import check_checkpoint
+    from mmdyn.engine.hooks.resume import checkpoint_for_all, latest_checkpoint
+    from mmdyn.running.amp import enable_amp
+    from mmdyn.running.launch import build_runner
+    from mmdyn.running.processes import join_processes
 
     cfg = config_of(args)
     if args.amp:

@@ -24,7 +24,7 @@ def parse_args():
 
 
 def upcycle(args) -> None:
-    from mmdyn.deploy.upcycle import upcycle_checkpoint
+    from mmdyn.surgery.upcycle import upcycle_checkpoint
 
     done = upcycle_checkpoint(args.static, config_of(args), args.out, args.seed)
     experts = ' or '.join(str(n) for n in sorted(set(done.num_experts)))

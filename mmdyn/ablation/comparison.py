@@ -17,7 +17,9 @@ import numpy as np
 from mmengine.config import Config
 from scipy import stats
 
-from mmdyn.analysis.flops import Cost, build_model, count_cost, image_size
+from mmdyn.analysis.flops import Cost, count_cost
+from mmdyn.models.build import build_model
+from mmdyn.running.image_size import image_size
 
 from .fairness import differences
 from .plan import Run, recorded_arms

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmdyn.analysis.flops import build_model, count_cost, image_size
-from mmdyn.engine.config_file import load_config
-from mmdyn.engine.launch import config_errors
+from mmdyn.analysis.flops import count_cost
 from mmdyn.errors import UserError
 from mmdyn.files import write_text
+from mmdyn.models.build import build_model
+from mmdyn.running.config_file import load_config
+from mmdyn.running.image_size import image_size
+from mmdyn.running.messages import config_errors
 
 from .fairness import check_comparable, differences
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmdyn.engine.logs import log_records
+from mmdyn.logs import log_records
 
 from .plan import CONFIG_NAME, Run
 

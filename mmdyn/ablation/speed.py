@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmdyn.analysis.flops import run_network
 from mmdyn.analysis.timing import interleaved
-from mmdyn.engine.optim_wrapper import cpu_has_bf16
+from mmdyn.engine.optim.wrappers import cpu_has_bf16
+from mmdyn.models.build import run_network
 
 STEP_ROUNDS = 3  # a training step is timed in one of so many rounds
 

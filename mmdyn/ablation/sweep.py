@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from mmdyn.engine.logs import log_records
 from mmdyn.errors import UserError
+from mmdyn.logs import log_records
 
 from .commands import command_of
 from .plan import Plan, Run, record

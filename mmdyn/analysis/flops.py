@@ -6,17 +6,14 @@ misses them, which is where published figures of 4.8 GFLOPs against 6.6 come fro
 are not counted, as usual.
 """
 
-import copy
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.config import Config
-from mmengine.registry import MODELS, init_default_scope
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdyn.errors import UserError
+from mmdyn.models.build import run_network
 
 
 class Cost(NamedTuple):
@@ -30,47 +27,6 @@ class Cost(NamedTuple):
     def flops(self) -> int:
         """Two for every multiply-add."""
         return 2 * self.macs
-
-
-def build_model(cfg: Config) -> nn.Module:
-    """Build the model of a config in its own scope, in eval mode.
-
-    Args:
-        cfg: Config with ``model`` and ``default_scope``; stays as it is, where mmdet's detectors write into theirs.
-    """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return MODELS.build(copy.deepcopy(cfg.model)).eval()
-
-
-def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
-
-    Args:
-        cfg: Config.
-    """
-    described = (cfg.get('val_dataloader') or {}).get('dataset', {})
-    while 'pipeline' not in described and 'dataset' in described:  # wrapped
-        described = described.dataset
-    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
-    scale = scales[-1] if scales else 640
-    width, height = (scale, scale) if isinstance(scale, int) else scale
-    return height, width
-
-
-def run_network(model: nn.Module, images: Tensor) -> Any:
-    """Run a detector's network, without boxes.
-
-    Args:
-        model: Detector whose ``forward(inputs, data_samples, mode='tensor')`` is MMEngine's.
-        images: Images, (B, 3, H, W). Detectors of two stages are told their size, too.
-
-    Returns:
-        What the model does.
-    """
-    size = tuple(images.shape[2:])
-    shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)
-    samples = [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0))) for _ in images]
-    return model(images, samples, mode='tensor')
 
 
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:

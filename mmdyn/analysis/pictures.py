@@ -10,11 +10,10 @@ from mmdet.apis import init_detector
 from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
-from mmdyn.engine.checkpoint import refuse_other_architecture
-from mmdyn.engine.launch import check_checkpoint
-from mmdyn.engine.logs import log_records
+from mmdyn.checkpoints import check_checkpoint, refuse_other_architecture
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
+from mmdyn.logs import log_records
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt

@@ -9,13 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdyn.engine.checkpoint import (
-    classes_of,
-    differences,
-    state_dict_of,
-    write_checkpoint,
-)
-from mmdyn.engine.launch import check_checkpoint
+from mmdyn.checkpoints import check_checkpoint, classes_of, differences, state_dict_of, write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_bytes
 from mmdyn.version import __version__

@@ -33,6 +33,7 @@ INSIDE = (
     (r'\.blocks\.', '.m.'),
     (r'\.attention\.', '.attn.'),
     (r'\.position\.', '.pe.'),
+    (r'\.router\.', '.routing.'),
 )
 # The original keeps the fixed projection of its distances as weights; here it is no part of the state dict.
 PROJECTION = 'model.23.dfl.conv.weight'
@@ -51,7 +52,7 @@ def original_names(names: Iterable[str]) -> dict[str, str]:
         KeyError: A name is not of a YOLO11; with that name.
     """
     names = list(names)
-    dynamic = {name.removesuffix('routing.weight') for name in names if name.endswith('.routing.weight')}
+    dynamic = {name.removesuffix('router.weight') for name in names if name.endswith('.router.weight')}
     return {name: _original_name(name, dynamic) for name in names}
 
 

@@ -9,8 +9,8 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 import mmdyn
-from mmdyn.analysis.flops import build_model
 from mmdyn.errors import UserError
+from mmdyn.models.build import build_model
 
 CONFIGS = Path(mmdyn.__file__).parent / '.mim' / 'configs'
 STEM = 'model.0.conv.weight'

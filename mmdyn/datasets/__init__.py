@@ -1,18 +1,15 @@
-"""Data sets: COCO format with checks, the digits made on the spot, and conversion from Pascal VOC."""
+"""Data sets, transforms and samplers: COCO format with checks, digits made on the spot, conversion of Pascal VOC."""
 
-from .affine_warp import YOLO11RandomAffine
-from .buffered_mosaic import BufferedMosaic
 from .checked_coco import CheckedCocoDataset
-from .coco_metric import DatasetCocoMetric
 from .digits import DigitsDataset, make_digits
-from .long_side_resize import LongSideResize
+from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
+from .transforms import BufferedMosaic, LongSideResize, YOLO11RandomAffine
 from .voc_to_coco import convert_voc
 
 __all__ = [
     'BufferedMosaic',
     'CheckedCocoDataset',
-    'DatasetCocoMetric',
     'DigitsDataset',
     'ImageShapePolicy',
     'LongSideResize',
@@ -20,4 +17,5 @@ __all__ = [
     'YOLO11RandomAffine',
     'convert_voc',
     'make_digits',
+    'photograph',
 ]

@@ -3,12 +3,11 @@
 from .c2psa import C2PSA
 from .c3k2 import C3k, C3k2, C3k2_DynamicConv
 from .conv_unit import build_block, build_conv_unit, find_layer
-from .dynamic_conv import DynamicConv, dynamic_conv2d
+from .dynamic_conv import DynamicConv, dynamic_conv2d, dynamic_layers
 from .export_forms import export_form
 from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
-from .routing import Routing, SharedRouting
-from .routing_record import dynamic_layers, record_routing
+from .router import Router, build_router
 from .sppf import SPPF
 
 __all__ = [
@@ -18,10 +17,10 @@ __all__ = [
     'C3k2',
     'C3k2_DynamicConv',
     'DynamicConv',
-    'Routing',
-    'SharedRouting',
+    'Router',
     'build_block',
     'build_conv_unit',
+    'build_router',
     'dynamic_conv2d',
     'dynamic_layers',
     'export_form',
@@ -30,5 +29,4 @@ __all__ = [
     'fold_batch_norms',
     'fold_scale',
     'global_mean',
-    'record_routing',
 ]

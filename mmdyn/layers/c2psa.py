@@ -106,10 +106,10 @@ class C2PSA(BaseModule):
         super().__init__(init_cfg)
         if channels % 2:
             raise ValueError(f'channels must be even, got {channels}')
-        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.main_conv = conv_bn_act(channels, channels, **around)
-        self.blocks = nn.Sequential(*(PSABlock(channels // 2, **around) for _ in range(num_blocks)))
-        self.final_conv = conv_bn_act(channels, channels, **around)
+        norm_act: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.main_conv = conv_bn_act(channels, channels, **norm_act)
+        self.blocks = nn.Sequential(*(PSABlock(channels // 2, **norm_act) for _ in range(num_blocks)))
+        self.final_conv = conv_bn_act(channels, channels, **norm_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

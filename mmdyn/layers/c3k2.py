@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from mmdyn.registry import MODELS
 
 from .conv_unit import STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, build_conv_unit, conv_bn_act
-from .dynamic_conv import DynamicConv
+from .dynamic_conv import DynamicConv, router_config
 from .global_mean import global_mean
-from .routing import Routing, RoutingKind, SharedRouting
+from .router import Activation, Router, RouterConfig, build_router
 
 
 class Bottleneck(BaseModule):
@@ -51,15 +51,15 @@ class Bottleneck(BaseModule):
         self.conv2 = build_conv_unit(conv2_cfg, hidden, out_channels, 3, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.add_identity = add_identity and in_channels == out_channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out_channels, H, W)."""
-        y = self.conv2(self.conv1(x))
+    def forward(self, x: Tensor, *routing: Tensor) -> Tensor:
+        """(B, C, H, W), and for a dynamic second convolution without a router (B, M) -> (B, out_channels, H, W)."""
+        y = self.conv2(self.conv1(x), *routing)
         return x + y if self.add_identity else y
 
 
 @MODELS.register_module()
 class C3k(BaseModule):
-    """CSP block of three 1x1 convolutions around a chain of bottlenecks with 3x3 kernels.
+    """CSP block of three 1x1 convolutions and a chain of bottlenecks with 3x3 kernels.
 
     Args:
         in_channels: Channels C of the input.
@@ -85,17 +85,20 @@ class C3k(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         hidden = out_channels // 2
-        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.main_conv = conv_bn_act(in_channels, hidden, **around)
-        self.short_conv = conv_bn_act(in_channels, hidden, **around)
+        norm_act: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.main_conv = conv_bn_act(in_channels, hidden, **norm_act)
+        self.short_conv = conv_bn_act(in_channels, hidden, **norm_act)
         self.blocks = nn.Sequential(
-            *(Bottleneck(hidden, hidden, 1.0, add_identity, conv2_cfg, **around) for _ in range(num_blocks))
+            *(Bottleneck(hidden, hidden, 1.0, add_identity, conv2_cfg, **norm_act) for _ in range(num_blocks))
         )
-        self.final_conv = conv_bn_act(2 * hidden, out_channels, **around)
+        self.final_conv = conv_bn_act(2 * hidden, out_channels, **norm_act)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, out_channels, H, W)."""
-        return self.final_conv(torch.cat((self.blocks(self.main_conv(x)), self.short_conv(x)), dim=1))
+    def forward(self, x: Tensor, *routing: Tensor) -> Tensor:
+        """(B, C, H, W), and (B, M) as in :class:`Bottleneck` -> (B, out_channels, H, W)."""
+        y = self.main_conv(x)
+        for block in self.blocks:
+            y = block(y, *routing)
+        return self.final_conv(torch.cat((y, self.short_conv(x)), dim=1))
 
 
 @MODELS.register_module()
@@ -130,21 +133,21 @@ class C3k2(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         hidden = int(out_channels * expansion)
-        around: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        inner: Config = dict(add_identity=add_identity, conv2_cfg=conv2_cfg, **around)
+        norm_act: Config = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        inner: Config = dict(add_identity=add_identity, conv2_cfg=conv2_cfg, **norm_act)
         block = C3k if c3k else Bottleneck
-        self.main_conv = conv_bn_act(in_channels, 2 * hidden, **around)
+        self.main_conv = conv_bn_act(in_channels, 2 * hidden, **norm_act)
         self.blocks = nn.ModuleList(block(hidden, hidden, **inner) for _ in range(num_blocks))
-        self.final_conv = conv_bn_act((2 + num_blocks) * hidden, out_channels, **around)
+        self.final_conv = conv_bn_act((2 + num_blocks) * hidden, out_channels, **norm_act)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
         return self._fuse(list(self.main_conv(x).chunk(2, dim=1)))  # 2 x (B, h, H, W)
 
-    def _fuse(self, features: list[Tensor]) -> Tensor:
+    def _fuse(self, features: list[Tensor], *routing: Tensor) -> Tensor:
         """Run the inner modules on the second half, and fuse all: 2 x (B, h, H, W) -> (B, out_channels, H, W)."""
         for block in self.blocks:
-            features.append(block(features[-1]))
+            features.append(block(features[-1], *routing))
         return self.final_conv(torch.cat(features, dim=1))  # from (B, (2 + n) h, H, W)
 
 
@@ -156,11 +159,17 @@ class C3k2_DynamicConv(C3k2):
         in_channels: Channels C of the input.
         out_channels: Channels of the output.
         num_experts: Experts of every DynamicConv.
-        routing: Routing of every DynamicConv.
-        temperature: Temperature of every routing.
+        router: Router of every DynamicConv, as there.
+        temperature: The former place of the router's temperature.
+        routing: The former name of the router's activation.
         shared_router: One router for the block, on what its first inner module gets, instead of one for every
-            DynamicConv.
+            DynamicConv. As in CondConv's EfficientNet.
         **kwargs: As in :class:`C3k2`, except ``conv2_cfg``.
+
+    Example:
+        >>> block = C3k2_DynamicConv(64, 128, num_experts=4, shared_router=True)
+        >>> block(torch.rand(2, 64, 40, 40)).shape
+        torch.Size([2, 128, 40, 40])
     """
 
     def __init__(
@@ -168,33 +177,22 @@ class C3k2_DynamicConv(C3k2):
         in_channels: int,
         out_channels: int,
         num_experts: int = 4,
-        routing: RoutingKind = 'sigmoid',
-        temperature: float = 1.0,
+        router: RouterConfig = 'sigmoid',
+        temperature: float | None = None,
         shared_router: bool = False,
+        routing: Activation | None = None,
         **kwargs,
     ) -> None:
-        dynamic = dict(type=DynamicConv, num_experts=num_experts, routing=routing, temperature=temperature)
-        super().__init__(in_channels, out_channels, conv2_cfg=dynamic, **kwargs)
-        self.router: Routing | None = None
+        cfg = router_config(router, temperature, routing)
+        conv2 = dict(type=DynamicConv, num_experts=num_experts, router=None if shared_router else cfg)
+        super().__init__(in_channels, out_channels, conv2_cfg=conv2, **kwargs)
+        self.router: Router | None = None
         if shared_router:
-            hidden = self.main_conv.out_channels // 2
-            self.router = Routing(hidden, num_experts, routing, temperature)
-            for layer in self._layers():
-                layer.routing = SharedRouting(num_experts)  # type: ignore[assignment]
+            self.router = build_router(cfg, self.main_conv.out_channels // 2, num_experts)  # type: ignore[arg-type]
 
-    def _layers(self) -> list[DynamicConv]:
-        return [m for m in self.blocks.modules() if isinstance(m, DynamicConv)]
-
-    def _fuse(self, features: list[Tensor]) -> Tensor:
-        """Route for all inner modules if the router is shared, and go on as in :class:`C3k2`."""
+    def _fuse(self, features: list[Tensor], *routing: Tensor) -> Tensor:
+        """Route for all inner modules if the router is shared, and fuse as in :class:`C3k2`."""
         if self.router is None:
-            return super()._fuse(features)
+            return super()._fuse(features, *routing)
         features[-1], pooled = global_mean(features[-1])
-        self._share(self.router(pooled))  # (B, M)
-        fused = super()._fuse(features)
-        self._share(None)  # nothing of a batch stays
-        return fused
-
-    def _share(self, weights: Tensor | None) -> None:
-        for layer in self._layers():
-            layer.routing.weights = weights  # type: ignore[assignment]
+        return super()._fuse(features, self.router(pooled))  # (B, M)

@@ -1,8 +1,13 @@
-"""DynamicConv: a convolution whose kernel is mixed from experts, anew for every sample.
+"""DynamicConv: a convolution whose kernel is mixed from experts, for every sample its own.
 
 ParameterNet: Parameters Are All You Need for Large-scale Visual Pretraining of Mobile Networks, Han et al., CVPR 2024,
-https://arxiv.org/abs/2306.14525, eq. 3-5. Parameters and their initialisation are those of ``timm.layers.CondConv2d``;
-what is added is the routing inside, the interface that MMCV asks of a ``conv_cfg`` type, and an execution of our own.
+https://arxiv.org/abs/2306.14525, eq. 3-5::
+
+    y_b = conv(x_b, sum_m routing_bm W_m),    routing_b = router(pool(x_b))
+
+Pool (``global_mean.py``), route (``router.py``), mix and run (``execution.py``). Parameters and their initialisation
+are those of ``timm.layers.CondConv2d``; added are the router inside, the interface that MMCV asks of a ``conv_cfg``
+type, and an execution of our own.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
 """
@@ -14,10 +19,9 @@ from torch.nn.modules.utils import _pair
 
 from mmdyn.registry import MODELS
 
-from .execution import Geometry, Pair
+from .execution import Geometry, Pair, mixed_conv2d
 from .global_mean import global_mean
-from .mixture import mixed_conv2d
-from .routing import Routing, RoutingKind
+from .router import Activation, Router, RouterConfig, build_router
 
 
 def dynamic_conv2d(
@@ -42,7 +46,7 @@ def dynamic_conv2d(
     Args:
         x: Input, (B, I, H, W).
         experts: Expert kernels, (M, O, I/g, k, k).
-        routing: Weight of every expert for every sample, (B, M).
+        routing: Routing weights, of every expert for every sample, (B, M).
         expert_biases: Expert biases, (M, O), or None.
         stride: As in ``torch.nn.functional.conv2d``, as are the three below.
         padding: Zeros added on both sides.
@@ -55,49 +59,45 @@ def dynamic_conv2d(
 
     Raises:
         ValueError: ``routing`` is not (B, M).
+
+    Example:
+        The definition, as a plain loop:
+
+        >>> x, experts, routing = torch.rand(3, 8, 16, 16), torch.rand(4, 12, 8, 3, 3), torch.rand(3, 4)
+        >>> y = dynamic_conv2d(x, experts, routing, padding=1)
+        >>> for b in range(len(x)):
+        ...     kernel = sum(routing[b, m] * experts[m] for m in range(len(experts)))  # (O, I, k, k)
+        ...     expected = torch.nn.functional.conv2d(x[b : b + 1], kernel, padding=1)
+        ...     assert torch.allclose(y[b : b + 1], expected, rtol=1e-4)
+        >>> y.shape
+        torch.Size([3, 12, 16, 16])
     """
     expected = (x.shape[0], experts.shape[0])
     if not torch.jit.is_tracing() and routing.shape != expected:
         raise ValueError(f'routing must be (batch, experts) = {expected}, got {tuple(routing.shape)}')
-    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
-    return _run(x, experts, routing, expert_biases, shared_bias, geometry)
-
-
-def _run(
-    x: Tensor,
-    experts: Tensor,
-    routing: Tensor,
-    expert_biases: Tensor | None,
-    shared_bias: Tensor | None,
-    geometry: Geometry,
-) -> Tensor:
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
-        return mixed_conv2d(x, experts, routing, _mix_biases(routing, expert_biases, shared_bias), geometry)
-    if x.dtype != torch.float64:
-        x = x.to(torch.get_autocast_dtype(device))
-    with torch.autocast(device, enabled=False):
-        return mixed_conv2d(x, experts, routing, _mix_biases(routing, expert_biases, shared_bias), geometry)
-
-
-def _mix_biases(routing: Tensor, expert_biases: Tensor | None, shared_bias: Tensor | None) -> Tensor | None:
-    """One bias per sample, (B, O), or None."""
-    mixed = None if expert_biases is None else routing.to(expert_biases.dtype) @ expert_biases
-    if mixed is None or shared_bias is None:
-        return mixed if shared_bias is None else shared_bias.expand(routing.shape[0], -1)
-    return mixed + shared_bias
+    if torch.is_autocast_enabled(device):  # the convolution in its precision, routing and biases in their own
+        x = x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
+        geometry = stride, padding, dilation, groups
+        with torch.autocast(device, enabled=False):
+            return dynamic_conv2d(x, experts, routing, expert_biases, *geometry, shared_bias)
+    bias = None if shared_bias is None else shared_bias.expand(routing.shape[0], -1)  # (B, O)
+    if expert_biases is not None:
+        mixed = routing.to(expert_biases.dtype) @ expert_biases
+        bias = mixed if bias is None else mixed + bias
+    return mixed_conv2d(x, experts, routing, bias, Geometry(_pair(stride), _pair(padding), _pair(dilation), groups))
 
 
 @MODELS.register_module()
 class DynamicConv(CondConv2d):
-    """Dynamic convolution: routing and expert mixture in one layer, to be used wherever a ``Conv2d`` stands.
+    """Dynamic convolution: router and expert mixture in one layer, for use in place of a ``Conv2d``.
 
     ``dict(type='DynamicConv', num_experts=4)`` as a ``conv_cfg`` (``'mmdyn.DynamicConv'`` outside MMYOLO) makes any
     ``ConvModule`` dynamic. No norm and no activation inside, and by default no bias.
 
-    State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``routing.weight`` (M, I), ``routing.bias`` (M). Without
-    the two routing entries it is the state dict of ``timm.layers.CondConv2d``. A folded batch norm adds
-    ``shared_bias`` (O).
+    State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``router.weight`` (M, I), ``router.bias`` (M). Without the
+    two entries of the router it is the state dict of ``timm.layers.CondConv2d``. A folded batch norm adds
+    ``shared_bias`` (O). Checkpoints that call the router ``routing`` load, too.
 
     Args:
         in_channels: Channels I of the input.
@@ -109,11 +109,18 @@ class DynamicConv(CondConv2d):
         groups: Blocks of channels convolved apart; divides ``in_channels`` and ``out_channels``.
         bias: Whether every expert has a bias.
         num_experts: Experts M.
-        routing: ``'sigmoid'`` or ``'softmax'``, see :class:`Routing`.
-        temperature: Divides the routing logits.
+        router: ``'sigmoid'``, ``'softmax'``, or ``dict(activation=…, temperature=…)``, see :class:`Router`. None for a
+            layer that is given its routing weights.
+        temperature: The former place of the router's temperature.
+        routing: The former name of the router's activation.
 
     Raises:
-        ValueError: An argument below one, or channels that ``groups`` does not divide, or as in :class:`Routing`.
+        ValueError: An argument below one, or channels that ``groups`` does not divide, or as in :class:`Router`.
+
+    Example:
+        >>> layer = DynamicConv(64, 128, 3, stride=2, padding=1, num_experts=4)
+        >>> layer(torch.rand(8, 64, 80, 80)).shape
+        torch.Size([8, 128, 40, 40])
     """
 
     # What mmcv.cnn.ConvModule reads from the layer it builds.
@@ -131,8 +138,9 @@ class DynamicConv(CondConv2d):
         groups: int = 1,
         bias: bool = False,
         num_experts: int = 4,
-        routing: RoutingKind = 'sigmoid',
-        temperature: float = 1.0,
+        router: RouterConfig | None = 'sigmoid',
+        temperature: float | None = None,
+        routing: Activation | None = None,
     ) -> None:
         _check_positive(
             in_channels=in_channels,
@@ -148,7 +156,8 @@ class DynamicConv(CondConv2d):
         super().__init__(
             in_channels, out_channels, kernel_size, stride, _pair(padding), dilation, groups, bias, num_experts
         )
-        self.routing = Routing(in_channels, num_experts, routing, temperature)
+        cfg = router_config(router, temperature, routing)
+        self.router: Router | None = None if cfg is None else build_router(cfg, in_channels, num_experts)
         self.shared_bias: nn.Parameter | None  # what a folded batch norm leaves
         self.register_parameter('shared_bias', None)
 
@@ -158,22 +167,37 @@ class DynamicConv(CondConv2d):
         return self.weight.view(self.num_experts, *self.weight_shape)
 
     def init_weights(self) -> None:
-        """Initialise experts and routing again, as at construction; MMCV would use the fan of the flat weight."""
+        """Initialise experts and router again, as at construction; MMCV would use the fan of the flat weight."""
         self.reset_parameters()
-        self.routing.reset_parameters()
+        if self.router is not None:
+            self.router.reset_parameters()
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]  # routing lives inside
+    def forward(self, x: Tensor, routing: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Convolve a batch.
 
         Args:
             x: Input, (B, I, H, W).
+            routing: Routing weights, (B, M); by default those of the layer's own router.
 
         Returns:
             Output, (B, O, H', W').
+
+        Raises:
+            ValueError: The layer has no router, and got no routing weights.
         """
-        x, pooled = global_mean(x)
-        geometry = Geometry(self.stride, self.padding, self.dilation, self.groups)
-        return _run(x, self.experts, self.routing(pooled), self.bias, self.shared_bias, geometry)
+        if routing is None:
+            if self.router is None:
+                raise ValueError('a layer with router=None must be given routing weights, (batch, experts)')
+            x, pooled = global_mean(x)
+            routing = self.router(pooled)
+        geometry = self.stride, self.padding, self.dilation, self.groups
+        return dynamic_conv2d(x, self.experts, routing, self.bias, *geometry, self.shared_bias)
+
+    def _load_from_state_dict(self, state_dict, prefix, *args) -> None:
+        for name in ('weight', 'bias'):
+            if f'{prefix}routing.{name}' in state_dict:
+                state_dict[f'{prefix}router.{name}'] = state_dict.pop(f'{prefix}routing.{name}')
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """The arguments, for ``repr``."""
@@ -183,6 +207,27 @@ class DynamicConv(CondConv2d):
             f'bias={self.bias is not None}, num_experts={self.num_experts}'
             + (', shared_bias=True' if self.shared_bias is not None else '')
         )
+
+
+def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
+    """The dynamic convolutions of a model, by name, in its order.
+
+    Example:
+        >>> list(dynamic_layers(nn.Sequential(nn.Conv2d(3, 8, 3), DynamicConv(8, 8, 3))))
+        ['1']
+    """
+    return {name: m for name, m in model.named_modules() if isinstance(m, DynamicConv)}
+
+
+def router_config(
+    router: RouterConfig | None, temperature: float | None = None, routing: Activation | None = None
+) -> RouterConfig | None:
+    """A router's config with what former arguments say of it: ``routing`` was the activation."""
+    if routing is None and temperature is None:
+        return router
+    options = {} if router is None else dict(activation=router) if isinstance(router, str) else dict(router)
+    former = dict(activation=routing, temperature=temperature)
+    return options | {name: value for name, value in former.items() if value is not None}
 
 
 def _check_positive(**sizes: int) -> None:

@@ -1,44 +1,40 @@
-"""Execution: how a convolution that has its own kernel for every sample is run.
+"""Execution: how a convolution that has its own kernel for every sample is mixed and run.
 
-Three ways, each with its backward; ``PATHS`` says which call goes which way, with what was
-measured on two CPU cores with AVX512-BF16. The whole grid, and what was tried and left out: ``benchmarks/README.md``.
-On a GPU the same table serves, and nobody has measured it.
+:func:`mixed_conv2d` is the one way in. A table, ``STRATEGIES``, says which call is run how, each with its backward pass
+and with what was measured on two CPU cores with AVX512-BF16; the whole grid, and what was tried and left out, is in
+``benchmarks/README.md``. On a GPU the same table serves, and nobody has measured it: a strategy for one is a row that
+looks at ``Call.device``. What is exported takes a form of ``export_forms.py`` instead.
 
-Shapes: B batch, I O in and out channels, g groups, k kernel size, H W height and width.
+Autograd would keep the mixed kernels, B * P elements, for the backward pass; here they are mixed again there, unless
+they are small. Mixing is linear, so it can be done in any order of a kernel's elements: in channels-last order where
+the convolution wants that, so that no kernel is reordered twice.
+
+Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
 """
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .export_forms import exported_conv2d
+from .geometry import Geometry, Pair
+
+__all__ = ['Geometry', 'Pair', 'mixed_conv2d']
+
 HALF = (torch.bfloat16, torch.float16)
-Pair = tuple[int, int]
+SMALL_OUTPUT = 14 * 14  # positions up to which a convolution of its own costs more to call than to compute
+KEPT_BYTES = 8 << 20  # of mixed kernels a layer, which saves mixing them again
 Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not wanted
-
-
-class Geometry(NamedTuple):
-    """How kernels slide; as in ``torch.nn.functional.conv2d``."""
-
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    groups: int
-
-    def output_size(self, size: Sequence[int], kernel_size: Sequence[int]) -> list[int]:
-        """Height and width of the output from those of the input."""
-        return [
-            (n + 2 * p - d * (k - 1) - 1) // s + 1
-            for n, k, s, p, d in zip(size, kernel_size, self.stride, self.padding, self.dilation, strict=True)
-        ]
 
 
 class Call(NamedTuple):
     """What decides how a call is run."""
 
+    device: str
     batch: int
     channels_last: bool
     half: bool  # bf16 or fp16
@@ -49,8 +45,8 @@ class Call(NamedTuple):
     backward: bool
 
 
-class Path(NamedTuple):
-    """One way to run a call.
+class Strategy(NamedTuple):
+    """A way to run a call.
 
     ``forward(x, kernels, bias, geometry)`` convolves (B, I, H, W) with kernels (B, O, I/g, k, k) and adds bias (B, O);
     ``backward(grad, x, kernels, geometry, wanted)`` returns the gradients of x and of kernels, where wanted.
@@ -60,6 +56,9 @@ class Path(NamedTuple):
     fits: Callable[[Call], bool]
     forward: Callable[[Tensor, Tensor, Tensor | None, Geometry], Tensor]
     backward: Callable[[Tensor, Tensor, Tensor, Geometry, tuple[bool, bool]], Gradients]
+
+
+# Strategies
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -163,43 +162,48 @@ def matmul_backward(
     return grad_x, torch.bmm(_rows(grad, last).transpose(1, 2), _rows(x, last)).view(kernels.shape)
 
 
-SMALL_MAP = 14 * 14  # output positions up to which a convolution of its own costs more to call than to compute
-
-
 def _one(call: Call) -> bool:
     return call.batch == 1
 
 
 def _product(call: Call) -> bool:
-    return call.pointwise and (call.half or call.positions <= SMALL_MAP)
+    return call.pointwise and (call.half or call.positions <= SMALL_OUTPUT)
 
 
 def _folds_well(call: Call) -> bool:
     # oneDNN's gradients of a grouped convolution with strides are slow, up to four times static.
     slow = call.backward and call.strided and not call.depthwise
-    return not slow and (call.positions <= SMALL_MAP or not call.channels_last)
+    return not slow and (call.positions <= SMALL_OUTPUT or not call.channels_last)
 
 
-# The first that fits. The time of a static convolution is 1; of the loop over samples, of the way chosen instead:
-PATHS = (
-    Path('per_sample', _one, per_sample, per_sample_backward),
+# The first that fits. In each comment: the time of the loop over samples, and of the strategy in the row, in units of
+# the time of a static convolution.
+STRATEGIES = (
+    Strategy('per_sample', _one, per_sample, per_sample_backward),
     # 64->256 at 7x7, batch 8, bf16, channels-last: 6.1, 1.0 forward; 5.1, 0.8 backward
-    Path('matmul', _product, matmul, matmul_backward),
+    Strategy('matmul', _product, matmul, matmul_backward),
     # 64->64 k3 at 10x10, batch 8, channels-last: 3.3, 1.5; 64->64 k3 at 40x40, batch 32, bf16, plain: 1.5, 1.1
-    Path('grouped', _folds_well, grouped, grouped_backward),
+    Strategy('grouped', _folds_well, grouped, grouped_backward),
     # 64->64 k3 s2 at 160x160, batch 8, bf16, channels-last: 1.2; grouped 2.5
-    Path('per_sample', lambda call: True, per_sample, per_sample_backward),
+    Strategy('per_sample', lambda call: True, per_sample, per_sample_backward),
 )
 
 
 @lru_cache(maxsize=1024)
 def _choose(
-    shape: torch.Size, channels_last: bool, half: bool, kernel_shape: torch.Size, geometry: Geometry, backward: bool
-) -> tuple[Path, bool]:
+    device: str,
+    shape: torch.Size,
+    channels_last: bool,
+    half: bool,
+    kernel_shape: torch.Size,
+    geometry: Geometry,
+    backward: bool,
+) -> tuple[Strategy, bool]:
     batch, _, *size = shape
     _, width, *kernel_size = kernel_shape
     height_out, width_out = geometry.output_size(size, kernel_size)
     call = Call(
+        device=device,
         batch=batch,
         channels_last=channels_last,
         half=half,
@@ -209,20 +213,249 @@ def _choose(
         positions=height_out * width_out,
         backward=backward,
     )
-    path = next(path for path in PATHS if path.fits(call))
-    return path, channels_last and path.forward is per_sample
+    strategy = next(strategy for strategy in STRATEGIES if strategy.fits(call))
+    return strategy, channels_last and strategy.forward is per_sample
 
 
-def choose_path(x: Tensor, kernel_shape: torch.Size, geometry: Geometry, backward: bool = False) -> tuple[Path, bool]:
+def choose_strategy(
+    x: Tensor, kernel_shape: torch.Size, geometry: Geometry, backward: bool = False
+) -> tuple[Strategy, bool]:
     """How to run a call.
 
     Args:
         x: Input, (B, I, H, W).
         kernel_shape: Shape of one kernel, (O, I/g, k, k).
         geometry: How it slides.
-        backward: Whether for the gradients, which may go another way than the output.
+        backward: Whether for the gradients, which may take another strategy than the output.
 
     Returns:
-        The way, and whether it wants the channels of a kernel innermost.
+        The strategy, and whether it wants the channels of a kernel innermost.
     """
-    return _choose(x.shape, is_channels_last(x), x.dtype in HALF, kernel_shape, geometry, backward)
+    return _choose(x.device.type, x.shape, is_channels_last(x), x.dtype in HALF, kernel_shape, geometry, backward)
+
+
+# Mixing
+
+
+def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
+    """(N, O, I/g, k, k) -> (N, P) in the order in which the kernels are wanted: channels innermost, or plain."""
+    return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).reshape(kernels.shape[0], -1)
+
+
+def _kernels(ordered: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
+    """Undo :func:`_ordered`, as a view."""
+    out_channels, width, height_k, width_k = shape
+    if channels_last:
+        return ordered.view(-1, out_channels, height_k, width_k, width).permute(0, 1, 4, 2, 3)
+    return ordered.view(-1, *shape)
+
+
+class ReadyExperts(NamedTuple):
+    """Experts to mix the kernels of a batch from: flat, cast and reordered where that costs less.
+
+    With fewer kernels than experts, the experts are as they are, and the kernels are cast and reordered afterwards;
+    otherwise the experts are cast and reordered before.
+    """
+
+    flat: Tensor  # (M, P)
+    shape: torch.Size  # of a kernel, (O, I/g, k, k)
+    dtype: torch.dtype  # of the convolution
+    channels_last: bool  # whether the convolution wants the channels of a kernel innermost
+    ready: bool  # whether cast and reordered
+
+
+def prepare(experts: Tensor, batch: int, dtype: torch.dtype, channels_last: bool) -> ReadyExperts:
+    """Make experts, (M, O, I/g, k, k), ready for a batch."""
+    ready = batch >= len(experts)
+    flat = _ordered(experts.to(dtype), channels_last) if ready else _ordered(experts, False)
+    return ReadyExperts(flat, experts.shape[1:], dtype, channels_last, ready)
+
+
+def mix(source: ReadyExperts, routing: Tensor) -> Tensor:
+    """Kernels of a batch, (B, O, I/g, k, k), in the type of the convolution."""
+    flat, shape, dtype, channels_last, ready = source
+    mixed = routing.to(flat.dtype) @ flat  # (B, P)
+    if ready or not channels_last:
+        return _kernels(mixed.to(dtype), shape, channels_last)
+    return _kernels(_ordered(_kernels(mixed.to(dtype), shape, False), True), shape, True)
+
+
+def unmix(grad: Tensor, source: ReadyExperts, routing: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
+    flat, shape, _, channels_last, ready = source
+    ordered = _ordered(grad.to(flat.dtype), channels_last and ready)  # (B, P)
+    grad_experts = _kernels(routing.to(flat.dtype).t() @ ordered, shape, channels_last and ready).contiguous()
+    return grad_experts, (ordered @ flat.t()).to(routing.dtype)
+
+
+# Forward and backward
+
+
+def _forward(
+    x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    strategy, channels_last = choose_strategy(x, experts.shape[1:], geometry)
+    kernels = mix(prepare(experts, x.shape[0], x.dtype, channels_last), routing)
+    return strategy.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry), kernels
+
+
+def _backward(
+    grad: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    kernels: Tensor | None,
+    geometry: Geometry,
+    wanted: tuple[bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    with torch.autocast(x.device.type, enabled=False):
+        strategy, channels_last = choose_strategy(x, experts.shape[1:], geometry, backward=True)
+        source = prepare(experts, x.shape[0], x.dtype, channels_last)
+        kernels = mix(source, routing) if kernels is None else kernels
+        grad_x, grad_kernels = strategy.backward(grad, x, kernels, geometry, wanted)
+        if grad_kernels is None:
+            return grad_x, None, None
+        grad_experts, grad_routing = unmix(grad_kernels, source, routing)
+        return grad_x, grad_experts.to(experts.dtype), grad_routing
+
+
+def _is_small(x: Tensor, experts: Tensor) -> bool:
+    """Whether the mixed kernels of a batch may be kept."""
+    return x.shape[0] * experts[0].numel() * x.element_size() <= KEPT_BYTES
+
+
+def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
+    """Whether PyTorch's own gradient does as well: kernels kept, both ways the same, and no loop to stack up."""
+    shape = experts.shape[1:]
+    strategy = choose_strategy(x, shape, geometry)[0]
+    return (
+        _is_small(x, experts)
+        and strategy is choose_strategy(x, shape, geometry, backward=True)[0]
+        and (x.shape[0] == 1 or strategy.name != 'per_sample')
+    )
+
+
+class DynamicConvolution(torch.autograd.Function):
+    """Keeps its inputs, and the mixed kernels where they are small; can be differentiated again, and vectorised."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :func:`mixed_conv2d`, and the kernels to keep."""
+        y, kernels = _forward(x, experts, routing, bias, geometry)
+        y = torch.ops.aten._unsafe_view(y, y.shape)  # for autograd no view any more: an activation may overwrite it
+        return y, kernels if _is_small(x, experts) else None
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        """Keep what the backward pass mixes from, or what has been mixed."""
+        x, experts, routing, _, ctx.geometry = inputs
+        _, kernels = output
+        ctx.save_for_backward(x, experts, routing, kernels)
+        if kernels is not None:
+            ctx.mark_non_differentiable(kernels)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, _):
+        """Gradients of x, experts, routing and bias, of differentiable operators."""
+        wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
+        x, experts, routing, kernels = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            kernels = None  # a constant, which the gradient of this gradient would take it for
+        grads = _backward(grad, x, experts, routing, kernels, ctx.geometry, (wants_x, any(wants_kernels)))
+        return *grads, grad.sum((2, 3)) if wants_bias else None, None
+
+
+def _geometry(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> Geometry:
+    return Geometry((stride[0], stride[1]), (padding[0], padding[1]), (dilation[0], dilation[1]), groups)
+
+
+@torch.library.custom_op('mmdyn::dynamic_conv2d', mutates_args=())
+def _operator(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    with torch.autocast(x.device.type, enabled=False):
+        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))[0]
+
+
+@torch.library.custom_op('mmdyn::dynamic_conv2d_backward', mutates_args=())
+def _operator_backward(
+    grad: Tensor,
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    geometry = _geometry(stride, padding, dilation, groups)
+    return cast(tuple[Tensor, Tensor, Tensor], _backward(grad, x, experts, routing, None, geometry, (True, True)))
+
+
+@_operator.register_fake
+def _(x, experts, routing, bias, stride, padding, dilation, groups):
+    size = _geometry(stride, padding, dilation, groups).output_size(x.shape[2:], experts.shape[3:])
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return x.new_empty(x.shape[0], experts.shape[1], *size).to(memory_format=memory_format)
+
+
+@_operator_backward.register_fake
+def _(grad, x, experts, routing, stride, padding, dilation, groups):
+    memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+    return (
+        torch.empty_like(x, memory_format=memory_format),
+        torch.empty_like(experts, memory_format=torch.contiguous_format),
+        torch.empty_like(routing, memory_format=torch.contiguous_format),
+    )
+
+
+def _save_for_operator(ctx, inputs, output) -> None:
+    x, experts, routing, _, *ctx.geometry = inputs
+    ctx.save_for_backward(x, experts, routing)
+
+
+def _differentiate_operator(ctx, grad: Tensor):
+    grads = _operator_backward(grad, *ctx.saved_tensors, *ctx.geometry)
+    return *grads, grad.sum((2, 3)) if ctx.needs_input_grad[3] else None, None, None, None, None
+
+
+_operator.register_autograd(_differentiate_operator, setup_context=_save_for_operator)
+
+
+def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """Convolve every sample with its mixture of the experts.
+
+    A compiler gets one operator instead of a loop over the batch, which it would unroll, and again for every batch
+    size. An exporter or tracer gets plain operators, see ``export_forms.py``.
+
+    Args:
+        x: Input, (B, I, H, W).
+        experts: Expert kernels, (M, O, I/g, k, k).
+        routing: Weight of every expert for every sample, (B, M).
+        bias: Added to every position of a sample, (B, O), or None.
+        geometry: Stride, padding, dilation and groups.
+
+    Returns:
+        Output, (B, O, H', W'), in the memory format of ``x``.
+    """
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return exported_conv2d(x, experts, routing, bias, geometry)
+    if x.shape[0] == 0:  # the sum over no samples is a kernel of zeros, and a gradient of zeros for the experts
+        kernel = torch.einsum('bm,moihw->oihw', routing.to(experts.dtype), experts).to(x.dtype)
+        return F.conv2d(x, kernel, None, *geometry)
+    if torch.compiler.is_compiling():
+        return _operator(x, experts, routing, bias, *geometry)
+    if torch.is_grad_enabled() and not _is_plain(x, experts, geometry):
+        return DynamicConvolution.apply(x, experts, routing, bias, geometry)[0]
+    return _forward(x, experts, routing, bias, geometry)[0]

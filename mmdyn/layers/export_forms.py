@@ -1,6 +1,6 @@
 """Export forms: a per-sample convolution in plain operators, for graphs that other runtimes run.
 
-Exporters cannot follow the paths of ``execution.py``, which depend on the batch. Which form a graph gets is the
+Exporters cannot follow the strategies of ``execution.py``, which depend on the batch. Which form a graph gets is the
 exporter's to say, see :func:`export_form`; what each costs in which runtime: ``benchmarks/README.md``.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, H W height and width.
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._higher_order_ops.scan import scan
 
-from .execution import Geometry
+from .geometry import Geometry
 
 ExportForm = Literal['per_sample', 'mixed_outputs', 'mixed_inputs']
 Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
@@ -103,7 +103,7 @@ def export_form(name: ExportForm) -> Iterator[None]:
 
 
 def exported_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The convolution in the form chosen; arguments as in :func:`mmdyn.layers.mixture.mixed_conv2d`.
+    """The convolution in the form chosen; arguments as in :func:`mmdyn.layers.execution.mixed_conv2d`.
 
     A tracer would freeze the batch of its example into the loop over samples, so it gets constant kernels.
     """

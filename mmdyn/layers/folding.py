@@ -17,7 +17,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from .dynamic_conv import DynamicConv
-from .routing import SharedRouting
 
 # Exactly these: a subclass may do more, as timm's BatchNormAct2d and weight-standardised convolutions do.
 STATIC_CONVS = (nn.Conv2d, Conv2d)
@@ -45,7 +44,7 @@ def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
         raise ValueError('a batch norm without running statistics cannot be folded: it norms by the batch at hand')
     if norm.num_features != conv.out_channels:
         raise ValueError(f'batch norm of {norm.num_features} channels after a convolution to {conv.out_channels}')
-    folded = copy.deepcopy(conv, {id(conv.routing): conv.routing})  # with its hooks: a recording goes on
+    folded = copy.deepcopy(conv, {id(conv.router): conv.router})  # with its hooks: a recording goes on
     scale = (norm.running_var + norm.eps).rsqrt()  # (O,)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
@@ -77,12 +76,13 @@ def fold_scale(scale: Tensor, conv: DynamicConv) -> DynamicConv:
     """
     if scale.shape != (conv.in_channels,):
         raise ValueError(f'scale of shape {tuple(scale.shape)} before a convolution of {conv.in_channels} channels')
-    if isinstance(conv.routing, SharedRouting):
-        raise ValueError('a router that is shared does not see the input of this convolution alone')
+    if conv.router is None:
+        raise ValueError('a convolution whose router is shared cannot be scaled: the router sees another input')
     folded = copy.deepcopy(conv)
     by_group = scale.view(conv.groups, -1).repeat_interleave(conv.out_channels // conv.groups, dim=0)  # (O, I/g)
     folded.weight.copy_((conv.experts * by_group[..., None, None]).flatten(1))
-    folded.routing.weight.mul_(scale)
+    assert folded.router is not None
+    folded.router.weight.mul_(scale)
     return folded
 
 

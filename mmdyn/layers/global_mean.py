@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .execution import HALF, is_channels_last
 
-SMALL_MAP = 1 << 18  # elements below which calling a function of our own costs more than it saves
+SMALL_TENSOR = 1 << 18  # elements below which calling a function of our own costs more than it saves
 
 
 def _mean_of_columns(x: Tensor) -> Tensor:
@@ -77,6 +77,6 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
         return x, _plain_mean(x)
-    if torch.is_grad_enabled() and x.numel() > SMALL_MAP:
+    if torch.is_grad_enabled() and x.numel() > SMALL_TENSOR:
         return GlobalMean.apply(x)
     return x, _mean(x)

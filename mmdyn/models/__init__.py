@@ -5,6 +5,7 @@ from mmyolo.registry import MODELS
 from mmdyn.layers import C2PSA, SPPF, C3k, C3k2, C3k2_DynamicConv, DynamicConv
 
 from .assigner import YOLO11Assigner
+from .build import build_model
 from .priors import YOLO11PointGenerator
 from .yolo11_backbone import YOLO11Backbone
 from .yolo11_head import YOLO11Head, YOLO11HeadModule
@@ -13,4 +14,12 @@ from .yolo11_pafpn import YOLO11PAFPN
 for _layer in (C2PSA, C3k, C3k2, C3k2_DynamicConv, DynamicConv, SPPF):
     MODELS.register_module(module=_layer)
 
-__all__ = ['YOLO11PAFPN', 'YOLO11Assigner', 'YOLO11Backbone', 'YOLO11Head', 'YOLO11HeadModule', 'YOLO11PointGenerator']
+__all__ = [
+    'YOLO11PAFPN',
+    'YOLO11Assigner',
+    'YOLO11Backbone',
+    'YOLO11Head',
+    'YOLO11HeadModule',
+    'YOLO11PointGenerator',
+    'build_model',
+]

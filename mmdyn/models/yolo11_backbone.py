@@ -131,24 +131,24 @@ class YOLO11Backbone(BaseBackbone):
         """
         in_channels, out_channels, down_channels = (make_divisible(c, self.widen_factor) for c in setting[:3])
         num_blocks = make_round(setting.num_blocks, self.deepen_factor)
-        around = dict(norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        norm_act = dict(norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         block = dict(
             in_channels=down_channels,
             out_channels=out_channels,
             num_blocks=num_blocks,
             c3k=self.c3k or setting.c3k,
             expansion=setting.expansion,
-            **around,
+            **norm_act,
         )
         count = len(self.arch_setting)
         downsample = choice(self.downsample_cfg, stage_idx, count, 'downsample_cfg')
         block_kind = choice(self.block_cfg, stage_idx, count, 'block_cfg')
         stage = [
-            build_conv_unit(downsample, in_channels, down_channels, 3, 2, **around),
+            build_conv_unit(downsample, in_channels, down_channels, 3, 2, **norm_act),
             build_block(block_kind, **block),
         ]
         if setting.attention:
-            stage += [SPPF(out_channels, out_channels, **around), C2PSA(out_channels, num_blocks, **around)]
+            stage += [SPPF(out_channels, out_channels, **norm_act), C2PSA(out_channels, num_blocks, **norm_act)]
         return stage
 
     def init_weights(self) -> None:

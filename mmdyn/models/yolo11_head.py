@@ -30,21 +30,21 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         bins = 4 * self.reg_max
         reg_width = max(16, first // 4, bins)
         cls_width = max(first, min(self.num_classes, 100))
-        around = dict(norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
+        norm_act = dict(norm_cfg=self.norm_cfg, act_cfg=self.act_cfg)
         self.reg_preds = nn.ModuleList(
             nn.Sequential(
-                conv_bn_act(channels, reg_width, 3, **around),
-                conv_bn_act(reg_width, reg_width, 3, **around),
+                conv_bn_act(channels, reg_width, 3, **norm_act),
+                conv_bn_act(reg_width, reg_width, 3, **norm_act),
                 nn.Conv2d(reg_width, bins, 1),
             )
             for channels in self.in_channels
         )
         self.cls_preds = nn.ModuleList(
             nn.Sequential(
-                conv_bn_act(channels, channels, 3, groups=channels, **around),
-                conv_bn_act(channels, cls_width, **around),
-                conv_bn_act(cls_width, cls_width, 3, groups=cls_width, **around),
-                conv_bn_act(cls_width, cls_width, **around),
+                conv_bn_act(channels, channels, 3, groups=channels, **norm_act),
+                conv_bn_act(channels, cls_width, **norm_act),
+                conv_bn_act(cls_width, cls_width, 3, groups=cls_width, **norm_act),
+                conv_bn_act(cls_width, cls_width, **norm_act),
                 nn.Conv2d(cls_width, self.num_classes, 1),
             )
             for channels in self.in_channels

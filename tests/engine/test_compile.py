@@ -1,11 +1,10 @@
 """The config key ``compile``: the networks are compiled, and the run is the same one."""
 
 import pytest
-import torch
 
 from conftest import ROOT
-from mmdyn.engine.config_file import load_config
-from mmdyn.engine.launch import build_runner
+from mmdyn.running.config_file import load_config
+from mmdyn.running.launch import build_runner
 
 
 def trained(digits, work, **options):

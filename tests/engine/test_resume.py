@@ -12,8 +12,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import METRICS
 
 from conftest import ROOT
-from mmdyn.engine.logs import is_validation, log_records
-from mmdyn.engine.resume import latest_checkpoint
+from mmdyn.engine.hooks.resume import latest_checkpoint
+from mmdyn.logs import is_validation, log_records
 from small_training import Line, loader, runner_for
 
 CHECKPOINT = dict(type='AtomicCheckpointHook', interval=1)
@@ -202,7 +202,7 @@ def test_every_process_resumes_what_the_first_one_sees(tmp_path, launcher, port)
 
 
 def test_processes_that_resume_elsewhere_are_refused(tmp_path, monkeypatch):
-    from mmdyn.engine import resume
+    from mmdyn.engine.hooks import resume
     from mmdyn.errors import UserError
 
     validated(tmp_path, epochs=2).train()

@@ -6,7 +6,7 @@ from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmengine.config import Config
 
 from conftest import ROOT
-from mmdyn.analysis.flops import build_model
+from mmdyn.models.build import build_model
 
 SIZES = [(160, 160), (80, 80), (40, 40)]  # of 1280 pixels
 

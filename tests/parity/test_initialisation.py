@@ -6,9 +6,9 @@ import pytest
 import torch
 
 import original
-from mmdyn.analysis.flops import build_model
 from mmdyn.convert.key_table import original_names
 from mmdyn.convert.variant import find_variant
+from mmdyn.models.build import build_model
 
 pytestmark = pytest.mark.parity
 

@@ -1,0 +1,165 @@
+"""Checkpoint files: read safely, compared with a model, written whole.
+
+A checkpoint is a ``.pth`` of MMEngine (``state_dict``, ``meta``) or a bare state dict. Nothing in a file is executed.
+"""
+
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+from mmengine.model import BaseTTAModel
+from torch import Tensor, nn
+
+from mmdyn.errors import UserError
+from mmdyn.files import new_file, replacing
+
+SHOWN_TENSORS = 4  # of a message
+SHOWN_LAYERS = 24
+
+
+def check_checkpoint(path: str) -> dict | None:
+    """See that a file is a checkpoint that loads safely, before a run is built around it.
+
+    Args:
+        path: Local path, or a URL, which is left to MMEngine.
+
+    Returns:
+        Its content without the data of its tensors; None for a URL.
+
+    Raises:
+        UserError: No such file, or it is not a checkpoint, or it holds objects that the safe loader refuses.
+    """
+    if '://' in path:
+        return None
+    if not Path(path).is_file():
+        raise UserError(f'no checkpoint at {Path(path).absolute()}')
+    try:
+        content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
+        readable = zipfile.is_zipfile(path) or isinstance(e, pickle.UnpicklingError)
+        reason = str(e).splitlines()[0] if readable else 'it is no archive of torch.save, or its end is missing'
+        raise UserError(f'{path} is not a checkpoint that loads safely: {reason}') from e
+    if not isinstance(content, dict):
+        raise UserError(f'{path} holds a {type(content).__name__}, not a checkpoint')
+    return content
+
+
+def read_tensors(checkpoint: str | Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """The state dict and the class names of a checkpoint file.
+
+    Raises:
+        UserError: There is none, or it does not load safely.
+    """
+    if '://' in str(checkpoint):
+        raise UserError(f'{checkpoint} is an address: download the file first')
+    check_checkpoint(str(checkpoint))
+    content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    return state_dict_of(content, checkpoint), classes_of(content)
+
+
+def write_checkpoint(content: dict, target: str | Path) -> None:
+    """Write a new file as ``torch.save`` does, all or nothing.
+
+    Raises:
+        UserError: ``target`` exists.
+    """
+    with replacing(new_file(target)) as partial:
+        torch.save(content, partial)
+
+
+def state_dict_of(content: dict, source: str | Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, without the prefix that a parallel model puts before each.
+
+    Raises:
+        UserError: There are none.
+    """
+    tensors = content.get('state_dict', content)
+    if not isinstance(tensors, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
+    ):
+        raise UserError(f'{source} holds no state dict of tensors by name')
+    parallel = all(k.startswith('module.') for k in tensors)
+    return with_current_names({k.removeprefix('module.'): v for k, v in tensors.items()} if parallel else tensors)
+
+
+def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors of a model by today's names: the router of a dynamic convolution was once called ``routing``."""
+    former = '.routing.weight'
+    layers = {k.removesuffix(former) for k in tensors if k.endswith(former)}
+    layers = {name for name in layers if getattr(tensors.get(f'{name}.weight'), 'ndim', 0) == 2}  # flat experts
+    renamed = {f'{n}.routing.{p}': f'{n}.router.{p}' for n in layers for p in ('weight', 'bias')}
+    return {renamed.get(k, k): v for k, v in tensors.items()}
+
+
+def classes_of(content: dict) -> tuple[str, ...] | None:
+    """Names of the classes that a checkpoint was trained on, where it has them."""
+    meta = content.get('meta')
+    dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
+    names = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list | tuple) else None
+
+
+def differences(expected: dict, found: dict) -> list[str]:
+    """How a checkpoint's state dict differs from a model's.
+
+    Args:
+        expected: State dict of the model.
+        found: State dict of the checkpoint.
+
+    Returns:
+        One line for every missing key, unexpected key and other shape, in the order of the model.
+    """
+    counters = 'num_batches_tracked'
+    missing = [f'missing {k} {tuple(v.shape)}' for k, v in expected.items() if k not in found and counters not in k]
+    shapes = [
+        f'{k} is {tuple(found[k].shape)}, the model has {tuple(v.shape)}'
+        for k, v in expected.items()
+        if k in found and found[k].shape != v.shape
+    ]
+    unexpected = [f'unexpected {k} {tuple(v.shape)}' for k, v in found.items() if k not in expected]
+    return missing + shapes + unexpected
+
+
+def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, partly: bool = False) -> None:
+    """Compare a checkpoint with a model.
+
+    Args:
+        model: The model.
+        checkpoint: Content of the checkpoint.
+        name: What to call it in the message.
+        partly: A quarter of the tensors is enough, as for fine-tuning.
+
+    Raises:
+        UserError: It does not fit; with the first keys that differ.
+    """
+    expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
+    found = _tensors(checkpoint)
+    differing = differences(expected, found)
+    fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
+    enough = fits > len(expected) / 4  # another scale or another detector shares a handful of shapes by chance
+    if differing and not (partly and enough):
+        raise UserError(
+            f'{name} is of another architecture than the config: {len(differing)} differences, '
+            f'first {"; ".join(differing[:SHOWN_TENSORS])}. Give the config it was trained with'
+        )
+
+
+def _tensors(checkpoint: dict) -> dict:
+    found = checkpoint.get('state_dict', checkpoint)
+    return with_current_names({k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')})
+
+
+def what_is_taken(expected: dict, checkpoint: dict, name: str) -> str:
+    """What of a model comes from a checkpoint, and which layers start anew."""
+    found = _tensors(checkpoint)
+    anew = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
+    message = f'{name}: {len(expected) - len(anew)} of {len(expected)} tensors taken'
+    if not anew:
+        return message
+    layers = list(dict.fromkeys(k.rpartition('.')[0] for k in anew))
+    more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
+    why = ''
+    if all('.cls_preds.' in layer for layer in layers):
+        why = ' (of the class branch only, as the number of classes is another)'
+    return f'{message}; newly initialised{why}: {", ".join(layers[:SHOWN_LAYERS])}{more}'

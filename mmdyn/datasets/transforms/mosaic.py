@@ -1,0 +1,102 @@
+"""Mosaic of an image and three of those loaded last, as the original YOLO11 trains: one image is read, not four.
+
+Its ``Mosaic`` takes the other three from a buffer of the last images, already resized and eight batches long
+(https://docs.ultralytics.com/reference/data/augment).
+"""
+
+from collections import deque
+
+import numpy as np
+from mmyolo.datasets.transforms import LetterResize, Mosaic
+from mmyolo.registry import TRANSFORMS
+
+from .resize import LongSideResize
+
+CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
+
+
+@TRANSFORMS.register_module()
+class BufferedMosaic(Mosaic):
+    """``Mosaic`` of boxes, without masks, from a buffer that every loader process has for itself.
+
+    Until it holds four images, all four are read. An image that gets no mosaic is letterboxed to ``img_scale``.
+
+    Args:
+        buffer_size: How many images are kept, at least four; a 640 px image is 1.2 MB.
+        **kwargs: As in ``Mosaic``, except those of its cache.
+
+    Raises:
+        ValueError: ``buffer_size`` is below four.
+    """
+
+    def __init__(self, buffer_size: int = 128, **kwargs) -> None:
+        if buffer_size < 4:
+            raise ValueError(f'buffer_size must be at least 4, got {buffer_size}')
+        super().__init__(use_cached=False, **kwargs)
+        self.resize = LongSideResize(scale=self.img_scale)
+        self.letterbox = LetterResize(self.img_scale, allow_scale_up=True, pad_val=dict(img=int(self.pad_val)))
+        self.buffer: deque[dict] = deque(maxlen=buffer_size)
+
+    def transform(self, results: dict) -> dict:
+        """Make a mosaic.
+
+        Args:
+            results: An image with its boxes, and the data set that it is from.
+
+        Returns:
+            The mosaic in its place, or with ``mosaic=False`` the image alone.
+        """
+        results = self.resize(results)
+        self.buffer.append(_with_own_boxes(results))
+        if np.random.uniform() > self.prob:
+            return self.letterbox(results) | {'mosaic': False}  # YOLO11RandomAffine then adds no border
+        if len(self.buffer) < 4:
+            others = [self._read(results['dataset']) for _ in range(3)]
+        else:
+            others = [_with_own_boxes(self.buffer[i]) for i in np.random.randint(len(self.buffer), size=3)]
+        return self.mix_img_transform(results | {'mix_results': others})
+
+    def _read(self, dataset) -> dict:
+        """Any image of the data set, resized."""
+        info = dataset.get_data_info(np.random.randint(len(dataset)))
+        return self.resize(self.pre_transform(info | {'dataset': dataset}))
+
+    def mix_img_transform(self, results: dict) -> dict:
+        """Put images around a random centre, each as far as it reaches.
+
+        Args:
+            results: The first image, and the three others as ``mix_results``; all resized.
+
+        Returns:
+            The mosaic, twice as wide and high as ``img_scale``.
+        """
+        patches = [results, *results.pop('mix_results')]
+        width, height = self.img_scale
+        channels = results['img'].shape[2:]
+        mosaic = np.full((2 * height, 2 * width, *channels), self.pad_val, dtype=results['img'].dtype)
+        centre = tuple(int(np.random.uniform(*self.center_ratio_range) * side) for side in self.img_scale)
+        for corner, patch in zip(CORNERS, patches, strict=True):
+            image = patch['img']
+            (x1, y1, x2, y2), (left, top, right, bottom) = self._mosaic_combine(corner, centre, image.shape[1::-1])
+            mosaic[y1:y2, x1:x2] = image[top:bottom, left:right]
+            patch['gt_bboxes'].translate_([x1 - left, y1 - top])
+        boxes = results['gt_bboxes'].cat([patch['gt_bboxes'] for patch in patches])
+        if self.bbox_clip_border:
+            boxes.clip_(mosaic.shape[:2])
+        labels, ignored = (
+            np.concatenate([patch[key] for patch in patches]) for key in ('gt_bboxes_labels', 'gt_ignore_flags')
+        )
+        inside = slice(None) if self.bbox_clip_border else boxes.is_inside(mosaic.shape[:2]).numpy()
+        return results | dict(
+            img=mosaic,
+            img_shape=mosaic.shape,
+            gt_bboxes=boxes[inside],
+            gt_bboxes_labels=labels[inside],
+            gt_ignore_flags=ignored[inside],
+        )
+
+
+def _with_own_boxes(results: dict) -> dict:
+    """A copy whose boxes can be moved; nothing writes into its image."""
+    kept = {key: value for key, value in results.items() if key != 'dataset'}
+    return kept | {'gt_bboxes': results['gt_bboxes'].clone()}

@@ -1,1 +1,0 @@
-"""From a trained detector to what is deployed, and back: upcycle, collapse, export, run."""

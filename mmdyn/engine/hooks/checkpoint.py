@@ -1,0 +1,105 @@
+"""Checkpoints that are whole or absent: written beside their place and moved, the old one removed last.
+
+MMEngine removes the oldest checkpoint before it writes the next one, and writes in place.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmdyn.files import remove_partial_files, replacing, write_bytes
+
+from .average_buffers import average_buffers
+
+LAST_CHECKPOINT = 'last_checkpoint'
+
+
+class AtomicLocalBackend(LocalBackend):
+    """``LocalBackend`` that writes a file beside its place and moves it there when it is whole."""
+
+    def put(self, obj: bytes, filepath: str) -> None:
+        """Write ``obj`` to ``filepath``, all or nothing."""
+        with replacing(filepath) as partial:
+            super().put(obj, str(partial))
+
+
+register_backend('atomic_local', AtomicLocalBackend)
+
+
+@contextmanager
+def _note_written_whole(runner: Runner) -> Iterator[None]:
+    """MMEngine writes the name of the last checkpoint into the work dir, in place: let it write beside, and move it."""
+    if not is_main_process():
+        yield
+        return
+    note = Path(runner.work_dir, LAST_CHECKPOINT)
+    with tempfile.TemporaryDirectory() as folder:
+        runner._work_dir = folder
+        try:
+            yield
+        finally:
+            runner._work_dir = str(note.parent)
+        write_bytes(note, Path(folder, LAST_CHECKPOINT).read_bytes())
+
+
+class _RemovesLater(AtomicLocalBackend):
+    """Keeps a list of what it should remove."""
+
+    def __init__(self) -> None:
+        self.condemned: list[str] = []
+
+    def remove(self, filepath: str) -> None:
+        """Note the file for later."""
+        self.condemned.append(filepath)
+
+
+@HOOKS.register_module()
+class AtomicCheckpointHook(CheckpointHook):
+    """``CheckpointHook`` whose previous checkpoint outlives a failure to write the next, a full disk for example.
+
+    Arguments are those of ``CheckpointHook``; remote folders (``backend_args``) work as they do there.
+    """
+
+    def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
+        self.local = backend_args is None
+        super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the folder of the checkpoints, and remove what a killed process left half-written in it."""
+        super().before_train(runner)
+        if self.local and is_main_process():
+            remove_partial_files(self.out_dir)
+
+    def _save_checkpoint(self, runner: Runner) -> None:
+        average_buffers(runner)
+        super()._save_checkpoint(runner)
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict) -> None:
+        with self._old_ones_kept(), _note_written_whole(runner):
+            super()._save_checkpoint_with_step(runner, step, meta)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
+        with self._old_ones_kept():
+            super()._save_best_checkpoint(runner, metrics)
+
+    @contextmanager
+    def _old_ones_kept(self) -> Iterator[None]:
+        """Remove old checkpoints when the block has ended well."""
+        if not self.local or isinstance(self.file_backend, _RemovesLater):
+            yield
+            return
+        before, self.file_backend = self.file_backend, _RemovesLater()
+        condemned = self.file_backend.condemned
+        try:
+            yield
+        finally:
+            self.file_backend = before
+        for path in condemned:
+            before.remove(path)

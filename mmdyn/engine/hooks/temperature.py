@@ -1,0 +1,61 @@
+"""Temperature annealing: near-uniform routing at first, so that all experts learn, sharper as training goes on.
+
+Dynamic Convolution: Attention over Convolution Kernels, Chen et al., CVPR 2020, https://arxiv.org/abs/1912.03458,
+section 3.3: a softmax with temperature 30, reduced to 1 linearly over the first 10 epochs.
+"""
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdyn.errors import UserError
+from mmdyn.layers import Router
+
+
+def _routers(model: nn.Module) -> dict[str, Router]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, Router)}
+
+
+@HOOKS.register_module()
+class TemperatureHook(Hook):
+    """Lower the temperature of every router linearly to the one that its layer was built with.
+
+    The temperature is no part of a checkpoint: one from before the end of annealing is tested at the layer's own.
+
+    Args:
+        begin: Temperature of the first iteration.
+        epochs: Epochs until a layer has its own; they may be fractions.
+
+    Raises:
+        ValueError: ``begin`` or ``epochs`` is not positive.
+        UserError: The model has no dynamic convolution, or training ends before.
+    """
+
+    def __init__(self, begin: float = 30.0, epochs: float = 10.0) -> None:
+        if begin <= 0 or epochs <= 0:
+            raise ValueError(f'begin and epochs must be positive, got {begin} and {epochs}')
+        self.begin, self.epochs = begin, epochs
+        self._own: dict[str, float] = {}
+
+    def before_train(self, runner: Runner) -> None:
+        """Note every layer's own temperature."""
+        self._own = {name: m.temperature for name, m in _routers(runner.model).items()}
+        if not self._own:
+            raise UserError('TemperatureHook is for dynamic convolutions, and the model has none: leave it out')
+        if self.epochs > runner.max_epochs:
+            raise UserError(
+                f'TemperatureHook anneals for {self.epochs:g} epochs, but training has {runner.max_epochs}: '
+                'lower its epochs, or what is tested has another temperature than what was trained'
+            )
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        """Set the temperature of this iteration."""
+        progress = min(runner.iter / (self.epochs * len(runner.train_dataloader)), 1.0)
+        for name, router in _routers(runner.model).items():
+            router.temperature = self.begin + progress * (self._own[name] - self.begin)
+
+    def after_train(self, runner: Runner) -> None:
+        """Leave every layer with its own temperature."""
+        for name, router in _routers(runner.model).items():
+            router.temperature = self._own[name]

@@ -1,0 +1,80 @@
+"""Whether an exported file gives what PyTorch gives."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.models import BaseDetector
+from torch import Tensor
+
+from mmdyn.datasets.photograph import photograph
+from mmdyn.errors import UserError
+from mmdyn.inference.runtimes import open_exported
+
+from .options import ExportOptions
+
+FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # differences to PyTorch that are taken: pixels, scores
+
+
+def examples(model: BaseDetector, size: int, count: int) -> Tensor:
+    """A photograph in several views, normalised as a detector wants it.
+
+    Args:
+        model: The detector.
+        size: Height and width.
+        count: How many.
+    """
+    image = photograph(size)
+    views = [image, image.flip(3), image.roll(size // 3, 2), image.transpose(2, 3)]
+    batch = torch.cat([views[i % 4] for i in range(count)])
+    return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
+
+
+def compare(
+    path: Path, images: Tensor, expected: tuple[Tensor, Tensor], kept: Tensor | None, options: ExportOptions
+) -> tuple[float, float]:
+    """Largest differences of boxes and scores to PyTorch.
+
+    Args:
+        path: The file.
+        images: What it is given.
+        expected: PyTorch's boxes and scores for them, without NMS.
+        kept: Which places PyTorch's NMS fills, (B, K); None without NMS.
+        options: How it was exported.
+
+    Returns:
+        Differences of boxes in pixels and of scores; not a number where NMS leaves nothing to compare.
+
+    Raises:
+        UserError: They are too large, or NMS keeps another number of boxes.
+    """
+    boxes, scores = expected
+    first, second = (torch.from_numpy(np.asarray(x)) for x in open_exported(path).run(images.numpy()))
+    if kept is not None:
+        counts, wanted = (second >= 0).sum(1), kept.sum(1)
+        if not options.int8 and ((counts - wanted).abs() > 1 + 0.05 * options.half * wanted).any():
+            raise UserError(f'{options.format} keeps {counts.tolist()} boxes after NMS, PyTorch {wanted.tolist()}')
+        if not counts.any():
+            return float('nan'), float('nan')
+        corners, best = _nearest(first, second, boxes, scores)
+        off = float((first[..., :4] - corners).abs()[second >= 0].max())
+        off_score = float((first[..., 4] - best).abs()[second >= 0].max())
+    else:
+        seen = scores.amax(2) > 0.001  # boxes that any use of them looks at
+        off = float((first - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
+        off_score = float((second - scores).abs().max())
+    pixels, share = HALF if options.half else FULL
+    if not options.int8 and not (off <= pixels and off_score <= share):
+        raise UserError(
+            f'{options.format} gives other results than PyTorch: boxes off by {off:.3g} pixels, scores by '
+            f'{off_score:.3g}. Nothing was written; try another --form or --opset'
+        )
+    return off, off_score
+
+
+def _nearest(found: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """For every detection, PyTorch's box that is nearest, and its score of that class."""
+    place = torch.cdist(found[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
+    corners = boxes.gather(1, place[..., None].expand(-1, -1, 4))
+    of_place = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
+    return corners, of_place.gather(2, labels.clamp(min=0)[..., None])[..., 0]

@@ -1,0 +1,190 @@
+"""Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
+
+How dynamic convolutions are written: ``export_options.py``.
+"""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmdet.models import BaseDetector
+from mmengine.config import Config
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from mmdyn.errors import UserError
+from mmdyn.layers import export_form, fold_batch_norms
+from mmdyn.layers.export_forms import ExportForm
+from mmdyn.running.dataset_images import calibration_images
+from mmdyn.running.image_size import long_side
+from mmdyn.running.loading import class_names, load_checkpoint_model
+from mmdyn.version import __version__
+
+from .agreement import compare, examples
+from .graph import DetectionGraph, DetectionGraphWithNMS
+from .options import SUFFIXES, ExportOptions, check_options, choose_form
+from .quantise import TOOLKITS
+
+
+class Exported(NamedTuple):
+    """A file that was written."""
+
+    path: Path
+    size: int  # bytes of all its files
+    form: ExportForm | None  # None for a static detector
+    cost: str  # what the form costs
+    boxes: float  # largest difference of a box to PyTorch, in pixels
+    scores: float  # and of a score
+
+
+def _metadata(
+    cfg: Config, model: BaseDetector, classes: tuple[str, ...] | None, options: ExportOptions
+) -> dict[str, str]:
+    """What a runtime must know, each as JSON."""
+    head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
+    names = class_names(classes, cfg, head.num_classes)
+    channels = [getattr(preprocessor, k).flatten().tolist() for k in ('mean', 'std')]
+    values: dict[str, Any] = dict(
+        names=names,
+        stride=max(head.featmap_strides),
+        long_side=long_side(cfg),
+        square=options.square,
+        batch=options.batch,
+        mean=channels[0],
+        std=channels[1],
+        bgr_to_rgb=bool(preprocessor._channel_conversion),
+        pad_value=114,
+        nms=options.nms,
+        score_threshold=test.score_thr,
+        iou_threshold=test.nms.iou_threshold,
+        max_detections=test.max_per_img,
+    )
+    return {k: json.dumps(v) for k, v in values.items()} | {'mmdyn_version': __version__}
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporters' own reports, which are for their developers, from the terminal."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportForm | None) -> ExportedProgram:
+    """Turn the graph into a program of plain operators.
+
+    Args:
+        cfg: Config, for the size.
+        graph: :class:`DetectionGraph`, with or without NMS.
+        options: What is open and what is known.
+        form: Of dynamic convolutions.
+    """
+    dims: dict[int, Any] = {} if options.batch else {0: Dim('batch', max=4096)}
+    if not options.square:
+        dims |= {2: 32 * Dim('rows', max=128), 3: 32 * Dim('columns', max=128)}
+    size = long_side(cfg)
+    shape = (options.batch or 2, 3, size, size if options.square else size + 32)
+    torch.compiler.reset()  # else the loop over images keeps sizes that an earlier export of the process had fixed
+    with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
+        return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
+
+
+def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, options: ExportOptions) -> Exported:
+    """Write a detector for another runtime, and compare it with PyTorch there.
+
+    Args:
+        cfg: Config of the detector.
+        checkpoint: Its checkpoint.
+        target: File to write; an existing one is replaced when the new one is whole and agrees.
+        options: What to export.
+
+    Raises:
+        UserError: As in :func:`check_options` and :func:`load_checkpoint_model`; or the result differs from
+            PyTorch's. Nothing is written then.
+    """
+    check_options(options)
+    target = Path(target)
+    if target.suffix != SUFFIXES[options.format]:
+        raise UserError(f'a file for {options.format} ends in {SUFFIXES[options.format]}, got {target}')
+    loaded = load_checkpoint_model(cfg, checkpoint)
+    model = loaded.model
+    fold_batch_norms(model.eval()).requires_grad_(False)
+    form, cost = choose_form(model, options)
+    test, metadata = model.bbox_head.test_cfg, _metadata(cfg, model, loaded.classes, options)
+    reference = DetectionGraph(model)
+    images = examples(model, long_side(cfg), options.batch or 3)
+    with torch.no_grad():
+        expected = reference(images)
+    limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
+    with torch.no_grad():
+        found = DetectionGraphWithNMS(reference, *limits, one_operator=False)(images)[1] >= 0 if options.nms else None
+    plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
+    whole = DetectionGraphWithNMS(plain, *limits, one_operator=options.format != 'torch_export')
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix='.exporting-') as folder:
+        written = Path(folder, target.name)
+        _write(cfg, whole if options.nms else plain, written, metadata, options, form)
+        if options.int8:
+            _quantise(written, cfg, model, options)
+        boxes, scores = compare(written, images, expected, found, options)
+        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        _publish(Path(folder), target)
+    return Exported(target, size, form, cost, boxes, scores)
+
+
+def _write(
+    cfg: Config,
+    graph: nn.Module,
+    path: Path,
+    metadata: dict[str, str],
+    options: ExportOptions,
+    form: ExportForm | None,
+) -> None:
+    from .writers import write_ncnn, write_onnx, write_openvino, write_torch_export
+
+    if options.format == 'ncnn':
+        size = long_side(cfg)
+        with _quiet(), export_form(form or 'mixed_outputs'):
+            write_ncnn(graph, torch.zeros(1, 3, size, size), path, metadata, options.half)
+        return
+    program = trace(cfg, graph, options, form)
+    with _quiet():
+        if options.format == 'torch_export':
+            write_torch_export(program, path, metadata)
+        elif options.format == 'openvino':
+            write_openvino(program, path, metadata, options.opset, options.half)
+        else:
+            write_onnx(program, path, metadata, options.opset)
+
+
+def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptions) -> None:
+    images = [image.numpy() for image in calibration_images(cfg, model.data_preprocessor, options.calibration)]
+    size = options.batch or 1
+    batches = [np.concatenate(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
+    if not batches:
+        raise UserError(f'int8 for a batch of {size} needs as many images to calibrate with, there are {len(images)}')
+    with _quiet():
+        TOOLKITS[options.format](path, batches)
+
+
+def _publish(folder: Path, target: Path) -> None:
+    """Move what was written into its place, the named file last."""
+    for file in sorted(folder.iterdir(), key=lambda f: f.name == target.name):
+        if file.is_dir():
+            shutil.rmtree(file)
+        else:
+            os.replace(file, target.with_name(file.name))

@@ -1,0 +1,56 @@
+"""Evaluation: average precision of a checkpoint or an exported file, by the config's own evaluator."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdyn.checkpoints import check_checkpoint
+from mmdyn.running.launch import build_runner
+from mmdyn.running.testing import enable_fuse, use_pipeline_sizes
+
+from .exported_detector import use_exported
+
+METRICS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')
+
+
+def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = False) -> dict[str, float]:
+    """Test on the config's test set.
+
+    Args:
+        cfg: Config; stays as it is.
+        path: Checkpoint (``.pth``), or exported file.
+        fuse: Fold batch norms first; for checkpoints.
+        square: Test on squares, as an exported file does, also where the config has rectangles.
+
+    Returns:
+        The evaluator's figures by name.
+
+    Raises:
+        UserError: The file does not load or does not fit the config.
+    """
+    if Path(path).suffix in ('.pth', '.pt', '.ckpt'):
+        cfg = copy.deepcopy(cfg)
+        check_checkpoint(str(path))
+        cfg.load_from, cfg.resume = str(path), False
+        if square:
+            use_pipeline_sizes(cfg)
+        if fuse:
+            enable_fuse(cfg)
+    else:
+        cfg = use_exported(cfg, path)
+    cfg.setdefault('work_dir', 'work_dirs/evaluation')
+    return build_runner(cfg, train=False).test()
+
+
+def ap_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+    """Figures of several tests as a Markdown table.
+
+    Args:
+        rows: What was tested, and its figures.
+    """
+    lines = ['| | AP | AP50 | AP75 |', '|---|---|---|---|']
+    for name, figures in rows.items():
+        lines.append(' | '.join([f'| {name}', *(f'{figures[f"coco/{m}"]:.3f}' for m in METRICS)]) + ' |')
+    return '\n'.join(lines)

@@ -1,0 +1,120 @@
+"""An exported file in place of a model, so that MMEngine's runner, and with it every evaluator, tests it."""
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from mmyolo.registry import MODELS
+from torch import Tensor
+
+from mmdyn.errors import UserError
+from mmdyn.running.image_size import long_side
+from mmdyn.running.testing import drop_ema, use_pipeline_sizes
+
+from .onnx_detector import Placement, restore
+from .runtimes import open_exported
+
+RUNTIMES = ('.onnx', '.xml', '.param')  # a .pt2 can run code when it is loaded
+
+
+class ClassCount:
+    """What :class:`mmdyn.engine.ClassCheckHook` asks of a head."""
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseModel):
+    """A detector that runs an exported file; for testing only.
+
+    Args:
+        path: ``.onnx``, ``.xml`` of OpenVINO, or ``.param`` of ncnn.
+        data_preprocessor: The detector's.
+        test_cfg: The detector's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img`` and ``clip_boxes`` count; the
+            first three are fixed in a file with NMS.
+
+    Raises:
+        UserError: The file is missing, does not load, or was not exported by mmdyn.
+    """
+
+    def __init__(self, path: str, data_preprocessor: dict, test_cfg: dict) -> None:
+        super().__init__(data_preprocessor)
+        self.session = open_exported(path)
+        self.session.meta['max_detections'] = test_cfg['max_per_img']
+        self.test_cfg = test_cfg
+        self.bbox_head = ClassCount(len(self.session.names))
+        named = self.session.names[0] != 'class 0'  # else its checkpoint had no names
+        self.trained_on = tuple(self.session.names) if named else None
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[DetDataSample] | None = None, mode: str = 'predict'
+    ) -> list[DetDataSample]:
+        """Detect in a batch.
+
+        Args:
+            inputs: Normalised images, (B, 3, H, W).
+            data_samples: Where they come from; predictions are added.
+            mode: Only ``'predict'``.
+        """
+        if mode != 'predict' or data_samples is None:
+            raise UserError('an exported file only predicts: train or profile the checkpoint')
+        images, score, iou = inputs.cpu().numpy(), self.test_cfg['score_thr'], self.test_cfg['nms']['iou_threshold']
+        size = self.session.meta['batch'] or len(images)
+        parts = [images[i : i + size] for i in range(0, len(images), size)]
+        found = [one for part in parts for one in self.session.detect(part, score, iou)]
+        clip = self.test_cfg.get('clip_boxes', True)
+        for sample, detections in zip(data_samples, found, strict=True):
+            pad = sample.metainfo.get('pad_param', np.zeros(4))
+            placement = Placement(tuple(sample.scale_factor), float(pad[2]), float(pad[0]))
+            detections = restore(detections, placement, sample.ori_shape, clip)
+            sample.pred_instances = InstanceData(
+                **{
+                    key: torch.from_numpy(np.ascontiguousarray(value))
+                    for key, value in zip(('bboxes', 'scores', 'labels'), detections, strict=True)
+                }
+            )
+        return data_samples
+
+
+def use_exported(cfg: Config, path: str | Path) -> Config:
+    """A config that tests an exported file where it tested a checkpoint.
+
+    Images are squares where the file wants squares, and the long side is the file's.
+
+    Args:
+        cfg: Config of the detector that was exported; stays as it is.
+        path: The file.
+
+    Raises:
+        UserError: The file can't be run here, or it is for another size of images than the config's.
+    """
+    if Path(path).suffix not in RUNTIMES:
+        raise UserError(
+            f'{path}: what is tested is a checkpoint, .onnx, .xml or .param. A .pt2 can run code when it is loaded, '
+            'and was compared with PyTorch when it was exported'
+        )
+    session, cfg = open_exported(path), copy.deepcopy(cfg)
+    if session.meta['long_side'] != long_side(cfg):
+        raise UserError(f'{path} is for images of {session.meta["long_side"]} pixels, the config has {long_side(cfg)}')
+    for name, wanted in (
+        ('score_threshold', cfg.model.test_cfg.score_thr),
+        ('iou_threshold', cfg.model.test_cfg.nms.iou_threshold),
+        ('max_detections', cfg.model.test_cfg.max_per_img),
+    ):
+        if session.meta['nms'] and session.meta[name] != wanted:
+            raise UserError(
+                f'{path} has NMS inside with {name}={session.meta[name]}, the config says {wanted}: export again'
+            )
+    if session.meta['square']:
+        use_pipeline_sizes(cfg)
+    preprocessor, test_cfg = cfg.model.data_preprocessor, cfg.model.test_cfg
+    cfg.model = dict(type='mmyolo.ExportedDetector', path=str(path), data_preprocessor=preprocessor, test_cfg=test_cfg)
+    cfg.load_from, cfg.resume = None, False
+    drop_ema(cfg)
+    return cfg

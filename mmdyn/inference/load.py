@@ -1,0 +1,147 @@
+"""``load_model``: one call for a config with its checkpoint and for an exported file, one object that detects."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from mmdyn.errors import UserError
+from mmdyn.running.config_file import load_config
+
+from .checkpoint_detector import CheckpointDetector
+from .media import read_image
+from .onnx_detector import Detections, OnnxDetector, draw
+from .runtimes import DETECTORS, open_exported
+
+Image = str | Path | np.ndarray | Any  # the last is a PIL image
+CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
+RUNTIMES = tuple(suffix for suffix in DETECTORS if suffix != '.pt2')  # a .pt2 can run code when it is loaded
+
+
+class Prediction(DetDataSample):
+    """mmdet's data sample of one image, which can draw itself.
+
+    ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,).
+    """
+
+    def __init__(self, image: np.ndarray, names: Sequence[str], detections: Detections, **metainfo) -> None:
+        super().__init__(metainfo=dict(metainfo, ori_shape=image.shape[:2], img_shape=image.shape[:2]))
+        self.set_field(image, '_image', field_type='metainfo')
+        self.set_field(tuple(names), 'names', field_type='metainfo')
+        fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
+        self.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
+
+    def draw(self) -> np.ndarray:
+        """The image with boxes, class names and scores, (H, W, 3) bytes as BGR."""
+        found = self.pred_instances
+        return draw(self._image, Detections(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))), self.names)
+
+
+class Model:
+    """A model that takes images; see :func:`load_model`.
+
+    Args:
+        detector: What detects in arrays.
+
+    Attributes:
+        names: Names of the classes.
+    """
+
+    def __init__(self, detector: CheckpointDetector | OnnxDetector) -> None:
+        self.detector = detector
+        self.names: list[str] = detector.names
+
+    @overload
+    def __call__(self, images: list[Image], score: float = 0.25) -> list[Prediction]: ...
+    @overload
+    def __call__(self, images: Image, score: float = 0.25) -> Prediction: ...
+    def __call__(self, images, score=0.25):
+        """Predict for one image, or for each of a list.
+
+        Args:
+            images: A path or URL, bytes as BGR, (H, W, 3), or grey, (H, W), a PIL image, or a list of these.
+            score: Least score of a prediction.
+
+        Returns:
+            A :class:`Prediction`, or a list of them.
+
+        Raises:
+            UserError: An image cannot be read.
+        """
+        if not isinstance(images, list | tuple):
+            return self([images], score)[0]
+        arrays = [as_array(image) for image in images]
+        paths = [str(image) if isinstance(image, str | Path) else None for image in images]
+        found = self.detector(arrays, score) if arrays else []
+        return [Prediction(a, self.names, d, img_path=p) for a, d, p in zip(arrays, found, paths, strict=True)]
+
+
+def as_array(image: Image) -> np.ndarray:
+    """An image as bytes in BGR, (H, W, 3).
+
+    Args:
+        image: As in :class:`Model`.
+
+    Raises:
+        UserError: It cannot be read, or is no image.
+    """
+    if isinstance(image, str | Path):
+        return read_image(image)
+    if isinstance(image, np.ndarray):
+        array = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    elif hasattr(image, 'convert'):  # PIL's, whatever its mode
+        array = np.asarray(image.convert('RGB'))[..., ::-1]
+    else:
+        raise UserError(f'an image is a path, an array or a PIL image, got a {type(image).__name__}')
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise UserError(f'an array of bytes (height, width, 3) as BGR is needed, got {array.dtype} {array.shape}')
+    return np.ascontiguousarray(array)
+
+
+def load_model(model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None) -> Model:
+    """Load a model for inference.
+
+    Args:
+        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), which goes with a checkpoint; or a file
+            that ``tools/export.py`` wrote: ``.onnx``, ``.xml`` or ``.param``.
+        checkpoint: Checkpoint of the config.
+        device: Where the checkpoint's model runs, ``'cpu'`` or ``'cuda:0'``; a GPU if there is one by default.
+
+    Returns:
+        An object that is called with images.
+
+    Raises:
+        UserError: A file is missing, does not load, or does not fit the config.
+
+    Example:
+        >>> model = load_model('yolo11n_dynconv_digits', digits_checkpoint, device='cpu')
+        >>> prediction = model(digits_image, score=0.5)
+        >>> prediction.pred_instances.bboxes.shape[1]
+        4
+        >>> prediction.draw().shape
+        (320, 320, 3)
+    """
+    if not isinstance(model, Config) and Path(model).suffix in RUNTIMES:
+        if checkpoint is not None:
+            raise UserError(f'{model} is an exported file and needs no checkpoint: leave {checkpoint} out')
+        return Model(open_exported(model))
+    if checkpoint is None:
+        raise UserError(
+            f'{model} needs a checkpoint: load_model(CONFIG, CHECKPOINT), or give one exported file '
+            f'({", ".join(RUNTIMES)})'
+        )
+    cfg = model if isinstance(model, Config) else load_config(_config_file(str(model)), None, None, 'none')
+    return Model(CheckpointDetector(cfg, checkpoint, device))
+
+
+def _config_file(name: str) -> str:
+    """The file of a config that is named with or without its folder and suffix."""
+    if Path(name).suffix == '.py' or Path(name).exists():
+        return name
+    packaged = sorted(CONFIGS.rglob(f'{name}.py'))
+    return str(packaged[0]) if packaged else f'{name}.py'

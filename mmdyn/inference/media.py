@@ -1,0 +1,119 @@
+"""Media: the images of a file, a folder, a video or a camera, one by one."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from mmengine import fileio
+
+from mmdyn.errors import UserError
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
+VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
+
+
+class Frame(NamedTuple):
+    """One image."""
+
+    name: str
+    image: np.ndarray  # (H, W, 3) bytes, BGR
+
+
+def read_image(file: str | Path) -> np.ndarray:
+    """The image of a file or URL, (H, W, 3) bytes as BGR.
+
+    Raises:
+        UserError: There is no such file, or it is no image.
+    """
+    if '://' not in str(file) and not Path(file).is_file():
+        raise UserError(f'no image at {Path(file).absolute()}')
+    try:
+        image = cv2.imdecode(np.frombuffer(fileio.get(str(file)), np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error) as e:
+        raise UserError(f'{file} cannot be read: {e}') from e
+    if image is None:
+        raise UserError(f'{file} is not an image that OpenCV reads')
+    return image
+
+
+class EndsEarlyError(UserError):
+    """A video has fewer frames than it says."""
+
+
+class Media:
+    """Images to go through, once.
+
+    Args:
+        source: Image, folder of images, URL of an image, video, or number of a camera.
+
+    Attributes:
+        count: How many images there are; None for a camera.
+        fps: Frames of a second; None for images.
+
+    Raises:
+        UserError: There is nothing of that name, or OpenCV cannot open it. The images of a folder are all opened
+            first, so that nothing is done by halves.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.fps: float | None = None
+        self.count: int | None = None
+        self.files: list[str] = []
+        self.capture: cv2.VideoCapture | None = None
+        path = Path(source)
+        if source.isdecimal() and not path.exists():
+            self._open_capture(int(source), f'no camera of number {source}')
+        elif '://' in source:
+            self.files, self.count = [source], 1
+            read_image(source)
+        elif not path.exists():
+            raise UserError(f'no image, folder or video at {path.absolute()}')
+        elif path.suffix.lower() in VIDEOS:
+            self._open_capture(str(path), f'{path} is not a video that OpenCV reads')
+            self.count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self.capture is not None else 0
+        else:
+            found = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+            self.files = [str(file) for file in found]
+            if not self.files:
+                raise UserError(f'no image in {path.absolute()} (looked for {" ".join(IMAGES)})')
+            self.count = len(self.files)
+            for file in self.files:
+                read_image(file)
+
+    def _open_capture(self, source: int | str, message: str) -> None:
+        level = cv2.utils.logging.getLogLevel()
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own complaints name no cure
+        try:
+            self.capture = cv2.VideoCapture(source)
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if not self.capture.isOpened():
+            raise UserError(f'{message}. Give an image, a folder, a video ({" ".join(VIDEOS)}) or a number from 0')
+        self.fps = self.capture.get(cv2.CAP_PROP_FPS) or 25.0
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Read the images.
+
+        Raises:
+            EndsEarlyError: A video ends before its last frame, after the frames that it has.
+        """
+        if self.capture is None:
+            for file in self.files:
+                yield Frame(Path(file.partition('?')[0]).name, read_image(file))
+            return
+        number = 0
+        while True:
+            whole, image = self.capture.read()
+            if not whole:
+                break
+            yield Frame(f'{number:06d}', image)
+            number += 1
+        self.capture.release()
+        if self.count is not None and number < self.count - 1:  # some containers count one too many
+            raise EndsEarlyError(
+                f'{self.source} ends early: {number} of {self.count} frames could be read, and their results are '
+                'written. Copy the file again, or mend it: ffmpeg -i FILE -c copy MENDED'
+            )

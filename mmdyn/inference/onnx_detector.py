@@ -1,0 +1,226 @@
+"""Detect objects with an exported ONNX file: numpy, opencv-python and onnxruntime, nothing else.
+
+This file imports nothing of mmdyn, so that it can be copied to where the detector runs::
+
+    python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
+
+    detector = OnnxDetector('model.onnx')
+    for box, score, label in zip(*detector(cv2.imread('image.jpg'))): ...
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+Run = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the graph
+MAX_CANDIDATES = 30000  # before NMS
+# Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
+# they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
+KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
+KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
+
+
+class Detections(NamedTuple):
+    """What was found in one image, best first."""
+
+    boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
+    scores: np.ndarray  # (n,)
+    labels: np.ndarray  # (n,), indices of class names
+
+
+class Placement(NamedTuple):
+    """How an image lies in what the graph is given."""
+
+    scale: tuple[float, float]  # horizontal, vertical
+    left: float
+    top: float
+
+
+class OnnxDetector:
+    """A detector from a file that ``tools/export.py`` wrote.
+
+    Args:
+        path: The file.
+        threads: Of the runtime; None lets it choose.
+
+    Raises:
+        ValueError: The file does not load, or was written by something else.
+    """
+
+    def __init__(self, path: str | Path, threads: int | None = None) -> None:
+        self.path = str(path)
+        self.run, texts = self._load(threads)
+        missing = [key for key in KEYS if key not in texts]
+        if missing:
+            raise ValueError(f'{path} was not exported by mmdyn (tools/export.py): its metadata lack {missing[0]!r}')
+        try:
+            self.meta: dict[str, Any] = {key: json.loads(texts[key]) for key in KEYS}
+            self.names: list[str] = [str(name) for name in self.meta['names']]
+        except (ValueError, TypeError) as e:
+            raise ValueError(f'{path} has metadata that cannot be read: {e}') from e
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        """The graph as a function, and its metadata."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.log_severity_level = 3
+        try:
+            session = onnxruntime.InferenceSession(self.path, options, onnxruntime.get_available_providers())
+        except Exception as e:  # the runtime's own types, which share no base but this
+            raise ValueError(f'{self.path} does not load in ONNX Runtime: {str(e).splitlines()[0]}') from e
+        texts = session.get_modelmeta().custom_metadata_map
+        return lambda images: session.run(None, {session.get_inputs()[0].name: images}), dict(texts)
+
+    def __call__(self, image: np.ndarray | Sequence[np.ndarray], score: float = 0.25, iou: float | None = None) -> Any:
+        """Detect in one image, or in each of a list.
+
+        Args:
+            image: (H, W, 3) bytes in BGR, as OpenCV reads them; or a list.
+            score: Least score; with NMS in the graph never less than the exported one.
+            iou: Overlap above which NMS drops the lower of two boxes of a class; None takes the exported value.
+
+        Returns:
+            Detections, or a list of them.
+
+        Raises:
+            ValueError: NMS is in the graph, with another ``iou``.
+        """
+        if isinstance(image, np.ndarray):
+            return self([image], score, iou)[0]
+        found: list[Detections] = []
+        size = (self.meta['batch'] or len(image)) if self.meta['square'] else 1
+        if self.meta['nms'] and iou not in (None, self.meta['iou_threshold']):
+            raise ValueError(f'NMS of {self.path} is in the graph, with an overlap of {self.meta["iou_threshold"]}')
+        for start in range(0, len(image), max(size, 1)):
+            part = image[start : start + size]
+            tensors, placements = zip(*(self.prepare(one) for one in part))
+            each = self.detect(np.concatenate(tensors), score, iou)
+            found += [restore(d, p, one.shape[:2]) for d, p, one in zip(each, placements, part)]
+        return found
+
+    def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
+        """Resize, pad and normalise: (H, W, 3) BGR bytes -> (1, 3, height, width) float32."""
+        long_side, stride, pad = self.meta['long_side'], self.meta['stride'], self.meta['pad_value']
+        height, width = image.shape[:2]
+        ratio = long_side / max(height, width)
+        new = [min(math.ceil(side * ratio), long_side) for side in (height, width)]
+        if ratio != 1:
+            image = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
+        full = [long_side] * 2 if self.meta['square'] else [math.ceil(side / stride) * stride for side in new]
+        top, left = (round((whole - side) // 2 - 0.1) for whole, side in zip(full, new))
+        borders = top, full[0] - new[0] - top, left, full[1] - new[1] - left
+        image = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=[pad] * 3)
+        pixels = image[..., ::-1] if self.meta['bgr_to_rgb'] else image
+        mean, std = (np.array(self.meta[key], np.float32) for key in ('mean', 'std'))
+        tensor = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
+        return np.ascontiguousarray(tensor), Placement((new[1] / width, new[0] / height), left, top)
+
+    def detect(self, images: np.ndarray, score: float, iou: float | None = None) -> list[Detections]:
+        """Detect in a prepared batch, which is filled up where the graph wants a certain number.
+
+        Args:
+            images: (B, 3, H, W) float32.
+            score: Least score.
+            iou: As in calling.
+
+        Returns:
+            Boxes in pixels of ``images``, a list of B.
+        """
+        count, batch = len(images), self.meta['batch'] or len(images)
+        if count > batch:
+            raise ValueError(f'{self.path} takes {batch} images at a time, got {count}')
+        if count < batch:
+            images = np.concatenate((images, np.zeros((batch - count, *images.shape[1:]), images.dtype)))
+        first, second = self.run(images)
+        if not self.meta['nms']:
+            return [self.select(*one, score, iou) for one in zip(first[:count], second[:count])]
+        kept = [(dets, labels, (dets[:, 4] > score) & (labels >= 0)) for dets, labels in zip(first, second)]
+        return [Detections(d[keep, :4], d[keep, 4], labels[keep]) for d, labels, keep in kept[:count]]
+
+    def select(self, boxes: np.ndarray, scores: np.ndarray, score: float, iou: float | None = None) -> Detections:
+        """NMS by class.
+
+        Args:
+            boxes: (N, 4).
+            scores: (N, classes).
+            score: Least score.
+            iou: As in calling.
+        """
+        places, labels = np.nonzero(scores > score)
+        values: Any = scores[places, labels]
+        best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
+        places, labels, values = places[best], labels[best], values[best]
+        corners = boxes[places].astype(np.float64)
+        sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+        limit = self.meta['iou_threshold'] if iou is None else iou
+        of_class: Any = labels.astype(np.int32)
+        order = cv2.dnn.NMSBoxesBatched(sides, values, of_class, 0.0, limit) if len(values) else []
+        kept = np.array(order, int)[: self.meta['max_detections']]
+        return Detections(boxes[places[kept]], values[kept], labels[kept])
+
+
+def restore(found: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
+    """Boxes in pixels of the original image of this height and width."""
+    offset, scale = (np.array(v * 2, np.float32) for v in ((placement.left, placement.top), placement.scale))
+    boxes = (found.boxes - offset) / scale
+    return found._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
+
+
+def draw(image: np.ndarray, found: Detections, names: Sequence[str]) -> np.ndarray:
+    """A copy of a BGR image with boxes, class names and scores."""
+    image = image.copy()
+    thick = max(1, round(max(image.shape) / 500))
+    for box, score, label in zip(*found):
+        hue = np.array([[[label * 47 % 180, 200, 230]]], np.uint8)
+        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+        left, top, right, bottom = (round(float(v)) for v in box)
+        cv2.rectangle(image, (left, top), (right, bottom), colour, thick)
+        text = f'{names[label]} {score:.2f}'
+        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
+        top = max(top, height + base)
+        cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)
+        cv2.putText(image, text, (left, top - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
+    return image
+
+
+def main(arguments: list[str]) -> int:
+    """Command line: a file, then images."""
+    parser = argparse.ArgumentParser(
+        description='Detect objects in images with an exported ONNX file.',
+        epilog='example: python onnx_detector.py model.onnx image.jpg --score 0.5   # writes image.detected.jpg',
+    )
+    parser.add_argument('model', help='file of tools/export.py')
+    parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='images that OpenCV reads')
+    parser.add_argument('--score', type=float, default=0.25, help='least score of a box, from 0 to 1 (0.25)')
+    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='folder of the pictures (that of each image)')
+    args = parser.parse_args(arguments)
+    try:
+        detector = OnnxDetector(args.model)
+    except ValueError as e:
+        print(f'error: {e}', file=sys.stderr)
+        return 1
+    for path in args.images:
+        image = cv2.imread(str(path))
+        if image is None:
+            print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
+            return 1
+        found = detector(image, args.score)
+        picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(picture), draw(image, found, detector.names))
+        for box, score, label in zip(*found):
+            print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,112 @@
+"""Runtimes: an exported file, opened by the runtime that its suffix names.
+
+The runtimes are imported where they are used: none is needed to import this module.
+"""
+
+import functools
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from mmdyn.errors import UserError
+
+from .onnx_detector import OnnxDetector, Run
+
+METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.export archive
+
+
+@functools.cache
+def openvino_core():
+    """The one core of the process.
+
+    Each lends the process a stack for signals, and puts back the one before when it goes: where cores do not go in the
+    reverse order, the process is left with a stack that is gone, and dies of its next signal.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
+class NcnnDetector(OnnxDetector):
+    """The same with ncnn on a CPU in float32; ``path`` is the ``.param``."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        try:
+            import ncnn
+        except ImportError as e:
+            raise ValueError('ncnn is not installed: pip install ncnn') from e
+        path = Path(self.path)
+        notes, weights = path.with_suffix('.json'), path.with_suffix('.bin')
+        net = ncnn.Net()
+        for option in ('packed', 'storage', 'arithmetic'):
+            setattr(net.opt, f'use_fp16_{option}', False)
+        net.opt.use_bf16_storage = False
+        net.opt.num_threads = threads or net.opt.num_threads
+        if not weights.is_file() or net.load_param(str(path)) or net.load_model(str(weights)):
+            raise ValueError(f'{path} and {weights} do not load in ncnn')
+        source, targets = net.input_names()[0], net.output_names()
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            extractor = net.create_extractor()
+            extractor.input(source, ncnn.Mat(np.ascontiguousarray(images[0])))
+            return [np.array(extractor.extract(name)[1])[None] for name in targets]
+
+        return run, json.loads(notes.read_text()) if notes.is_file() else {}
+
+
+class OpenVINODetector(OnnxDetector):
+    """The same with OpenVINO; ``path`` is the ``.xml``."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        try:
+            core = openvino_core()
+        except ImportError as e:
+            raise ValueError('OpenVINO is not installed: pip install -r requirements/deploy.txt') from e
+        options = {'INFERENCE_PRECISION_HINT': 'f32'} | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
+        try:
+            model = core.read_model(self.path)
+            compiled = core.compile_model(model, 'CPU', options)
+        except RuntimeError as e:
+            raise ValueError(f'{self.path} does not load in OpenVINO: {str(e).splitlines()[0]}') from e
+        texts = json.loads(model.get_rt_info(METADATA).astype(str)) if model.has_rt_info(METADATA) else {}
+        return lambda images: [np.array(y) for y in compiled(images).values()], texts
+
+
+class TorchExportDetector(OnnxDetector):
+    """The same with PyTorch; ``path`` is a ``.pt2`` of one's own, as loading one can run code."""
+
+    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+        extra = {METADATA: ''}
+        module = torch.export.load(self.path, extra_files=extra).module()
+
+        @torch.no_grad()
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            return [y.numpy() for y in module(torch.from_numpy(images))]
+
+        return run, json.loads(extra[METADATA])
+
+
+DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.param': NcnnDetector, '.pt2': TorchExportDetector}
+
+
+def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
+    """Open an exported file in its runtime.
+
+    Args:
+        path: ``.onnx``, ``.xml`` of OpenVINO, ``.param`` of ncnn, or a ``.pt2`` that was just written here.
+        threads: Of the runtime; None lets it choose.
+
+    Raises:
+        UserError: The file is missing, does not load, or was not exported by mmdyn.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f'no exported file at {path.absolute()}')
+    if path.suffix not in DETECTORS:
+        raise UserError(f'{path} is none of {", ".join(DETECTORS)}')
+    try:
+        return DETECTORS[path.suffix](path, threads)
+    except ValueError as e:
+        raise UserError(str(e)) from e

@@ -1,0 +1,5 @@
+"""Metrics; importing this registers them."""
+
+from .coco_metric import DatasetCocoMetric
+
+__all__ = ['DatasetCocoMetric']

@@ -1,0 +1,30 @@
+"""COCO average precision against the annotation file of the data set itself, so that no config has to name it twice."""
+
+from mmdet.evaluation import CocoMetric
+from mmengine.fileio import get_local_path
+from mmyolo.registry import METRICS
+
+from mmdyn.datasets.complete_coco import CompleteCOCO
+
+
+@METRICS.register_module()
+class DatasetCocoMetric(CocoMetric):
+    """``mmdet.CocoMetric`` whose ``ann_file`` comes from the data set's ``metainfo['ann_file']`` unless given.
+
+    Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
+    ``mmdet.CocoMetric``.
+    """
+
+    @property
+    def dataset_meta(self) -> dict | None:
+        """Meta information of the data set that is evaluated."""
+        return self._dataset_meta
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict) -> None:
+        self._dataset_meta = meta
+        if self._coco_api is None and 'ann_file' in meta:
+            with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
+                self._coco_api = CompleteCOCO(path)
+            skipped = meta.get('skipped_images', ())
+            self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]

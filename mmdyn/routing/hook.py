@@ -1,0 +1,120 @@
+"""Routing diagnostics: what every dynamic convolution does with the validation or test images, in every log."""
+
+import logging
+from contextlib import ExitStack
+
+import torch
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop, Runner
+from torch import Tensor, nn
+
+from mmdyn.layers import dynamic_layers
+
+from .record import record_routing
+from .statistics import RoutingStatistics, routing_statistics
+
+
+def present_classes(samples: list, number: int) -> Tensor:
+    """Which classes are in which image.
+
+    Args:
+        samples: Data samples with ``gt_instances``, or with none.
+        number: Classes K.
+
+    Returns:
+        (images, K), bool; labels from K on are left out.
+    """
+    present = torch.zeros(len(samples), number, dtype=torch.bool)
+    for row, sample in zip(present, samples, strict=True):
+        if 'gt_instances' in sample and 'labels' in sample.gt_instances:  # a test set need not be annotated
+            labels = sample.gt_instances.labels.cpu().long()
+            row[labels[labels < number]] = True
+    return present
+
+
+@HOOKS.register_module()
+class RoutingHook(Hook):
+    """Log how every dynamic convolution routes the images of each validation and test.
+
+    For every layer: use and weight of each expert, entropy and balance, spread between samples and between classes,
+    saturated and dead experts, and how far the experts are apart
+    (:class:`~mmdyn.engine.routing_statistics.RoutingStatistics`), as ``routing/LAYER/NAME`` in every visualizer
+    backend. The log warns of layers whose experts have collapsed into one. Static models are left alone.
+    """
+
+    # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self) -> None:
+        self._recording = ExitStack()
+        self._seen: dict[str, list[Tensor]] = {}  # of every layer; none while nothing is noted
+        self._present: list[Tensor] = []
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start noting."""
+        self._start(runner)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start noting."""
+        self._start(runner)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Note the classes of the batch."""
+        self._note(runner.val_dataloader, data_batch)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        """Note the classes of the batch."""
+        self._note(runner.test_dataloader, data_batch)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the validation."""
+        by_iteration = isinstance(runner._train_loop, IterBasedTrainLoop)
+        self._finish(runner, runner.iter if by_iteration else runner.epoch)
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Log the test."""
+        self._finish(runner, 0)
+
+    def _start(self, runner: Runner) -> None:
+        self._recording.close()  # of an epoch that was interrupted
+        self._seen, self._present = self._recording.enter_context(record_routing(runner.model)), []
+
+    def _note(self, dataloader, data_batch: dict | None) -> None:
+        if self._seen and data_batch is not None:
+            number = len(dataloader.dataset.metainfo.get('classes', ()))
+            self._present.append(present_classes(data_batch['data_samples'], number))
+
+    def _finish(self, runner: Runner, step: int) -> None:
+        self._recording.close()
+        found = self._gathered(runner.model)
+        scalars = {f'routing/{name}/{k}': v for name, figures in found.items() for k, v in figures.scalars().items()}
+        if scalars:  # in one call: some backends count calls as steps
+            runner.visualizer.add_scalars(scalars, step=step)
+        for name, figures in found.items():
+            if figures.collapsed:
+                print_log(
+                    f'routing of {name} has collapsed: {figures.collapsed}. It is a static convolution then; '
+                    'tools/analyze_routing.py shows more',
+                    'current',
+                    level=logging.WARNING,
+                )
+
+    def _gathered(self, model: nn.Module) -> dict[str, RoutingStatistics]:
+        """Statistics over the images of all processes, on the first one; names are those of the bare model."""
+        own = {name: torch.cat(batches).cpu() for name, batches in self._seen.items() if batches}
+        parts = all_gather_object((own, self._present))
+        if not own or not is_main_process():
+            return {}
+        noted = [p for _, batches in parts for p in batches]
+        present = torch.cat(noted) if noted else torch.zeros(0, 0, dtype=torch.bool)
+        figures = {}
+        layers = dynamic_layers(model)
+        for name in own:  # a layer that only training runs has none
+            routing = torch.cat([seen[name] for seen, _ in parts])
+            # test-time augmentation runs every image several times: its samples are not the images
+            classes = present if len(present) == len(routing) else None
+            figures[name.removeprefix('module.')] = routing_statistics(routing, layers[name].experts, classes)
+        return figures

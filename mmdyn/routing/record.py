@@ -1,0 +1,61 @@
+"""Recording: the routing weights that a model computes while it runs.
+
+Shapes: B batch, M experts.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from mmdyn.layers import DynamicConv, Router, dynamic_layers
+
+
+def routed_layers(model: nn.Module) -> Iterator[tuple[Router, list[str]]]:
+    """Every router of a model, with the names of the dynamic convolutions that it routes.
+
+    Args:
+        model: Any model; a router that blocks share routes the layers below it that have none.
+    """
+    for name, module in model.named_modules():
+        router = getattr(module, 'router', None)
+        if not isinstance(router, Router):
+            continue
+        prefix = f'{name}.' if name else ''
+        if isinstance(module, DynamicConv):
+            yield router, [name]
+        else:
+            yield router, [prefix + n for n, layer in dynamic_layers(module).items() if layer.router is None]
+
+
+@contextmanager
+def record_routing(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
+    """Record the routing weights of every dynamic convolution while the model runs.
+
+    Args:
+        model: Any model.
+
+    Yields:
+        For every layer by name, one (B, M) a batch, without gradient; filled as the model runs.
+
+    Example:
+        >>> with record_routing(DynamicConv(8, 8, 3)) as recorded:
+        ...     pass
+        >>> recorded
+        {'': []}
+    """
+    recorded: dict[str, list[Tensor]] = {name: [] for name in dynamic_layers(model)}
+
+    def record(names: list[str]):
+        def hook(_, __, weights: Tensor) -> None:
+            for name in names:
+                recorded[name].append(weights.detach())
+
+        return hook
+
+    handles = [router.register_forward_hook(record(names)) for router, names in routed_layers(model)]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()

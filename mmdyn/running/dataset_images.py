@@ -1,0 +1,74 @@
+"""Images of a config's data sets, prepared as in testing."""
+
+import copy
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mmdyn.errors import UserError
+
+from .messages import config_errors
+
+
+def dataset_images(
+    cfg: Config, preprocessor: nn.Module, split: Literal['train', 'val', 'test'], number: int, doing: str, seed: int = 0
+) -> Iterator[tuple[Tensor, DetDataSample]]:
+    """Random images of a data set, of the first one where several are joined, with a progress bar.
+
+    Args:
+        cfg: Config with the data loader of the split, and ``test_dataloader``, whose pipeline prepares the images.
+        preprocessor: The detector's ``data_preprocessor``.
+        split: Which data loader's.
+        number: How many; all of a smaller set.
+        doing: What the bar says.
+        seed: Which.
+
+    Yields:
+        What the model is given, (1, 3, H, W), and the sample with its ground truth.
+
+    Raises:
+        UserError: ``number`` is less than one, the config has no such data loader, or the set is empty.
+    """
+    if number < 1:
+        raise UserError(f'at least one image is needed, got {number}')
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader:
+        raise UserError(f'the config has no {split}_dataloader, whose images are wanted')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    described = copy.deepcopy(loader.dataset)
+    while 'ann_file' not in described and (described.get('dataset') or described.get('datasets')):  # repeated, joined
+        described = described.get('dataset') or described.datasets[0]
+    described.pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
+    described.test_mode = True  # no image is left out for its boxes
+    with config_errors():
+        dataset = DATASETS.build(described)
+    if len(dataset) == 0:
+        raise UserError(f'the data set {described.get("ann_file", "")} has no image: give one with images')
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:number]
+    for index in tqdm(order.tolist(), desc=doing, unit='image'):
+        data = dataset[index]
+        batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
+        yield preprocessor(batch, False)['inputs'], data['data_samples']
+
+
+def calibration_images(cfg: Config, preprocessor: nn.Module, number: int) -> Iterator[Tensor]:
+    """Random images of the training set.
+
+    Args:
+        cfg: Config, as in :func:`dataset_images`.
+        preprocessor: The detector's ``data_preprocessor``.
+        number: How many.
+
+    Yields:
+        What the model is given, (1, 3, H, W).
+
+    Raises:
+        UserError: As in :func:`dataset_images`.
+    """
+    yield from (image for image, _ in dataset_images(cfg, preprocessor, 'train', number, 'calibrating'))

@@ -1,0 +1,35 @@
+"""Image sizes that a config states: of validation, and of what is exported."""
+
+from mmengine.config import Config
+
+from mmdyn.errors import UserError
+
+
+def image_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
+
+    Args:
+        cfg: Config.
+    """
+    described = (cfg.get('val_dataloader') or {}).get('dataset', {})
+    while 'pipeline' not in described and 'dataset' in described:  # wrapped
+        described = described.dataset
+    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
+    scale = scales[-1] if scales else 640
+    width, height = (scale, scale) if isinstance(scale, int) else scale
+    return height, width
+
+
+def long_side(cfg: Config) -> int:
+    """Pixels of the long side of a test image.
+
+    Raises:
+        UserError: The test pipeline does not say.
+    """
+    for step in cfg.test_dataloader.dataset.pipeline:
+        if step['type'] == 'LongSideResize':
+            return max(step['scale'])
+    raise UserError(
+        'the test pipeline of the config has no LongSideResize, whose resizing is what exported files are used with. '
+        'Put it where YOLOv5KeepRatioResize stands'
+    )

@@ -1,0 +1,64 @@
+"""Launch: from a config to a runner."""
+
+import torch
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmyolo.registry import RUNNERS
+
+from mmdyn.host import keep_freed_memory
+from mmdyn.running.messages import config_errors
+
+from .processes import join_processes
+
+# Default hooks that MMEngine itself leaves out where a config has None for them; of others it wants none at all.
+MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+
+
+def build_runner(cfg: Config, *, train: bool) -> Runner:
+    """Build the runner that a config describes, and the parts that MMEngine would only build on the way.
+
+    Args:
+        cfg: Config.
+        train: Build what trains and validates; otherwise what tests.
+
+    Raises:
+        UserError: A type is unknown, with the near names; or an argument does not suit its type.
+    """
+    join_processes(cfg)
+    if not torch.cuda.is_available():
+        if train and cfg.get('keep_freed_memory', False):
+            keep_freed_memory()
+        if cfg.launcher != 'none':
+            _distribute_over_cpus(cfg)
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name, hook in hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
+        del hooks[name]
+    # a config of another package: never test a checkpoint that only half fits, never resume out of step
+    guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
+    missing = [dict(type=guard) for name, guard in guards.items() if name not in hooks]
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
+    if train and cfg.get('compile'):
+        options = cfg.compile if isinstance(cfg.compile, dict) else {}
+        cfg.custom_hooks.append(dict(type='CompileHook', **options))
+        cfg.compile = False
+    for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
+        shapes = loader and loader.dataset.get('batch_shapes_cfg')
+        if shapes and shapes.type == 'BatchShapePolicy':
+            shapes.batch_size = loader.batch_size  # stated once, with the loader
+    with config_errors():
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        if train:
+            _ = runner.train_loop, runner.val_loop
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        else:
+            _ = runner.test_loop
+    return runner
+
+
+def _distribute_over_cpus(cfg: Config) -> None:
+    """MMEngine's wrapper of a model, and synchronised batch norm, ask for a GPU."""
+    if cfg.model.get('type') == 'YOLODetector':
+        cfg.model.use_syncbn = False
+    cfg.setdefault(
+        'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)
+    )

@@ -1,0 +1,60 @@
+"""Loading: a config and its checkpoint to a model in eval mode, or one message why not."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mmdet.models import BaseDetector
+from mmengine.config import Config
+
+from mmdyn.checkpoints import read_tensors, refuse_other_architecture
+from mmdyn.errors import UserError
+from mmdyn.models.build import build_model
+
+from .messages import config_errors
+
+
+class Loaded(NamedTuple):
+    """A model with its weights."""
+
+    model: BaseDetector
+    classes: tuple[str, ...] | None  # names, where the checkpoint has them
+
+
+def class_names(found: Sequence[str] | None, cfg: Config, count: int) -> list[str]:
+    """Names of a detector's classes: the checkpoint's, else those that the config states, else numbers.
+
+    Args:
+        found: Names in the checkpoint, if any.
+        cfg: Config.
+        count: Classes of the head; names of another number are none of its own.
+    """
+    loader = cfg.get('test_dataloader') or {}
+    stated = (loader.get('dataset', {}).get('metainfo') or {}).get('classes')
+    for names in (found, stated):
+        if names and len(names) == count:
+            return [str(name) for name in names]
+    return [f'class {i}' for i in range(count)]
+
+
+def load_checkpoint_model(cfg: Config, checkpoint: str | Path) -> Loaded:
+    """Build the model of a config and load a checkpoint strictly.
+
+    Args:
+        cfg: Config.
+        checkpoint: File; of a training checkpoint the EMA weights are taken, as in testing.
+
+    Raises:
+        UserError: The config does not build, or the checkpoint is missing, unsafe, of another architecture, or of a
+            model that was never trained.
+    """
+    tensors, classes = read_tensors(checkpoint)
+    with config_errors():
+        model = build_model(cfg)
+    refuse_other_architecture(model, tensors, str(checkpoint))
+    means = [v for k, v in tensors.items() if k.endswith('running_mean')]
+    if means and not any(v.any() for v in means):
+        raise UserError(f'{checkpoint} was never trained: its batch norms have seen no image. Train it first')
+    # counters of batch norms may be missing; everything else was compared above
+    model.load_state_dict(tensors, strict=False)
+    return Loaded(model, classes)

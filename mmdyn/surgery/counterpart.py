@@ -1,0 +1,100 @@
+"""The static counterpart of a config: the same model with an ordinary convolution wherever a dynamic one stands."""
+
+import copy
+import re
+from collections.abc import Collection
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from mmdyn.errors import UserError
+from mmdyn.layers import DynamicConv
+
+DYNAMIC_ARGUMENTS = ('num_experts', 'router', 'routing', 'temperature', 'shared_router')
+# Where YOLO11 puts what an option of its backbone or neck describes: option, pattern of names, first place of the list.
+PLACES = (
+    ('backbone', 'downsample_cfg', r'backbone\.stage(\d)\.0\b', -1),
+    ('backbone', 'block_cfg', r'backbone\.stage(\d)\.1\b', -1),
+    ('neck', 'downsample_cfg', r'neck\.downsample_layers\.(\d)\b', 0),
+    ('neck', 'block_cfg', r'neck\.top_down_layers\.(\d)\b', 0),
+    ('neck', 'block_cfg', r'neck\.bottom_up_layers\.(\d)\b', 2),
+)
+COUNTS = {('backbone', 'downsample_cfg'): 4, ('backbone', 'block_cfg'): 4}
+COUNTS |= {('neck', 'downsample_cfg'): 2, ('neck', 'block_cfg'): 4}
+Place = tuple[str, str, int]
+
+
+def _is_dynamic(node: Any, scope: str) -> bool:
+    # without its scope the name is another layer's in mmdet
+    names = {'mmdyn.DynamicConv', 'DynamicConv'} if scope != 'mmdet' else {'mmdyn.DynamicConv'}
+    return isinstance(node, dict) and (node.get('type') in names or node.get('type') is DynamicConv)
+
+
+def _static(node: Any, scope: str) -> Any:
+    """A part of a config without dynamic convolutions."""
+    if isinstance(node, list | tuple):
+        return type(node)(_static(child, scope) for child in node)
+    if not isinstance(node, dict):
+        return node
+    if _is_dynamic(node, scope):
+        return ConfigDict(type='Conv2d', bias=node.get('bias', False))
+    kept = {k: v for k, v in node.items() if not (k == 'conv_cfg' and _is_dynamic(v, scope))}
+    if node.get('type') in ('C3k2_DynamicConv', 'mmdyn.C3k2_DynamicConv'):
+        kept = {k: v for k, v in kept.items() if k not in DYNAMIC_ARGUMENTS}
+        kept |= dict(type='C3k2', conv2_cfg=dict(type='Conv2d', bias=False))
+    return ConfigDict({k: _static(v, scope) for k, v in kept.items()})
+
+
+def _place(layer: str) -> Place | None:
+    """Part, option and position in its list, that a layer of YOLO11 is described by."""
+    for part, option, pattern, first in PLACES:
+        found = re.match(pattern, layer)
+        if found:
+            return part, option, int(found[1]) + first
+    return None
+
+
+def places(layers: Collection[str]) -> dict[str, Place]:
+    """Where the config of a YOLO11 describes its layers; those of one block share a place.
+
+    Args:
+        layers: Names of dynamic convolutions.
+
+    Raises:
+        UserError: A layer is none of a YOLO11.
+    """
+    found = {layer: _place(layer) for layer in layers}
+    foreign = [layer for layer, place in found.items() if place is None]
+    if foreign:
+        raise UserError(
+            f'only a YOLO11 of this project can be static in part, and {foreign[0]} is not one of its layers. '
+            'Leave the threshold out to make every layer static'
+        )
+    return {layer: place for layer, place in found.items() if place is not None}
+
+
+def static_counterpart(cfg: Config, only: Collection[Place] | None = None) -> Config:
+    """A config whose model is static and has the same names of layers, so that kernels fit where experts were.
+
+    ``DynamicConv`` with batch norm after it becomes the ordinary ``ConvModule``, a bare one becomes a ``Conv2d``.
+
+    Args:
+        cfg: Config of a dynamic model; stays as it is.
+        only: Places of a YOLO11 (see :func:`places`) to make static; None makes everything static.
+
+    Returns:
+        A copy.
+    """
+    static = copy.deepcopy(cfg)
+    scope = cfg.get('default_scope', 'mmengine')
+    if only is None:
+        static.model = _static(cfg.model, scope)
+        return static
+    for part, option, _ in only:
+        described = cfg.model[part][option]
+        choices = described if isinstance(described, list | tuple) else [described] * COUNTS[part, option]
+        static.model[part][option] = [
+            _static(choice, scope) if (part, option, i) in only else copy.deepcopy(choice)
+            for i, choice in enumerate(choices)
+        ]
+    return static
