@@ -13,18 +13,17 @@ def requirements(name: str) -> list[str]:
     return [line.split('#')[0].strip() for line in lines if line.split('#')[0].strip()]
 
 
-setup(
-    name='mmdyn',
+setup(  # what can be said without code is in pyproject.toml
     version=re.search(r"__version__ = '(.+)'", (HERE / 'mmdyn/version.py').read_text())[1],
-    description='Dynamic convolution for MMDetection and MMYOLO: DynamicConv, C3k2_DynamicConv and YOLO11',
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
-    license='GPL-3.0-only',
-    python_requires='>=3.10,<3.14',
     packages=find_packages(include=('mmdyn', 'mmdyn.*')),
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
     package_data={
-        'mmdyn': ['ablation/*.jinja', '.mim/model-index.yml', '.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml']
+        'mmdyn': [
+            *('py.typed', 'ablation/*.jinja', '.mim/model-index.yml'),
+            *('.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml'),
+        ]
     },
     install_requires=requirements('requirements.txt'),
     extras_require={name: requirements(f'requirements/{name}.txt') for name in ('deploy', 'dev', 'docs')},

@@ -5,12 +5,12 @@ import json
 import cv2
 import pytest
 import torch
-from mmdyn.router.analysis import analyse_routing, draw_by_class, most_different, write_analysis
 from mmengine.config import Config
 
 from conftest import ROOT
 from mmdyn.errors import UserError
 from mmdyn.layers import global_mean
+from mmdyn.routing.analysis import analyse_routing, draw_by_class, most_different, write_analysis
 from mmdyn.running import load_checkpoint_model
 from mmdyn.running.dataset_images import dataset_images
 

@@ -105,7 +105,7 @@ def test_the_published_form_computes_the_same():
         strict=True,
     ):
         theirs.conv.weight.data.copy_(ours_.weight)
-        theirs.router.load_state_dict(ours_.router.state_dict())
+        theirs.routing.load_state_dict(ours_.router.state_dict())
     x = torch.randn(3, 8, 40, 40)
     torch.testing.assert_close(published(x), ours(x), rtol=1e-5, atol=1e-5)
 

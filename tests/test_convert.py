@@ -82,7 +82,7 @@ def test_there_and_back(name, tmp_path):
 def test_names_are_those_of_the_original():
     names = original_names(build_model(VARIANTS['both'].load_config()).state_dict())
     assert names['backbone.stage1.0.weight'] == 'model.1.cond_conv.weight'
-    assert names['backbone.stage1.0.router.bias'] == 'model.1.router.bias'
+    assert names['backbone.stage1.0.router.bias'] == 'model.1.routing.bias'
     assert names['backbone.stage1.1.blocks.0.conv2.weight'] == 'model.2.m.0.cv2.cond_conv.weight'
     assert names['backbone.stage3.1.blocks.0.blocks.1.conv1.conv.weight'] == 'model.6.m.0.m.1.cv1.conv.weight'
     assert names['backbone.stage3.1.blocks.0.final_conv.bn.bias'] == 'model.6.m.0.cv3.bn.bias'
@@ -98,7 +98,7 @@ def test_a_dynamic_conv_with_norm_and_activation_keeps_its_place():
     names = original_names(
         ['backbone.stage1.0.conv.weight', 'backbone.stage1.0.conv.router.weight', 'backbone.stage1.0.bn.bias']
     )
-    assert list(names.values()) == ['model.1.conv.cond_conv.weight', 'model.1.conv.router.weight', 'model.1.bn.bias']
+    assert list(names.values()) == ['model.1.conv.cond_conv.weight', 'model.1.conv.routing.weight', 'model.1.bn.bias']
 
 
 def ema_of_a_training(path, theirs):
@@ -367,7 +367,7 @@ def test_missing_file_existing_target_wrong_scale(tmp_path, file):
     with pytest.raises(UserError, match='is of scale n, not m'):
         convert_from_original(file, tmp_path / 'ours.pth', scale='m')
     (tmp_path / 'ours.pth').write_text('mine')
-    with pytest.raises(UserError, match=r'ours\.pth exists and is left as it is'):
+    with pytest.raises(UserError, match=r'ours\.pth exists and is not overwritten'):
         convert_from_original(file, tmp_path / 'ours.pth')
     assert (tmp_path / 'ours.pth').read_text() == 'mine'
 
@@ -453,6 +453,7 @@ def test_a_tree_without_end_is_refused(tmp_path):
         read_original(tmp_path / 'deep.pt')
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_thousands_of_damaged_files(tmp_path, theirs, run):
     """Cut at every kilobyte, bytes flipped, pickles damaged: nothing is run or written, and nothing hangs."""
@@ -491,7 +492,7 @@ def test_from_a_file_to_pictures(tmp_path, theirs, run, digits):
     assert done.returncode == 0, done.stderr
     assert "model = DetectionModel('yolo11n.yaml', nc=3)" in done.stdout
     for arguments, message in (
-        ((tmp_path / 'yolo.pt', tmp_path / 'yolo.pth'), 'yolo.pth exists and is left as it is'),
+        ((tmp_path / 'yolo.pt', tmp_path / 'yolo.pth'), 'yolo.pth exists and is not overwritten'),
         ((tmp_path / 'yolo.pt', tmp_path / 'm.pth', '--scale', 'm'), 'is of scale n, not m'),
         (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'leave them out with --reverse'),
         ((tmp_path / 'none.pt', tmp_path / 'm.pth'), 'no checkpoint at'),

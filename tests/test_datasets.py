@@ -10,10 +10,11 @@ import torch
 from mmengine.registry import DATASETS, DefaultScope
 
 from conftest import ROOT
-from mmdyn.datasets import CheckedCocoDataset, DatasetCocoMetric, convert_voc, make_digits
+from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
 from mmdyn.datasets.digits import _sources, make_image
 from mmdyn.errors import UserError
+from mmdyn.metrics import DatasetCocoMetric
 
 
 def digest(folder) -> str:

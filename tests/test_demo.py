@@ -157,6 +157,7 @@ def test_what_is_no_model_is_named(run, digits, tmp_path):
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_life_cycle(run, tmp_path):

@@ -17,6 +17,7 @@ from mmdyn.models.build import build_model
 TUTORIAL = (ROOT / 'docs/tutorial_ablation.md').read_text()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_the_tutorial_does_what_it_says(tmp_path):

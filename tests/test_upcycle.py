@@ -117,7 +117,7 @@ def test_refusals_write_nothing(alike, tmp_path):
             upcycle_checkpoint(source, load(config), target)
     assert not list(tmp_path.iterdir())
     target.write_text('mine')
-    with pytest.raises(UserError, match='exists and is left as it is'):
+    with pytest.raises(UserError, match='exists and is not overwritten'):
         upcycle_checkpoint(static, load('yolo11n_dynconv-bn_coco.py'), target)
 
 

@@ -6,6 +6,7 @@ entry points is a command (``python -m mmdyn.host``).
 
 from .allocator import keep_freed_memory
 from .ext_finder import install
+from .optional_packages import treat_broken_as_absent
 from .spawn import follow_into_children
 
 
@@ -13,6 +14,7 @@ def prepare() -> None:
     """Provide ``mmcv._ext`` where it is missing and let PyTorch's safe loader read MMEngine checkpoints."""
     install()
     follow_into_children()
+    treat_broken_as_absent()
     from .checkpoint_types import allow_checkpoint_types
 
     allow_checkpoint_types()

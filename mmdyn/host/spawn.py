@@ -21,4 +21,4 @@ def _arrive() -> _Token:
 
 def follow_into_children() -> None:
     """Have every process started from here on import ``mmdyn`` first."""
-    process.current_process()._config['mmdyn'] = _Token()
+    process.current_process()._config['mmdyn'] = _Token()  # type: ignore[attr-defined]  # the only way in

@@ -15,6 +15,8 @@ class DatasetCocoMetric(CocoMetric):
     ``mmdet.CocoMetric``.
     """
 
+    _coco_api: CompleteCOCO | None
+
     @property
     def dataset_meta(self) -> dict | None:
         """Meta information of the data set that is evaluated."""
@@ -25,6 +27,6 @@ class DatasetCocoMetric(CocoMetric):
         self._dataset_meta = meta
         if self._coco_api is None and 'ann_file' in meta:
             with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
-                self._coco_api = CompleteCOCO(path)
+                self._coco_api = api = CompleteCOCO(path)
             skipped = meta.get('skipped_images', ())
-            self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]
+            self.img_ids = [i for i in api.get_img_ids() if i not in skipped]

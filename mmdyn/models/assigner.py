@@ -22,17 +22,18 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
     Args:
         min_side: Pixels. Where priors are looked for, a side of a box is at least this long; 0 takes boxes as they
             are, as the package did before.
-        **kwargs: As in ``BatchTaskAlignedAssigner``, except ``num_classes``.
+        num_classes: Not needed, as the logits say it; a config of MMYOLO states it, and :class:`YOLO11Head` checks it.
+        **kwargs: As in ``BatchTaskAlignedAssigner``.
 
     Raises:
         ValueError: ``min_side`` is negative.
     """
 
-    def __init__(self, min_side: float = 16, **kwargs) -> None:
+    def __init__(self, min_side: float = 16, num_classes: int | None = None, **kwargs) -> None:
         if min_side < 0:
             raise ValueError(f'min_side must be at least 0, got {min_side}')
-        super().__init__(num_classes=0, **kwargs)
-        self.min_side = min_side
+        super().__init__(num_classes=num_classes or 0, **kwargs)
+        self.min_side, self.stated_classes = min_side, num_classes
 
     def forward(self, pred_bboxes: Tensor, pred_scores: Tensor, *args, **kwargs) -> dict:
         """Assign, with the class count of ``pred_scores`` (B, N, classes)."""

@@ -94,11 +94,19 @@ class YOLO11Head(YOLOv8Head):
     before, what it writes to a COCO result file, and what COCO's figures are made of.
     """
 
+    prior_generator: MlvlPointGenerator
+
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if type(self.prior_generator) is MlvlPointGenerator:  # what YOLOv8Head has by default
             offset, strides = self.prior_generator.offset, self.prior_generator.strides
             self.prior_generator = YOLO11PointGenerator(strides, offset)
+        stated = getattr(getattr(self, 'assigner', None), 'stated_classes', None)
+        if stated not in (None, self.num_classes):
+            raise ValueError(
+                f'train_cfg.assigner.num_classes={stated}, but head_module.num_classes={self.num_classes}: '
+                'leave the first out, the second is the only place that needs the class count'
+            )
 
     def predict_by_feat(self, *args, cfg: dict | None = None, **kwargs) -> list[InstanceData]:
         """Boxes of a batch, as in ``YOLOv8Head``; arguments are the same."""

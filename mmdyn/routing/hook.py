@@ -41,14 +41,24 @@ class RoutingHook(Hook):
 
     For every layer: use and weight of each expert, entropy and balance, spread between samples and between classes,
     saturated and dead experts, and how far the experts are apart
-    (:class:`~mmdyn.engine.routing_statistics.RoutingStatistics`), as ``routing/LAYER/NAME`` in every visualizer
-    backend. The log warns of layers whose experts have collapsed into one. Static models are left alone.
+    (:class:`RoutingStatistics`), as ``routing/LAYER/NAME`` in every visualizer backend. One line in the log warns of
+    the layers whose experts have collapsed into one. Static models are left alone.
+
+    Args:
+        warn_from: Fraction of the training from which a validation warns; routing needs time to form. Tests always
+            warn.
+
+    Raises:
+        ValueError: ``warn_from`` is not from 0 to 1.
     """
 
     # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.
     priority = 'ABOVE_NORMAL'
 
-    def __init__(self) -> None:
+    def __init__(self, warn_from: float = 0.5) -> None:
+        if not 0 <= warn_from <= 1:
+            raise ValueError(f'warn_from must be a fraction of the training from 0 to 1, got {warn_from}')
+        self.warn_from = warn_from
         self._recording = ExitStack()
         self._seen: dict[str, list[Tensor]] = {}  # of every layer; none while nothing is noted
         self._present: list[Tensor] = []
@@ -93,14 +103,15 @@ class RoutingHook(Hook):
         scalars = {f'routing/{name}/{k}': v for name, figures in found.items() for k, v in figures.scalars().items()}
         if scalars:  # in one call: some backends count calls as steps
             runner.visualizer.add_scalars(scalars, step=step)
-        for name, figures in found.items():
-            if figures.collapsed:
-                print_log(
-                    f'routing of {name} has collapsed: {figures.collapsed}. It is a static convolution then; '
-                    'tools/analyze_routing.py shows more',
-                    'current',
-                    level=logging.WARNING,
-                )
+        collapsed = {name: figures.collapsed for name, figures in found.items() if figures.collapsed}
+        if collapsed and (step == 0 or runner.iter >= self.warn_from * runner.max_iters):
+            name, why = next(iter(collapsed.items()))
+            print_log(
+                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones, first {name}: '
+                f'{why}. tools/analyze_routing.py shows all',
+                'current',
+                level=logging.WARNING,
+            )
 
     def _gathered(self, model: nn.Module) -> dict[str, RoutingStatistics]:
         """Statistics over the images of all processes, on the first one; names are those of the bare model."""

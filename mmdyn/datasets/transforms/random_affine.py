@@ -14,6 +14,8 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
     The border, half of a mosaic, is cut off a mosaic only, not off an image that :class:`BufferedMosaic` left alone.
     """
 
+    border: tuple[int, int]
+
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
         """Warp an image and its boxes, and drop boxes that are too small or too thin then.

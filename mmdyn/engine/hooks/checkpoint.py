@@ -67,6 +67,8 @@ class AtomicCheckpointHook(CheckpointHook):
     Arguments are those of ``CheckpointHook``; remote folders (``backend_args``) work as they do there.
     """
 
+    file_backend: LocalBackend
+
     def __init__(self, *args, backend_args: dict | None = None, **kwargs) -> None:
         self.local = backend_args is None
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)

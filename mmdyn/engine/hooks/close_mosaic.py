@@ -14,6 +14,8 @@ class CloseMosaicHook(PipelineSwitchHook):
         switch_pipeline: The pipeline of the last epochs, or the name of the config variable that holds it.
     """
 
+    switch_pipeline: str | list[dict]
+
     def __init__(self, num_last_epochs: int, switch_pipeline: str | list[dict]) -> None:
         super().__init__(switch_epoch=0, switch_pipeline=switch_pipeline)
         self.num_last_epochs = num_last_epochs

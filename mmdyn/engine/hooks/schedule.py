@@ -28,6 +28,8 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
     """
 
+    warmup_epochs: float
+
     def __init__(
         self,
         nominal_batch_size: int | None = 64,
