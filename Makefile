@@ -1,4 +1,5 @@
-# make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, types.
+# make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, spelling, types.
+# make test-all: the tests that take minutes, too.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests and make bench only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
@@ -8,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean demo docs help install lifecycle parity study study-aids study-bccd study-digits test
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -36,8 +37,23 @@ install: .venv/runtime  ## make .venv with the package and what it needs
 demo: .venv/runtime  ## make data, train YOLO11-n with DynamicConv, test it, draw boxes and curves
 	$(BIN)/python demo/digits_demo.py
 
-test: .venv/dev  ## run all tests
-	$(BIN)/python -m pytest
+test: .venv/dev  ## run the tests, two at a time
+	$(BIN)/python -m pytest -n 2 -m "not long"
+
+test-all: .venv/dev  ## run all tests, also those that take minutes each
+	$(BIN)/python -m pytest -n 2
+
+fuzz: .venv/dev  ## convert thousands of damaged files: nothing is run, nothing is written
+	$(BIN)/python -m pytest tests -k damaged_files -m long
+
+mutants: .venv/dev  ## draw 40 small faults, and see which the tests miss: mutants.json; hours, goes on where it stopped
+	$(BIN)/python tests/mutants.py --count 40 --seed 0 --out mutants.json
+
+coverage: .venv/dev  ## lines and branches that make test-all runs, subprocesses included
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report --skip-covered
 
 ablation-smoke: .venv/runtime  ## compare two configs on the digits, two seeds each, in minutes: ablation_output/report.html
 	rm -rf ablation_output
@@ -93,10 +109,12 @@ bench: .venv/parity  ## time the layer, the detectors and the data pipeline: som
 	$(BIN)/python benchmarks/data_pipeline.py --short --out bench_output
 	$(BIN)/python benchmarks/exported_latency.py --short --out bench_output
 
-check: .venv/dev  ## format, lint and type checks
+check: .venv/dev  ## format, lint, spelling and types; the examples of docstrings run
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/codespell
 	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_doctest.py
 
 clean:  ## remove what was built here, the environment included
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build

@@ -3,6 +3,8 @@
 Needs no data, no download and no GPU. `make demo` runs this.
 """
 
+import contextlib
+import os
 import sys
 from pathlib import Path
 
@@ -21,6 +23,13 @@ def parse_args():
     return parser.parse_args()
 
 
+@contextlib.contextmanager
+def quiet():
+    """Build a runner whose log goes to its file alone: MMEngine's handler keeps the stream that it finds."""
+    with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
 def run_demo(args) -> None:
     import torch
 
@@ -36,11 +45,16 @@ def run_demo(args) -> None:
         cfg.train_cfg.max_epochs = args.epochs
     if torch.cuda.is_available() or cpu_has_bf16():
         enable_amp(cfg)
-    runner = build_runner(cfg, train=True)
+    cfg.custom_hooks.append(dict(type='EpochLineHook'))
+    with quiet():
+        runner = build_runner(cfg, train=True)
+    print(f'training for {runner.max_epochs} epochs; the log and the config are in {runner.log_dir}')
     runner.train()
     checkpoint = Path(runner.work_dir, 'last_checkpoint').read_text()
     cfg.load_from = checkpoint
-    metrics = build_runner(cfg, train=False).test()
+    with quiet():
+        tester = build_runner(cfg, train=False)
+    metrics = tester.test()
     grid, curves = args.out_dir / 'predictions.png', args.out_dir / 'curves.png'
     write_image(grid, prediction_grid(cfg, checkpoint, list(range(8))))
     draw_curves(runner.work_dir, curves)

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run two at a time, and so do the processes that they start
+
 import pytest
 import torch
 from mmengine.config import Config

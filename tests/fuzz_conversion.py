@@ -114,39 +114,39 @@ def write_archive(path, entries, pickled):
             archive.writestr(name, pickled if name.endswith('data.pkl') else content)
 
 
-def cases(folder, rng):
-    """(kind, path) of every case, one after another in the same file."""
+def cases(folder, rng, stride):
+    """(kind, path) of every case, or of one in ``stride``, one after another in the same file."""
     whole = (folder / 'original.pt').read_bytes()
     path = folder / 'case.pt'
     path.write_bytes(whole)
-    for size in range(len(whole) // 1024 * 1024, -1, -1024):
+    for size in range(len(whole) // 1024 * 1024, -1, -1024 * stride):
         os.truncate(path, size)
         yield 'truncated', path
-    for _ in range(600):
+    for _ in range(600 // stride):
         path.write_bytes(flipped(whole, rng))
         yield 'bytes flipped anywhere', path
     directory = whole.rindex(b'PK\x01\x02') - 60 * 400  # some 400 of its entries
-    for _ in range(500):
+    for _ in range(500 // stride):
         path.write_bytes(flipped(whole, rng, directory))
         yield 'bytes flipped in the directory', path
     with zipfile.ZipFile(folder / 'original.pt') as archive:
         entries = {e.filename: archive.read(e) for e in archive.infolist()}
     pickled = next(content for name, content in entries.items() if name.endswith('data.pkl'))
-    for _ in range(700):
+    for _ in range(700 // stride):
         write_archive(path, entries, cut_or_grown(pickled, rng))
         yield 'pickle damaged under a right checksum', path
-    for _ in range(50):
+    for _ in range(50 // stride):
         path.write_bytes(rng.randbytes(rng.randrange(5000)))
         yield 'noise', path
     whole = (folder / 'original.safetensors').read_bytes()
     path = folder / 'case.safetensors'
     header = 8 + int.from_bytes(whole[:8], 'little')
-    for _ in range(300):
+    for _ in range(300 // stride):
         path.write_bytes(flipped(whole, rng, high=header) if rng.random() < 0.8 else whole[: rng.randrange(len(whole))])
         yield 'safetensors damaged', path
 
 
-def main(folder):
+def main(folder, stride=1):
     sys.addaudithook(watch)
     signal.signal(signal.SIGALRM, too_long)
     target = folder / 'target.pth'
@@ -154,7 +154,7 @@ def main(folder):
         convert_from_original(folder / whole, target)
         target.unlink()
     ends, count = Counter(), 0
-    for kind, path in cases(folder, random.Random(0)):
+    for kind, path in cases(folder, random.Random(0), stride):
         kept = sorted(os.listdir(folder))
         try:
             ends[kind, attempt(path, target)] += 1
@@ -170,4 +170,4 @@ def main(folder):
 
 
 if __name__ == '__main__':
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -8,6 +8,7 @@ from .class_check import ClassCheckHook
 from .close_mosaic import CloseMosaicHook
 from .compile import CompileHook
 from .ema import YOLOEMA, YOLOEMAHook
+from .epoch_line import EpochLineHook
 from .fold import FoldHook
 from .resume import ResumeHook
 from .schedule import YOLOScheduleHook
@@ -22,6 +23,7 @@ __all__ = [
     'ClassCheckHook',
     'CloseMosaicHook',
     'CompileHook',
+    'EpochLineHook',
     'FoldHook',
     'ResumeHook',
     'TemperatureHook',
