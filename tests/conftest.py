@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
-os.environ.setdefault('OMP_NUM_THREADS', '1')  # tests run two at a time, and so do the processes that they start
+if 'PYTEST_XDIST_WORKER' in os.environ:  # tests run two at a time, and so do the processes that they start
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch

@@ -23,6 +23,7 @@ ORDER = [
     'files',
     'logs',
     'checkpoints',
+    'tasks',
     'host',
     'layers',
     'models',

@@ -106,7 +106,7 @@ def _class_names(
 def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> dict[str, Tensor]:
     """Tensors by this project's names, in its order; exactly those that the variant has."""
     expected = variant.expected()
-    names = original_names(expected)
+    names = original_names(expected, variant.task)
     projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
     as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
     differing = differences(as_original, original)

@@ -19,12 +19,17 @@ LAYERS = (
     (r'^neck\.bottom_up_layers\.0\.', 'model.19.'),
     (r'^neck\.downsample_layers\.1\.', 'model.20.'),
     (r'^neck\.bottom_up_layers\.1\.', 'model.22.'),
-    (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
-    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.([01])\.', r'model.23.cv3.\1.0.\2.'),
-    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.2\.', r'model.23.cv3.\1.1.0.'),
-    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.3\.', r'model.23.cv3.\1.1.1.'),
-    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
 )
+# The same of the head, by task.
+HEADS = {
+    'detect': (
+        (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
+        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.([01])\.', r'model.23.cv3.\1.0.\2.'),
+        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.2\.', r'model.23.cv3.\1.1.0.'),
+        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.3\.', r'model.23.cv3.\1.1.1.'),
+        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
+    ),
+}
 # What is inside a part. All that match count, in this order: the third convolution of a C3k before that of a C3k2.
 INSIDE = (
     (r'\.blocks\.(\d+)\.final_conv\.', r'.blocks.\1.cv3.'),
@@ -39,11 +44,12 @@ INSIDE = (
 PROJECTION = 'model.23.dfl.conv.weight'
 
 
-def original_names(names: Iterable[str]) -> dict[str, str]:
+def original_names(names: Iterable[str], task: str = 'detect') -> dict[str, str]:
     """Name in the original of every tensor of a YOLO11 of this project.
 
     Args:
         names: Keys of the whole state dict: whether a ``weight`` is that of a DynamicConv, its neighbours tell.
+        task: Name of the task, which says what the head is.
 
     Returns:
         This project's name -> the original's.
@@ -53,13 +59,14 @@ def original_names(names: Iterable[str]) -> dict[str, str]:
     """
     names = list(names)
     dynamic = {name.removesuffix('router.weight') for name in names if name.endswith('.router.weight')}
-    return {name: _original_name(name, dynamic) for name in names}
+    layers = LAYERS + HEADS[task]
+    return {name: _original_name(name, dynamic, layers) for name in names}
 
 
-def _original_name(name: str, dynamic: set[str]) -> str:
+def _original_name(name: str, dynamic: set[str], layers: tuple[tuple[str, str], ...]) -> str:
     owner, _, parameter = name.rpartition('.')
     own_name = f'{owner}.cond_conv.{parameter}' if f'{owner}.' in dynamic else name
-    for pattern, layer in LAYERS:
+    for pattern, layer in layers:
         original, matched = re.subn(pattern, layer, own_name)
         if matched:
             break

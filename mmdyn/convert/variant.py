@@ -11,6 +11,7 @@ from torch import Tensor
 import mmdyn
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
+from mmdyn.tasks import TASKS
 
 CONFIGS = Path(mmdyn.__file__).parent / '.mim' / 'configs'
 STEM = 'model.0.conv.weight'
@@ -43,6 +44,7 @@ class Variant(NamedTuple):
     classes: int
     config: str  # name of the config file
     options: dict[str, object]  # what to override in it
+    task: str = 'detect'
 
     def load_config(self) -> Config:
         """The config with its options."""
@@ -80,7 +82,8 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
     """
     other = _other_model(state_dict, head)
     if other:
-        raise UserError(f'{path} is {other}. What can be converted is YOLO11 for detection, of scale n, s, m, l or x')
+        titles = ', '.join(task.title for task in TASKS.values())
+        raise UserError(f'{path} is {other}. What can be converted is YOLO11 for {titles}, of scale n, s, m, l or x')
     if 'model.0.bn.weight' not in state_dict:
         raise UserError(f'{path} has its batch norms folded into the convolutions. Convert the checkpoint it came from')
     stem = tuple(state_dict[STEM].shape)
@@ -102,7 +105,7 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
 
 def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
     """What a model is if not a YOLO11 for detection."""
-    if head is not None and head != 'Detect':
+    if head is not None and head not in {task.original_head for task in TASKS.values()}:
         return OTHER_HEADS.get(head, f'a model that ends in {head}')
     if any(key.startswith('model.23.cv4.') for key in state_dict):
         return 'a model of segments, poses or oriented boxes'

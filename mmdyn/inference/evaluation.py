@@ -9,10 +9,9 @@ from mmengine.config import Config
 from mmdyn.checkpoints import check_checkpoint
 from mmdyn.running.launch import build_runner
 from mmdyn.running.testing import enable_fuse, use_pipeline_sizes
+from mmdyn.tasks import TASKS
 
 from .exported_detector import use_exported
-
-METRICS = ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')
 
 
 def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = False) -> dict[str, float]:
@@ -44,13 +43,15 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
     return build_runner(cfg, train=False).test()
 
 
-def ap_table(rows: Mapping[str, Mapping[str, float]]) -> str:
+def ap_table(rows: Mapping[str, Mapping[str, float]], task: str = 'detect') -> str:
     """Figures of several tests as a Markdown table.
 
     Args:
         rows: What was tested, and its figures.
+        task: Name of the task, which says which figures.
     """
-    lines = ['| | AP | AP50 | AP75 |', '|---|---|---|---|']
+    metrics = TASKS[task].metrics
+    lines = [f'| | {" | ".join(metrics)} |', '|---' * (len(metrics) + 1) + '|']
     for name, figures in rows.items():
-        lines.append(' | '.join([f'| {name}', *(f'{figures[f"coco/{m}"]:.3f}' for m in METRICS)]) + ' |')
+        lines.append(' | '.join([f'| {name}', *(f'{figures[key]:.3f}' for key in metrics.values())]) + ' |')
     return '\n'.join(lines)

@@ -12,9 +12,20 @@ from mmyolo.registry import MODELS
 from torch import Tensor, nn
 
 from mmdyn.layers.conv_unit import conv_bn_act
+from mmdyn.tasks import Task, register_task
 
 from .initialisation import reset_convs
 from .priors import YOLO11PointGenerator
+
+DETECT = register_task(
+    Task(
+        name='detect',
+        title='detection',
+        original_head='Detect',
+        fields=('bboxes', 'scores', 'labels'),
+        metrics={'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
+    )
+)
 
 
 @MODELS.register_module()
@@ -94,6 +105,7 @@ class YOLO11Head(YOLOv8Head):
     before, what it writes to a COCO result file, and what COCO's figures are made of.
     """
 
+    task = DETECT.name
     prior_generator: MlvlPointGenerator
 
     def __init__(self, *args, **kwargs) -> None:
