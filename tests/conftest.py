@@ -1,8 +1,11 @@
 """What several test files use."""
 
+import logging
 import os
+import runpy
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,6 +52,31 @@ def run():
         )
 
     return run_python
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run a tool as :func:`run` does, but in this process, where the process is not the point: no import of torch."""
+
+    def call_tool(path, *args):
+        path = ROOT / path
+        monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
+        monkeypatch.syspath_prepend(path.parent)
+        monkeypatch.chdir(ROOT)
+        # MMEngine's loggers keep the stream that they found, which may be that of an earlier test
+        monkeypatch.setattr(logging, 'raiseExceptions', False)
+        capsys.readouterr()
+        code = 0
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                runpy.run_path(str(path), run_name='__main__')
+            except SystemExit as e:
+                code = e.code or 0
+        out, err = capsys.readouterr()
+        return subprocess.CompletedProcess([str(path), *args], code, out, err)
+
+    return call_tool
 
 
 class Pair(NamedTuple):

@@ -600,7 +600,7 @@ MISTAKES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize(('arguments', 'message'), MISTAKES.values(), ids=MISTAKES)
-def test_mistakes_are_named_before_anything_is_written(run, tmp_path, arguments, message):
-    done = run(TOOL, STATIC, *arguments, '--work-dir', tmp_path / 'w')
+def test_mistakes_are_named_before_anything_is_written(call, tmp_path, arguments, message):
+    done = call(TOOL, STATIC, *arguments, '--work-dir', tmp_path / 'w')
     assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr
     assert not (tmp_path / 'w').exists()

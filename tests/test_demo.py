@@ -147,12 +147,12 @@ def test_a_video_and_one_that_ends_early(run, exported, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_no_model_is_named(run, digits, tmp_path):
+def test_what_is_no_model_is_named(call, digits, tmp_path):
     for model, message in (
         ([tmp_path / 'none.onnx'], 'no exported file at'),
         (['a', 'b', 'c'], 'give CONFIG CHECKPOINT, or one exported file'),
     ):
-        done = run(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')
+        done = call(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')
         assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr
     assert not (tmp_path / 'out').exists()
 

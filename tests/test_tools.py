@@ -246,17 +246,17 @@ def test_train_under_torchrun(run, digits, tmp_path):
     assert (tmp_path / 'epoch_1.pth').exists()
 
 
-def test_get_flops_prints_the_golden_numbers(run):
-    done = run(ROOT / 'tools/get_flops.py', ROOT / 'configs/yolo11n_dynconv_coco.py')
+def test_get_flops_prints_the_golden_numbers(call):
+    done = call(ROOT / 'tools/get_flops.py', ROOT / 'configs/yolo11n_dynconv_coco.py')
     assert done.returncode == 0, done.stderr
     assert 'parameters  4,629,336' in done.stdout
     assert 'FLOPs       6.548 G' in done.stdout
 
 
-def test_get_flops_takes_the_size_of_the_config_and_refuses_what_does_not_fit(run):
-    done = run(ROOT / 'tools/get_flops.py', CONFIG)
+def test_get_flops_takes_the_size_of_the_config_and_refuses_what_does_not_fit(call):
+    done = call(ROOT / 'tools/get_flops.py', CONFIG)
     assert 'one image of 320 x 320' in done.stdout
-    assert_clean(run(ROOT / 'tools/get_flops.py', CONFIG, '--shape', 321), 'does not take 321 x 321 pixels .*of 32')
+    assert_clean(call(ROOT / 'tools/get_flops.py', CONFIG, '--shape', 321), 'does not take 321 x 321 pixels .*of 32')
 
 
 def test_browse_dataset_draws(run, digits, tmp_path):
@@ -327,10 +327,10 @@ BAD = {
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_bad_input_is_one_message_and_exit_code_1(run, digits, tmp_path, name):
+def test_bad_input_is_one_message_and_exit_code_1(call, digits, tmp_path, name):
     (config, *extra), message = BAD[name]
     more = options(digits) if config == CONFIG else []
-    done = run(TRAIN, config, '--work-dir', tmp_path, '--cfg-options', *more, *(extra or ['log_level=INFO']))
+    done = call(TRAIN, config, '--work-dir', tmp_path, '--cfg-options', *more, *(extra or ['log_level=INFO']))
     assert_clean(done, message)
     assert not list(tmp_path.glob('*.pth'))
 
@@ -343,9 +343,9 @@ def assert_clean(done, message):
     assert re.search(message, errors[0]), errors[0]
 
 
-def test_config_with_a_misspelled_name(run, tmp_path):
+def test_config_with_a_misspelled_name(call, tmp_path):
     (tmp_path / 'mine.py').write_text(f"_base_ = '{CONFIG}'\nlr = learning_rate\n")
-    assert_clean(run(TRAIN, tmp_path / 'mine.py'), "mine.py does not load: NameError: name 'learning_rate'")
+    assert_clean(call(TRAIN, tmp_path / 'mine.py'), "mine.py does not load: NameError: name 'learning_rate'")
 
 
 def test_resume_without_and_with_a_broken_checkpoint(run, digits, tmp_path):
@@ -358,16 +358,18 @@ def test_resume_without_and_with_a_broken_checkpoint(run, digits, tmp_path):
     assert_clean(done, 'epoch_1.pth is not a checkpoint that loads safely')
 
 
-def test_image_demo_refuses_a_checkpoint_of_another_architecture(run, digits, trained, tmp_path):
+def test_image_demo_refuses_a_checkpoint_of_another_architecture(call, digits, trained, tmp_path):
     work, _ = trained
     config = ROOT / 'configs/yolo11n_digits.py'
-    done = run(ROOT / 'demo/image_demo.py', digits / 'val', config, work / 'epoch_2.pth', '--out-dir', tmp_path / 'out')
+    done = call(
+        ROOT / 'demo/image_demo.py', digits / 'val', config, work / 'epoch_2.pth', '--out-dir', tmp_path / 'out'
+    )
     assert_clean(done, 'another architecture than the config')
     assert not (tmp_path / 'out').exists()
     text = tmp_path / 'text.jpg'
     text.write_text('no image')
     for path, message in ((text, 'text.jpg is not an image'), (tmp_path / 'none', 'no image, folder or video at')):
-        assert_clean(run(ROOT / 'demo/image_demo.py', path, CONFIG, work / 'epoch_2.pth'), message)
+        assert_clean(call(ROOT / 'demo/image_demo.py', path, CONFIG, work / 'epoch_2.pth'), message)
 
 
 def test_config_of_another_package_is_guarded_too(run, digits, trained, tmp_path):
@@ -397,23 +399,23 @@ def test_config_of_another_package_is_guarded_too(run, digits, trained, tmp_path
         ('mpi', 'mpirun starts'),
     ],
 )
-def test_launcher_without_its_starter(run, tmp_path, launcher, cure):
-    assert_clean(run(TRAIN, CONFIG, '--launcher', launcher, '--work-dir', tmp_path), cure)
+def test_launcher_without_its_starter(call, tmp_path, launcher, cure):
+    assert_clean(call(TRAIN, CONFIG, '--launcher', launcher, '--work-dir', tmp_path), cure)
 
 
-def test_type_of_another_scope_is_named_as_such(run, tmp_path):
-    done = run(
+def test_type_of_another_scope_is_named_as_such(call, tmp_path):
+    done = call(
         TRAIN, ROOT / 'configs/yolo11n_digits.py', '--work-dir', tmp_path, '--cfg-options', 'default_scope=mmdet'
     )
     assert_clean(done, r"the scope of the config has no model of type 'YOLODetector': give default_scope='mmyolo'")
 
 
-def test_missing_annotations_of_another_package_are_named(run, tmp_path):
-    done = run(TRAIN, ROOT / 'configs/retinanet_dynconv_r50_fpn_1x_coco.py', '--work-dir', tmp_path)
+def test_missing_annotations_of_another_package_are_named(call, tmp_path):
+    done = call(TRAIN, ROOT / 'configs/retinanet_dynconv_r50_fpn_1x_coco.py', '--work-dir', tmp_path)
     assert_clean(done, 'there is no /.*instances_train2017.json')
 
 
-def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
+def test_bad_checkpoints_are_refused_by_test(call, digits, trained, tmp_path):
     work, _ = trained
     text, whole = tmp_path / 'text.pth', work / 'epoch_2.pth'
     text.write_text('no checkpoint')
@@ -429,12 +431,12 @@ def test_bad_checkpoints_are_refused_by_test(run, digits, trained, tmp_path):
         ): r'another architecture than the config: .*missing backbone.stage1.0',
     }
     for (config, checkpoint), message in cases.items():
-        done = run(TEST, config, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options(digits))
+        done = call(TEST, config, checkpoint, '--work-dir', tmp_path, '--cfg-options', *options(digits))
         assert_clean(done, message)
 
 
 @pytest.mark.slow
-def test_resuming_what_never_began_starts_from_the_weights_of_the_config(run, tmp_path):
+def test_resuming_what_never_began_starts_from_the_weights_of_the_config(call, tmp_path):
     options = ('--resume', '--work-dir', tmp_path, '--cfg-options', 'load_from=none.pth')
-    done = run(ROOT / 'tools/train.py', ROOT / 'configs/yolo11n_digits.py', *options)
+    done = call(ROOT / 'tools/train.py', ROOT / 'configs/yolo11n_digits.py', *options)
     assert (done.returncode, 'no checkpoint at' in done.stderr) == (1, True), done.stderr
