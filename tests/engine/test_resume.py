@@ -150,8 +150,8 @@ from pathlib import Path
 import mmdyn
 from mmengine.config import Config
 from mmengine.dist import all_gather_object, get_rank
-from mmdyn.engine.processes import join_processes
-from mmdyn.engine.resume import checkpoint_for_all
+from mmdyn.running.processes import join_processes
+from mmdyn.engine.hooks.resume import checkpoint_for_all
 from mmdyn.errors import UserError
 
 join_processes(Config(dict(launcher=sys.argv[1])))
