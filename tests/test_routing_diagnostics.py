@@ -145,7 +145,7 @@ def trained(digits, tmp_path_factory):
         'none',
     )
     start = build_model(cfg)
-    routing = start.backbone.stage3[0].conv.routing
+    routing = start.backbone.stage3[0].conv.router
     with torch.no_grad():
         routing.weight.zero_()
         routing.bias.copy_(torch.tensor([9.0, -9.0, -9.0, -9.0]))

@@ -171,7 +171,6 @@ def start(launcher: str, port: int, *folders: Path) -> list[str]:
     processes = []
     for rank in ('0', '1'):
         environment = {
-            'pytorch': dict(RANK=rank, WORLD_SIZE='2', LOCAL_RANK=rank, MASTER_ADDR='127.0.0.1'),
             'slurm': dict(SLURM_PROCID=rank, SLURM_NTASKS='2', SLURM_LOCALID=rank, SLURM_NNODES='1'),
             'mpi': dict(
                 OMPI_COMM_WORLD_RANK=rank,
@@ -191,7 +190,7 @@ def start(launcher: str, port: int, *folders: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(('launcher', 'port'), [('pytorch', 29641), ('slurm', 29642), ('mpi', 29643)])
+@pytest.mark.parametrize(('launcher', 'port'), [('slurm', 29642), ('mpi', 29643)])
 def test_every_process_resumes_what_the_first_one_sees(tmp_path, launcher, port):
     """The second process sees an older checkpoint in a folder of its own, and does not resume that."""
     for name, numbers in (('first', (1, 2)), ('second', (1,))):
