@@ -90,12 +90,12 @@ def test_what_cannot_be_analysed_is_named(alike, roots, detector):
 
 
 @pytest.mark.slow
-def test_the_tool(run, detector, roots, tmp_path):
+def test_the_tool(call, detector, roots, tmp_path):
     options = ['--cfg-options', *(f'{k}={v}' for k, v in roots.items())]
     config = ROOT / 'configs' / CONFIG
-    done = run(ROOT / 'tools/analyze_routing.py', config, detector[1], '--out-dir', tmp_path, '--images', 4, *options)
+    done = call(ROOT / 'tools/analyze_routing.py', config, detector[1], '--out-dir', tmp_path, '--images', 4, *options)
     assert done.returncode == 0, done.stderr
     assert '| neck.downsample_layers.1.conv |' in done.stdout
     assert (tmp_path / 'by_class.png').exists()
-    bad = run(ROOT / 'tools/analyze_routing.py', config, tmp_path / 'none.pth', *options)
+    bad = call(ROOT / 'tools/analyze_routing.py', config, tmp_path / 'none.pth', *options)
     assert (bad.returncode, 'no checkpoint at' in bad.stderr, 'Traceback' in bad.stderr) == (1, True, False)

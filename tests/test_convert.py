@@ -469,26 +469,26 @@ def test_damaged_files(tmp_path, theirs, run, stride):
 
 
 @pytest.mark.slow
-def test_from_a_file_to_pictures(tmp_path, theirs, run, digits):
+def test_from_a_file_to_pictures(tmp_path, theirs, call, digits):
     """The commands that the tool prints work as they are printed, and pictures have the names of the classes."""
     save_original(tmp_path / 'yolo.pt', theirs, NAMES)
-    done = run('tools/convert_ultralytics.py', tmp_path / 'yolo.pt', tmp_path / 'yolo.pth')
+    done = call('tools/convert_ultralytics.py', tmp_path / 'yolo.pt', tmp_path / 'yolo.pth')
     assert done.returncode == 0, done.stderr
     assert "YOLO11-n, 2,590,409 parameters, 3 classes (ape, bee, cat), from 'model'" in done.stdout
     commands = dict(re.findall(r'^(.*?): +python (.*)', done.stdout, re.M))
     command = commands['look at it'].replace('IMAGE', str(digits / 'val/000000.jpg')).split()
-    done = run(*command, '--out-dir', tmp_path / 'out', '--score-thr', '0')
+    done = call(*command, '--out-dir', tmp_path / 'out', '--score-thr', '0')
     assert done.returncode == 0, done.stderr
     assert (tmp_path / 'out/vis/000000.jpg').exists()
 
     command = commands['test it'].split()
     data = [f'test_dataloader.dataset.data_root={digits}', 'test_dataloader.dataset.data_prefix.img=val/']
     data.append('test_dataloader.dataset.ann_file=annotations/val.json')
-    done = run(*command, *data, '--work-dir', tmp_path)
+    done = call(*command, *data, '--work-dir', tmp_path)
     assert done.returncode == 1  # ten digits are not three animals
     assert 'num_classes=3, but the data set' in done.stderr
 
-    done = run('tools/convert_ultralytics.py', '--reverse', tmp_path / 'yolo.pth', tmp_path / 'back.pt')
+    done = call('tools/convert_ultralytics.py', '--reverse', tmp_path / 'yolo.pth', tmp_path / 'back.pt')
     assert done.returncode == 0, done.stderr
     assert "model = DetectionModel('yolo11n.yaml', nc=3)" in done.stdout
     for arguments, message in (
@@ -497,7 +497,7 @@ def test_from_a_file_to_pictures(tmp_path, theirs, run, digits):
         (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'leave them out with --reverse'),
         ((tmp_path / 'none.pt', tmp_path / 'm.pth'), 'no checkpoint at'),
     ):
-        done = run('tools/convert_ultralytics.py', *arguments)
+        done = call('tools/convert_ultralytics.py', *arguments)
         assert done.returncode == 1
         assert message in done.stderr
         assert done.stderr.count('\n') == 1

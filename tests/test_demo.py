@@ -110,13 +110,13 @@ def test_a_failure_leaves_the_video_before_it(tmp_path):
 
 
 @pytest.mark.slow
-def test_images_with_a_checkpoint_and_with_its_export(run, dynamic, exported, digits, tmp_path):
+def test_images_with_a_checkpoint_and_with_its_export(call, dynamic, exported, digits, tmp_path):
     _, checkpoint = dynamic
     found = []
     for name, model in (('checkpoint', [ROOT / 'configs' / CONFIG, checkpoint]), ('export', [exported])):
         out = tmp_path / name
         options = ('--out-dir', out, '--score-thr', '0.001', '--batch-size', '3')
-        done = run(DEMO, digits / 'val', *model, *options)
+        done = call(DEMO, digits / 'val', *model, *options)
         assert done.returncode == 0, done.stderr[-2000:]
         assert len(list((out / 'vis').iterdir())) == 8
         found.append([json.loads(p.read_text()) for p in sorted((out / 'preds').iterdir())])
@@ -129,15 +129,15 @@ def test_images_with_a_checkpoint_and_with_its_export(run, dynamic, exported, di
 
 
 @pytest.mark.slow
-def test_a_video_and_one_that_ends_early(run, exported, tmp_path):
+def test_a_video_and_one_that_ends_early(call, exported, tmp_path):
     whole = write_video(tmp_path / 'whole.avi', 12)
     cut = tmp_path / 'cut.avi'
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
-    done = run(DEMO, whole, exported, '--out-dir', tmp_path / 'out')
+    done = call(DEMO, whole, exported, '--out-dir', tmp_path / 'out')
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(list(Media(str(tmp_path / 'out/vis/whole.mp4')))) == 12
     assert len(json.loads((tmp_path / 'out/preds/whole.json').read_text())) == 12
-    done = run(DEMO, cut, exported, '--out-dir', tmp_path / 'out')
+    done = call(DEMO, cut, exported, '--out-dir', tmp_path / 'out')
     assert done.returncode == 1
     assert 'ends early' in done.stderr
     assert 'Traceback' not in done.stderr

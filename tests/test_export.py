@@ -379,21 +379,21 @@ def test_files_that_are_not_ours(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_tools(run, dynamic, digits, tmp_path):
+def test_the_tools(call, dynamic, digits, tmp_path):
     """Export, then every box, score and class of the exported file against the checkpoint's, by the evaluator."""
     _, checkpoint = dynamic
     config, out = ROOT / 'configs' / DYNAMIC, tmp_path / 'model.onnx'
     loaders = [f'{name}_dataloader.dataset.data_root={digits}' for name in ('train', 'val', 'test')]
     loaders += ['test_dataloader.num_workers=0', 'test_dataloader.persistent_workers=False']
     loaders += ['test_dataloader.dataset.batch_shapes_cfg=None', 'model.test_cfg.score_thr=0.0001']
-    done = run(ROOT / 'tools/export.py', config, checkpoint, '--out', out, '--cfg-options', *loaders)
+    done = call(ROOT / 'tools/export.py', config, checkpoint, '--out', out, '--cfg-options', *loaders)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'kernels mixed in the graph' in done.stdout
     rows = []
     for file in (checkpoint, out):
         prefix = tmp_path / file.stem
         common = ('--work-dir', tmp_path / 'w', '--json-prefix', prefix, '--cfg-options', *loaders)
-        done = run(ROOT / 'tools/test.py', config, file, *common)
+        done = call(ROOT / 'tools/test.py', config, file, *common)
         assert done.returncode == 0, done.stderr[-2000:]
         rows.append(json.loads(prefix.with_suffix('.bbox.json').read_text()))
     ours, theirs = (

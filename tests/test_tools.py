@@ -117,13 +117,13 @@ def test_test_reproduces_the_validation_predictions_exactly(run, digits, trained
     assert len(list(tmp_path.glob('*/pictures/*'))) == 8
 
 
-def test_fused_finds_the_same(run, digits, trained, tmp_path):
+def test_fused_finds_the_same(call, digits, trained, tmp_path):
     work, _ = trained
     rows = []
     for fuse in ([], ['--fuse']):
         prefix = tmp_path / f'fused{len(fuse)}'
         common = ('--work-dir', tmp_path, '--json-prefix', prefix, '--cfg-options', *options(digits))
-        done = run(TEST, CONFIG, work / 'epoch_2.pth', *fuse, *common)
+        done = call(TEST, CONFIG, work / 'epoch_2.pth', *fuse, *common)
         assert done.returncode == 0, done.stderr[-3000:]
         assert ('batch norms folded into convolutions' in done.stdout) == bool(fuse)
         rows.append(predictions(prefix))
@@ -134,13 +134,13 @@ def test_fused_finds_the_same(run, digits, trained, tmp_path):
     assert best[1] == pytest.approx(best[0], rel=1e-2)
 
 
-def test_test_time_augmentation_and_json(run, digits, trained, tmp_path):
+def test_test_time_augmentation_and_json(call, digits, trained, tmp_path):
     work, _ = trained
     common = ('--work-dir', tmp_path, '--cfg-options', *options(digits))
-    done = run(TEST, CONFIG, work / 'epoch_2.pth', '--tta', *common)
+    done = call(TEST, CONFIG, work / 'epoch_2.pth', '--tta', *common)
     assert done.returncode == 0, done.stderr[-3000:]
     assert 'coco/bbox_mAP' in done.stdout
-    done = run(TEST, CONFIG, work / 'epoch_2.pth', '--json-prefix', tmp_path / 'result', *common)
+    done = call(TEST, CONFIG, work / 'epoch_2.pth', '--json-prefix', tmp_path / 'result', *common)
     assert done.returncode == 0, done.stderr[-3000:]
     rows = json.loads((tmp_path / 'result.bbox.json').read_text())
     assert {'image_id', 'bbox', 'score', 'category_id'} <= set(rows[0])
