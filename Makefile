@@ -101,7 +101,7 @@ docs: .venv/docs  ## build the pages in docs/_build, warnings are errors
 	@touch $@
 
 parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
-	$(BIN)/python -m pytest tests/parity
+	$(BIN)/python -m pytest -n 2 tests/parity
 
 bench: .venv/parity  ## time the layer, the detectors and the data pipeline: some minutes on 2 cores
 	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output

@@ -20,7 +20,7 @@ from ultralytics.utils.metrics import ap_per_class
 
 import original
 from mmdyn.convert import convert_from_original
-from mmdyn.datasets import DatasetCocoMetric
+from mmdyn.metrics import DatasetCocoMetric
 
 pytestmark = pytest.mark.parity
 
