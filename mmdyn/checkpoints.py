@@ -100,7 +100,7 @@ def classes_of(content: dict) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else None
 
 
-def differences(expected: dict, found: dict) -> list[str]:
+def state_dict_differences(expected: dict, found: dict) -> list[str]:
     """How a checkpoint's state dict differs from a model's.
 
     Args:
@@ -135,7 +135,7 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
     """
     expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
     found = _tensors(checkpoint)
-    differing = differences(expected, found)
+    differing = state_dict_differences(expected, found)
     fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
     enough = fits > len(expected) / 4  # another scale or another detector shares a handful of shapes by chance
     if differing and not (partly and enough):

@@ -51,7 +51,7 @@ INCIDENTAL = (
     '_scope_',
 )
 ABSENT = 'not set'
-SHOWN = 5  # fields of a message
+SHOWN_FIELDS = 5  # fields of a message
 
 
 def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -65,7 +65,7 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
 
 
-def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+def config_differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Fields that two configs have differently, with both values.
 
     Args:
@@ -100,7 +100,7 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
     """
     control, *others = arms
     for arm in others:
-        found = differences(arms[control], arms[arm])
+        found = config_differences(arms[control], arms[arm])
         ranked = sorted((rank, key) for key, rank in zip(found, map(_rank, found)) if rank is not None)
         unequal = [key for _, key in ranked]
         hooks = _equal_hooks(arms[control]), _equal_hooks(arms[arm])
@@ -108,8 +108,8 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
             found['custom_hooks'] = hooks
             unequal.append('custom_hooks')
         if unequal:
-            lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
-            more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''
+            lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN_FIELDS]]
+            more = f'\n  and {len(unequal) - SHOWN_FIELDS} more' if len(unequal) > SHOWN_FIELDS else ''
             raise UserError(
                 f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
                 'Make them equal in the configs, or for all by --cfg-options KEY=VALUE'

@@ -18,7 +18,7 @@ from mmdyn.running.config_file import load_config
 from mmdyn.running.image_size import image_size
 from mmdyn.running.messages import config_errors
 
-from .fairness import check_comparable, differences
+from .fairness import check_comparable, config_differences
 
 CONFIG_NAME = 'config.py'
 
@@ -131,7 +131,7 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
     """What the folder has, after seeing that it can be compared with the plan."""
     known = recorded_arms(plan.work_dir)
     for name, cfg in plan.arms.items():
-        changed = differences(known.get(name, cfg), cfg)
+        changed = config_differences(known.get(name, cfg), cfg)
         if changed:
             key, (was, now) = next(iter(changed.items()))
             raise UserError(

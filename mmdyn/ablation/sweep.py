@@ -100,18 +100,18 @@ def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: in
 
     try:
         while waiting or running:
-            for place in set(range(jobs)) - set(running):
+            for slot in set(range(jobs)) - set(running):
                 if waiting:
                     run = waiting.pop(0)
                     try:
-                        running[place] = run, _start(run, train_tool, _share(place, jobs), lock)
+                        running[slot] = run, _start(run, train_tool, _share(slot, jobs), lock)
                     except UserError as e:
                         fail(run, str(e))
             time.sleep(POLL_S)
             progress.show([run for run, _ in running.values()])
-            for place, (run, process) in list(running.items()):
+            for slot, (run, process) in list(running.items()):
                 if process.poll() is not None:
-                    del running[place]
+                    del running[slot]
                     error = _end(run, process.returncode)
                     progress.read(run)
                     if error is not None:
@@ -146,14 +146,14 @@ def _start(run: Run, train_tool: str | Path, environment: dict[str, str], lock: 
         )
 
 
-def _share(place: int, jobs: int) -> dict[str, str]:
+def _share(slot: int, jobs: int) -> dict[str, str]:
     """Environment of a run that shares the machine."""
     if jobs == 1:
         return {}
     if torch.cuda.device_count():
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         gpus = visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
-        return {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}
+        return {'CUDA_VISIBLE_DEVICES': gpus[slot % len(gpus)]}
     if 'OMP_NUM_THREADS' in os.environ:
         return {}
     return {'OMP_NUM_THREADS': str(max(1, len(os.sched_getaffinity(0)) // jobs))}

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdyn.checkpoints import check_checkpoint, classes_of, differences, state_dict_of, write_checkpoint
+from mmdyn.checkpoints import check_checkpoint, classes_of, state_dict_differences, state_dict_of, write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_bytes
 from mmdyn.version import __version__
@@ -18,7 +18,7 @@ from .key_table import PROJECTION, original_names
 from .original_file import check_tensors, read_original
 from .variant import Variant, find_variant
 
-SHOWN = 20  # differences in a message
+SHOWN_DIFFERENCES = 20  # differences in a message
 
 
 class Conversion(NamedTuple):
@@ -109,12 +109,12 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
     names = original_names(expected, variant.task)
     projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
     as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
-    differing = differences(as_original, original)
+    differing = state_dict_differences(as_original, original)
     if differing:
-        more = [f'and {len(differing) - SHOWN} more'] if len(differing) > SHOWN else []
+        more = [f'and {len(differing) - SHOWN_DIFFERENCES} more'] if len(differing) > SHOWN_DIFFERENCES else []
         raise UserError(
             f'{source} differs from the model of {variant.config} in {len(differing)} tensors:\n  '
-            + '\n  '.join(differing[:SHOWN] + more)
+            + '\n  '.join(differing[:SHOWN_DIFFERENCES] + more)
         )
     if not torch.equal(original[PROJECTION].float(), projection):
         last = projection.numel() - 1

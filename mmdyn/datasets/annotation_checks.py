@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from mmdyn.errors import UserError
 
-SHOWN = 3
+SHOWN_FAULTS = 3
 EXIF_ORIENTATION = 0x0112  # 5 to 8 mean that the picture is shown with its sides swapped
 # How a whole file of the two common formats ends; a truncated one does not.
 ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
@@ -28,25 +28,27 @@ HELP_COCO = (
 )
 
 
-class Need(NamedTuple):
+class Requirement(NamedTuple):
     """What a value must be, as a test and in words."""
 
     holds: Callable[[Any], bool]
-    words: str
+    description: str
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-_ID = Need(lambda value: isinstance(value, int | str), 'a number or a text')
-_SIZE = Need(lambda value: _is_number(value) and value > 0, 'a positive number')
-_NAME = Need(lambda value: isinstance(value, str), 'a text')
-_BOX = Need(lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)), 'four numbers')
-_ANY = Need(lambda value: True, 'anything')
+_ID = Requirement(lambda value: isinstance(value, int | str), 'a number or a text')
+_SIZE = Requirement(lambda value: _is_number(value) and value > 0, 'a positive number')
+_NAME = Requirement(lambda value: isinstance(value, str), 'a text')
+_BOX = Requirement(
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)), 'four numbers'
+)
+_ANY = Requirement(lambda value: True, 'anything')
 
 # List of the annotation file -> what one of its records is called, and what it must have.
-RECORDS: dict[str, tuple[str, dict[str, Need]]] = {
+RECORDS: dict[str, tuple[str, dict[str, Requirement]]] = {
     'images': ('image', dict(id=_ID, file_name=_NAME, width=_SIZE, height=_SIZE)),
     'categories': ('category', dict(id=_ID, name=_ANY)),
     'annotations': ('annotation', dict(id=_ID, image_id=_ID, category_id=_ID, bbox=_BOX)),
@@ -80,8 +82,8 @@ def read_annotations(ann_file: str | Path) -> dict:
             raise UserError(
                 f"{path} has no list '{key}'; a COCO annotation file has 'images', 'annotations' and 'categories'"
             )
-    for key, (kind, needs) in RECORDS.items():
-        _check_records(path, content[key], kind, needs)
+    for key, (kind, requirements) in RECORDS.items():
+        _check_records(path, content[key], kind, requirements)
     if not content['images']:
         raise UserError(f'{path} lists no image')
     _check_references(path, content, 'image_id', 'images')
@@ -89,14 +91,16 @@ def read_annotations(ann_file: str | Path) -> dict:
     return content
 
 
-def _check_records(path: Path, records: list, kind: str, needs: dict[str, Need]) -> None:
+def _check_records(path: Path, records: list, kind: str, requirements: dict[str, Requirement]) -> None:
     for index, record in enumerate(records):
-        missing = [key for key in needs if not isinstance(record, dict) or key not in record]
+        missing = [key for key in requirements if not isinstance(record, dict) or key not in record]
         if missing:
             raise UserError(f"{path}: {kind} number {index} has no '{missing[0]}': {str(record)[:120]}")
-        for key, need in needs.items():
-            if not need.holds(record[key]):
-                raise UserError(f'{path}: {kind} {record["id"]} has {key} {record[key]!r}, which is not {need.words}')
+        for key, requirement in requirements.items():
+            if not requirement.holds(record[key]):
+                raise UserError(
+                    f'{path}: {kind} {record["id"]} has {key} {record[key]!r}, which is not {requirement.description}'
+                )
     ids = Counter(record['id'] for record in records)
     repeated = [value for value, count in ids.items() if count > 1]
     if repeated:
@@ -107,7 +111,7 @@ def _check_references(path: Path, content: dict, key: str, target: str) -> None:
     known = {record['id'] for record in content[target]}
     bad = [a for a in content['annotations'] if a[key] not in known]
     if bad:
-        examples = ', '.join(f'annotation {a["id"]}: {key} {a[key]}' for a in bad[:SHOWN])
+        examples = ', '.join(f'annotation {a["id"]}: {key} {a[key]}' for a in bad[:SHOWN_FAULTS])
         raise UserError(
             f"{path}: {len(bad)} annotation(s) refer to what is not in '{target}' ({examples}). Remove or mend them"
         )

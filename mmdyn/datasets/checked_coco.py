@@ -13,7 +13,7 @@ from mmyolo.registry import DATASETS
 
 from mmdyn.errors import UserError
 
-from .annotation_checks import SHOWN, bad_boxes, faulty_images, read_annotations
+from .annotation_checks import SHOWN_FAULTS, bad_boxes, faulty_images, read_annotations
 from .complete_coco import CompleteCOCO
 
 OnFault = Literal['error', 'skip']
@@ -111,8 +111,8 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
     def _report(self, what: str, faults: list[str], reaction: OnFault) -> None:
         if not faults:
             return
-        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
-        message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN])}{more})'
+        more = f' and {len(faults) - SHOWN_FAULTS} more' if len(faults) > SHOWN_FAULTS else ''
+        message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN_FAULTS])}{more})'
         if reaction == 'error':
             raise UserError(f"{message}. Mend them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''

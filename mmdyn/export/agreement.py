@@ -30,7 +30,7 @@ def examples(model: BaseDetector, size: int, count: int) -> Tensor:
     return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
 
 
-def compare(
+def check_agreement(
     path: Path, images: Tensor, expected: tuple[Tensor, Tensor], kept: Tensor | None, options: ExportOptions
 ) -> tuple[float, float]:
     """Largest differences of boxes and scores to PyTorch.

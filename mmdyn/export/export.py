@@ -30,7 +30,7 @@ from mmdyn.running.image_size import long_side
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
-from .agreement import compare, examples
+from .agreement import check_agreement, examples
 from .graph import DetectionGraph, DetectionGraphWithNMS
 from .options import SUFFIXES, ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS
@@ -140,7 +140,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         _write(cfg, whole if options.nms else plain, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
-        boxes, scores = compare(written, images, expected, found, options)
+        boxes, scores = check_agreement(written, images, expected, found, options)
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         _publish(Path(folder), target)
     return Exported(target, size, form, cost, boxes, scores)

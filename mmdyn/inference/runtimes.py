@@ -12,7 +12,7 @@ import torch
 
 from mmdyn.errors import UserError
 
-from .onnx_detector import OnnxDetector, Run
+from .onnx_detector import OnnxDetector, RunFunction
 
 METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.export archive
 
@@ -32,7 +32,7 @@ def openvino_core():
 class NcnnDetector(OnnxDetector):
     """The same with ncnn on a CPU in float32; ``path`` is the ``.param``."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
             import ncnn
         except ImportError as e:
@@ -59,7 +59,7 @@ class NcnnDetector(OnnxDetector):
 class OpenVINODetector(OnnxDetector):
     """The same with OpenVINO; ``path`` is the ``.xml``."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
             core = openvino_core()
         except ImportError as e:
@@ -77,7 +77,7 @@ class OpenVINODetector(OnnxDetector):
 class TorchExportDetector(OnnxDetector):
     """The same with PyTorch; ``path`` is a ``.pt2`` of one's own, as loading one can run code."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         extra = {METADATA: ''}
         module = torch.export.load(self.path, extra_files=extra).module()
 

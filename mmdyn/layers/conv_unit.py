@@ -43,7 +43,7 @@ def find_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
     return layer
 
 
-def choice(option: Config | list[Config], index: int, count: int, name: str) -> Config:
+def option_for(option: Config | list[Config], index: int, count: int, name: str) -> Config:
     """What an option says of one of several places: it is one config for all of them, or a list with one for each.
 
     Args:

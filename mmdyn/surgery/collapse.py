@@ -26,7 +26,7 @@ from mmdyn.running.dataset_images import calibration_images
 from mmdyn.running.loading import load_checkpoint_model
 from mmdyn.version import __version__
 
-from .counterpart import places, static_counterpart
+from .counterpart import option_positions, static_counterpart
 
 
 class LayerCollapse(NamedTuple):
@@ -111,7 +111,7 @@ def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
     """Layers to collapse: all, or those of places whose every layer is within the threshold."""
     if threshold is None:
         return set(errors)
-    where = places(errors)
+    where = option_positions(errors)
     over = {where[name] for name, error in errors.items() if not error <= threshold}
     return {name for name in errors if where[name] not in over}
 
@@ -151,7 +151,7 @@ def collapse_checkpoint(
         )
         for n, r in routing.items()
     ]
-    static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(places(chosen).values()))
+    static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(option_positions(chosen).values()))
     state = collapsed_state(loaded.model, chosen, routing)
     build_model(static_cfg).load_state_dict(state)  # strictly
     meta = dict(cfg=static_cfg.pretty_text, collapsed_from=Path(checkpoint).name, mmdyn_version=__version__)
