@@ -142,12 +142,12 @@ BROKEN = [
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 1, id=1)),
-        r'1 annotation id\(s\) stand more than once, first 1',
+        r'1 annotation id\(s\) are used more than once, first 1',
         id='repeated-id',
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 0, image_id=99)),
-        r"1 annotation\(s\) refer to what is not in 'images' \(annotation 1: image_id 99\)",
+        r"1 annotation\(s\) refer to an entry that is not in 'images' \(annotation 1: image_id 99\)",
         id='unknown-image',
     ),
     pytest.param(
@@ -162,7 +162,7 @@ BROKEN = [
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'images', 0, file_name='gone.jpg')),
-        r"1 bad images \(gone.jpg: missing\). Mend them, or set on_bad_images='skip'",
+        r"1 bad images \(gone.jpg: missing\). Correct them, or set on_bad_images='skip'",
         id='missing-image',
     ),
     pytest.param(
@@ -403,5 +403,5 @@ def test_sides_may_be_swapped_only_where_exif_says_so(tmp_path):
 
 def test_classes_as_a_text_are_refused(coco):
     _, build = coco
-    with pytest.raises(UserError, match="must be a tuple of names, got the text 'cat'"):
+    with pytest.raises(UserError, match="must be a tuple of names, got the string 'cat'"):
         build(metainfo=dict(classes='cat'))

@@ -38,7 +38,7 @@ def convert_from_original(
     Args:
         source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
         target: Checkpoint to write; must not exist.
-        scale: What the scale is thought to be; anything else is an error.
+        scale: Expected scale; another one is an error.
         classes: Class names in their order, for a file without them.
 
     Raises:
@@ -51,7 +51,7 @@ def convert_from_original(
     original = read_original(source)
     variant = find_variant(original.state_dict, original.head, source)
     if scale not in (None, variant.scale):
-        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out, it is found')
+        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out: it is detected')
     classes = _class_names(original.classes, classes, variant.classes, source)
     state_dict = _to_project(original.state_dict, variant, source)
     meta = dict(
@@ -97,7 +97,7 @@ def _class_names(
 ) -> tuple[str, ...] | None:
     names = given or found
     if isinstance(names, str):
-        raise UserError(f'class names are a list, not the text {names!r}')
+        raise UserError(f'class names must be a list, got the string {names!r}')
     if names is not None and len(names) != count:
         raise UserError(f'{source} has {count} classes, but there are {len(names)} class names: {", ".join(names[:5])}')
     return tuple(names) if names is not None else None

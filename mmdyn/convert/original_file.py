@@ -20,13 +20,13 @@ from torch import Tensor
 
 from mmdyn.errors import UserError
 
-MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to keep us busy
+MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to exhaust the reader
 FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
 PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
 
 
 class OriginalFile(NamedTuple):
-    """What a file has to offer."""
+    """The content of a checkpoint of the original."""
 
     state_dict: dict[str, Tensor]  # keys from 'model.0.' on
     classes: tuple[str, ...] | None  # None where the file has no names
@@ -35,7 +35,7 @@ class OriginalFile(NamedTuple):
 
 
 class CallRefusedError(Exception):
-    """The pickle wants something called; the message says what."""
+    """The pickle asks for a call; the message names it."""
 
 
 class StandIn:

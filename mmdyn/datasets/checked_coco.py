@@ -36,8 +36,7 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         **kwargs: As in ``YOLOv5CocoDataset``.
 
     Raises:
-        UserError: The annotation file or the images are not as they should be, see
-            :mod:`mmdyn.datasets.annotation_checks`.
+        UserError: The annotation file or an image is invalid, see :mod:`mmdyn.datasets.annotation_checks`.
     """
 
     METAINFO: dict = {}
@@ -86,7 +85,7 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
     def _settle_classes(self, categories: list[dict]) -> None:
         """Take the classes from the file, or check those given: mmdet numbers labels in the order of the file."""
         if isinstance(self._metainfo.get('classes'), str):
-            raise UserError(f'metainfo.classes must be a tuple of names, got the text {self._metainfo["classes"]!r}')
+            raise UserError(f'metainfo.classes must be a tuple of names, got the string {self._metainfo["classes"]!r}')
         in_file = [c['name'] for c in categories]
         classes = tuple(self._metainfo.get('classes') or in_file)
         unknown = [name for name in classes if name not in in_file]
@@ -114,6 +113,6 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         more = f' and {len(faults) - SHOWN_FAULTS} more' if len(faults) > SHOWN_FAULTS else ''
         message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN_FAULTS])}{more})'
         if reaction == 'error':
-            raise UserError(f"{message}. Mend them, or set on_bad_{what}='skip' in the data set's config")
+            raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
         print_log(f'{message}: left out{note}', logger='current', level=logging.WARNING)

@@ -39,7 +39,7 @@ class Sprite(NamedTuple):
 
 
 class SplitMaterial(NamedTuple):
-    """What images of one split are made of."""
+    """The digits and photographs of one split."""
 
     digits: np.ndarray  # (n, 8, 8), 0 to 1
     labels: np.ndarray  # (n,)
@@ -237,6 +237,6 @@ class DigitsDataset(CheckedCocoDataset):
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Make the digits if need be, then load them."""
+        """Make the digits if they do not exist, then load them."""
         make_digits(self.data_root, self.seed)
         return super().load_data_list()

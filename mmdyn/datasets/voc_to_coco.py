@@ -14,7 +14,7 @@ from mmdyn.errors import UserError
 
 @dataclass
 class VocAnnotations:
-    """A COCO annotation file, and what had to be mended on the way."""
+    """The content of a COCO annotation file, and counts of the boxes that were clipped or dropped."""
 
     images: list[dict] = field(default_factory=list)
     annotations: list[dict] = field(default_factory=list)
@@ -80,9 +80,9 @@ def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None 
         root / 'Annotations' / f'{line.split()[0]}.xml' for line in set_file.read_text().splitlines() if line.split()
     ]
     trees = {file: _parse(file) for file in files}
-    found = sorted({_text(o, 'name', f) for f, tree in trees.items() for o in tree.iter('object')})
-    result = VocAnnotations(classes=list(classes) if classes else found)
-    unknown = [name for name in found if name not in result.classes]
+    names = sorted({_text(o, 'name', f) for f, tree in trees.items() for o in tree.iter('object')})
+    result = VocAnnotations(classes=list(classes) if classes else names)
+    unknown = [name for name in names if name not in result.classes]
     if unknown:
         raise UserError(f'{root} has objects of class {unknown[0]!r}, which is not among {result.classes}')
     for file, tree in trees.items():

@@ -1,6 +1,6 @@
 """Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
 
-How dynamic convolutions are written: ``export_options.py``.
+``options.py`` selects how dynamic convolutions are written.
 """
 
 import contextlib

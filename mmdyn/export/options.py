@@ -57,7 +57,7 @@ def check_options(options: ExportOptions) -> None:
     if options.format == 'ncnn' and options.form == 'per_sample':
         raise UserError('ncnn takes constant kernels: leave --form out, or give mixed_outputs or mixed_inputs')
     if options.batch is not None and options.batch < 1:
-        raise UserError(f'--batch is dynamic or a number of images from 1, got {options.batch}')
+        raise UserError(f'--batch must be dynamic or at least 1, got {options.batch}')
     if options.opset not in OPSETS:
         raise UserError(f'--opset must be from {OPSETS[0]} to {OPSETS[-1]}, got {options.opset}')
     if options.form is not None and options.form not in FORMS:

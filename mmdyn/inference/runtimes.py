@@ -21,8 +21,8 @@ METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.
 def openvino_core():
     """The one core of the process.
 
-    Each lends the process a stack for signals, and puts back the one before when it goes: where cores do not go in the
-    reverse order, the process is left with a stack that is gone, and dies of its next signal.
+    A core installs a signal stack and restores the previous one when it is destroyed. If cores are not destroyed in the
+    reverse order, the process is left with a freed stack and dies at its next signal.
     """
     import openvino
 
@@ -75,7 +75,7 @@ class OpenVINODetector(OnnxDetector):
 
 
 class TorchExportDetector(OnnxDetector):
-    """The same with PyTorch; ``path`` is a ``.pt2`` of one's own, as loading one can run code."""
+    """The same with PyTorch; ``path`` is a ``.pt2`` from a trusted source, as loading one can run code."""
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         extra = {METADATA: ''}
@@ -105,7 +105,7 @@ def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
     if not path.is_file():
         raise UserError(f'no exported file at {path.absolute()}')
     if path.suffix not in DETECTORS:
-        raise UserError(f'{path} is none of {", ".join(DETECTORS)}')
+        raise UserError(f'invalid file {path}: its suffix must be one of {", ".join(DETECTORS)}')
     try:
         return DETECTORS[path.suffix](path, threads)
     except ValueError as e:

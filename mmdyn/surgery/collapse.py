@@ -108,12 +108,12 @@ def mean_kernel(layer: DynamicConv, routing: Tensor) -> dict[str, Tensor]:
 
 
 def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
-    """Layers to collapse: all, or those of places whose every layer is within the threshold."""
+    """Layers to collapse: all, or those of positions whose every layer is within the threshold."""
     if threshold is None:
         return set(errors)
-    where = option_positions(errors)
-    over = {where[name] for name, error in errors.items() if not error <= threshold}
-    return {name for name in errors if where[name] not in over}
+    position = option_positions(errors)
+    over = {position[name] for name, error in errors.items() if not error <= threshold}
+    return {name for name in errors if position[name] not in over}
 
 
 def collapse_checkpoint(
@@ -133,7 +133,7 @@ def collapse_checkpoint(
             Nothing is written.
     """
     if threshold is not None and not 0 <= threshold < math.inf:
-        raise UserError(f'the threshold is a relative error from 0 on, got {threshold}')
+        raise UserError(f'the threshold must be a relative error of at least 0, got {threshold}')
     target, cfg_target = new_file(target), new_file(Path(target).with_suffix('.py'))
     loaded = load_checkpoint_model(cfg, checkpoint)
     layers = dynamic_layers(loaded.model)

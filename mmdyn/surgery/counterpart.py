@@ -1,4 +1,4 @@
-"""The static counterpart of a config: the same model with an ordinary convolution wherever a dynamic one stands."""
+"""The static counterpart of a config: the same model with ordinary convolutions instead of the dynamic ones."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv
 
 DYNAMIC_ARGUMENTS = ('num_experts', 'router', 'routing', 'temperature', 'shared_router')
-# Where YOLO11 puts what an option of its backbone or neck describes: option, pattern of names, first place of the list.
+# Part, option, pattern of the layers that it describes, and what to add to the number in the name for the position.
 OPTION_PATTERNS = (
     ('backbone', 'downsample_cfg', r'backbone\.stage(\d)\.0\b', -1),
     ('backbone', 'block_cfg', r'backbone\.stage(\d)\.1\b', -1),
@@ -25,7 +25,7 @@ OptionPosition = tuple[str, str, int]
 
 
 def _is_dynamic(node: Any, scope: str) -> bool:
-    # without its scope the name is another layer's in mmdet
+    # in mmdet, the name without its scope is another layer
     names = {'mmdyn.DynamicConv', 'DynamicConv'} if scope != 'mmdet' else {'mmdyn.DynamicConv'}
     return isinstance(node, dict) and (node.get('type') in names or node.get('type') is DynamicConv)
 
@@ -46,7 +46,7 @@ def _static(node: Any, scope: str) -> Any:
 
 
 def _option_position(layer: str) -> OptionPosition | None:
-    """Part, option and position in its list, that a layer of YOLO11 is described by."""
+    """The part, option and position that describe a layer of YOLO11."""
     for part, option, pattern, first in OPTION_PATTERNS:
         found = re.match(pattern, layer)
         if found:
@@ -55,22 +55,22 @@ def _option_position(layer: str) -> OptionPosition | None:
 
 
 def option_positions(layers: Collection[str]) -> dict[str, OptionPosition]:
-    """Where the config of a YOLO11 describes its layers; those of one block share a place.
+    """The positions of layers in the config of a YOLO11; the layers of one block share one.
 
     Args:
         layers: Names of dynamic convolutions.
 
     Raises:
-        UserError: A layer is none of a YOLO11.
+        UserError: A layer does not belong to a YOLO11.
     """
-    found = {layer: _option_position(layer) for layer in layers}
-    foreign = [layer for layer, place in found.items() if place is None]
+    positions = {layer: _option_position(layer) for layer in layers}
+    foreign = [layer for layer, position in positions.items() if position is None]
     if foreign:
         raise UserError(
             f'only a YOLO11 of this project can be static in part, and {foreign[0]} is not one of its layers. '
             'Leave the threshold out to make every layer static'
         )
-    return {layer: place for layer, place in found.items() if place is not None}
+    return {layer: position for layer, position in positions.items() if position is not None}
 
 
 def static_counterpart(cfg: Config, only: Collection[OptionPosition] | None = None) -> Config:
@@ -80,7 +80,7 @@ def static_counterpart(cfg: Config, only: Collection[OptionPosition] | None = No
 
     Args:
         cfg: Config of a dynamic model; stays as it is.
-        only: Places of a YOLO11 (see :func:`option_positions`) to make static; None makes everything static.
+        only: Positions of a YOLO11 (see :func:`option_positions`) to make static; None makes everything static.
 
     Returns:
         A copy.
