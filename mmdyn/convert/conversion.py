@@ -22,7 +22,13 @@ SHOWN_DIFFERENCES = 20  # differences in a message
 
 
 class Conversion(NamedTuple):
-    """What was converted."""
+    """What was converted.
+
+    Example:
+        >>> conversion = Conversion(Variant('n', 80, 'yolo11n_coco.py', {}), None, 'ema', 2_624_080)
+        >>> conversion.variant.command('tools/test.py', 'yolo11n.pth')
+        'python tools/test.py configs/yolo11n_coco.py yolo11n.pth'
+    """
 
     variant: Variant
     classes: tuple[str, ...] | None  # None where nobody named them

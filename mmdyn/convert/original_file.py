@@ -26,7 +26,14 @@ PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixP
 
 
 class OriginalFile(NamedTuple):
-    """The content of a checkpoint of the original."""
+    """The content of a checkpoint of the original.
+
+    Example:
+        >>> weights = {'model.0.conv.weight': torch.zeros(16, 3, 3, 3)}
+        >>> torch.save(weights, folder / 'plain.pt')
+        >>> read_original(folder / 'plain.pt').source
+        'weights'
+    """
 
     state_dict: dict[str, Tensor]  # keys from 'model.0.' on
     classes: tuple[str, ...] | None  # None where the file has no names

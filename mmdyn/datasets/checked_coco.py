@@ -37,6 +37,14 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
 
     Raises:
         UserError: The annotation file or an image is invalid, see :mod:`mmdyn.datasets.annotation_checks`.
+
+    Example:
+        >>> root = digits_image.parents[1]
+        >>> files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+        >>> dataset = CheckedCocoDataset(data_root=str(root), test_mode=True, **files)
+        loading annotations into memory...
+        >>> len(dataset), dataset.metainfo['classes'][:3]
+        (8, ('0', '1', '2'))
     """
 
     METAINFO: dict = {}

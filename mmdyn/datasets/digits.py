@@ -230,6 +230,13 @@ class DigitsDataset(CheckedCocoDataset):
     Args:
         seed: Seed they are made with.
         **kwargs: As in :class:`CheckedCocoDataset`; ``data_root`` is the folder of the data set.
+
+    Example:
+        >>> root = digits_image.parents[1]  # exists: the digits are read, not made
+        >>> files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+        >>> len(DigitsDataset(data_root=str(root), test_mode=True, **files))
+        loading annotations into memory...
+        8
     """
 
     def __init__(self, *args, seed: int = 0, **kwargs) -> None:

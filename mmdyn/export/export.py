@@ -37,7 +37,13 @@ from .quantise import TOOLKITS
 
 
 class Exported(NamedTuple):
-    """A file that was written."""
+    """A file that was written.
+
+    Example:
+        >>> exported = Exported(Path('model.onnx'), 10_000_000, None, 'static: constant kernels', 1e-4, 1e-6)
+        >>> f'{exported.path}: {exported.size / 1e6:.1f} MB'
+        'model.onnx: 10.0 MB'
+    """
 
     path: Path
     size: int  # bytes of all its files

@@ -21,7 +21,14 @@ OPSETS = range(18, 24)  # that both the exporter writes and ONNX Runtime reads
 
 
 class ExportOptions(NamedTuple):
-    """What to export."""
+    """What to export.
+
+    Example:
+        >>> check_options(ExportOptions(format='tflite'))
+        Traceback (most recent call last):
+        ...
+        mmdyn.errors.UserError: --format must be one of onnx, openvino, torch_export, ncnn, got tflite
+    """
 
     format: str = 'onnx'  # or 'openvino', 'torch_export', 'ncnn'
     batch: int | None = None  # images at a time; None leaves it open

@@ -41,6 +41,12 @@ class ExportedDetector(BaseModel):
 
     Raises:
         UserError: The file is missing, does not load, or was not exported by mmdyn.
+
+    Example:
+        >>> ExportedDetector('missing.onnx', data_preprocessor=None, test_cfg=dict(max_per_img=300))
+        Traceback (most recent call last):
+        ...
+        mmdyn.errors.UserError: no exported file at ...
     """
 
     def __init__(self, path: str, data_preprocessor: dict, test_cfg: dict) -> None:

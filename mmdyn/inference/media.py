@@ -55,6 +55,11 @@ class Media:
     Raises:
         UserError: There is nothing of that name, or OpenCV cannot open it. The images of a folder are all opened
             first, so that nothing is done by halves.
+
+    Example:
+        >>> media = Media(str(digits_image))
+        >>> media.count, [frame.image.shape for frame in media]
+        (1, [(320, 320, 3)])
     """
 
     def __init__(self, source: str) -> None:

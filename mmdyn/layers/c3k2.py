@@ -70,6 +70,10 @@ class C3k(BaseModule):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation.
+
+    Example:
+        >>> C3k(64, 128)(torch.rand(2, 64, 40, 40)).shape
+        torch.Size([2, 128, 40, 40])
     """
 
     def __init__(
@@ -116,6 +120,10 @@ class C3k2(BaseModule):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation.
+
+    Example:
+        >>> C3k2(64, 128, num_blocks=2, c3k=True)(torch.rand(2, 64, 40, 40)).shape
+        torch.Size([2, 128, 40, 40])
     """
 
     def __init__(

@@ -27,6 +27,10 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
 
     Raises:
         ValueError: ``min_side`` is negative.
+
+    Example:
+        >>> TASK_UTILS.build(dict(type='YOLO11Assigner', topk=10, alpha=0.5, beta=6.0)).min_side
+        16
     """
 
     def __init__(self, min_side: float = 16, num_classes: int | None = None, **kwargs) -> None:

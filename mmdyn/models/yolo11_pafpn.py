@@ -35,6 +35,12 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation; by default every layer's own.
+
+    Example:
+        >>> neck = YOLO11PAFPN([512, 512, 1024], [256, 512, 1024], deepen_factor=0.5, widen_factor=0.25)
+        >>> features = [torch.rand(1, c, s, s) for c, s in ((128, 40), (128, 20), (256, 10))]
+        >>> [tuple(y.shape) for y in neck(features)]
+        [(1, 64, 40, 40), (1, 128, 20, 20), (1, 256, 10, 10)]
     """
 
     def __init__(

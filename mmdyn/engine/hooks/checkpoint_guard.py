@@ -18,6 +18,10 @@ class CheckpointGuardHook(Hook):
 
     Raises:
         UserError: With the first keys that differ.
+
+    Example:
+        >>> HOOKS.build(dict(type='CheckpointGuardHook')).priority
+        'VERY_HIGH'
     """
 
     priority = 'VERY_HIGH'

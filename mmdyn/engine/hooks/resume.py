@@ -62,6 +62,10 @@ class ResumeHook(Hook):
 
     Raises:
         UserError: The processes resume at different iterations.
+
+    Example:
+        >>> HOOKS.build(dict(type='ResumeHook')).priority
+        'VERY_LOW'
     """
 
     priority = 'VERY_LOW'
