@@ -1,4 +1,4 @@
-"""Whom the benchmarks compare with: the published form of the dynamic convolution, and the original YOLO11."""
+"""The peers of the benchmarks: the published form of the dynamic convolution, and the original YOLO11."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What the benchmarks share: the command line, peak memory, the machine, the result file."""
+"""Code shared by the benchmarks: the command line, peak memory, the machine, the result file."""
 
 import argparse
 import json
@@ -65,7 +65,7 @@ def peak_memory(call: Callable[[], object]) -> int:
 
 
 def machine() -> dict:
-    """What a result depends on."""
+    """The machine and the versions that a result depends on."""
     import torch
 
     def installed(package: str) -> str | None:

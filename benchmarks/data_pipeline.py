@@ -19,7 +19,7 @@ SIDE = 640  # of the mosaic, as in the COCO config
 def parse_args():
     """The command line."""
     parser = benchmark_parser(__doc__, EXAMPLE)
-    parser.add_argument('--images', type=Path, help='folder of images (the digits, made anew)')
+    parser.add_argument('--images', type=Path, help='folder of images (newly made digits)')
     parser.add_argument('--annotations', type=Path, help='their boxes in COCO format')
     args = parser.parse_args()
     if (args.images is None) != (args.annotations is None):
@@ -65,7 +65,7 @@ def rate(batches: Iterator, count: int) -> float:
 
 
 def loaders(args, folder: Path) -> dict[str, Callable[[], Iterator]]:
-    """Whom to measure, by name."""
+    """The loaders to measure, by name."""
     from _peers import original_yolo11
 
     from mmdyn.datasets import make_digits

@@ -74,7 +74,7 @@ def time_files(files: dict, batch: int, side: int, repeats: int, threads: int | 
 
 
 def variants_of(folder: Path) -> dict:
-    """Who takes part."""
+    """The detectors to compare, by name."""
     from mmengine.config import Config
 
     def load(name: str):

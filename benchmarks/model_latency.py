@@ -12,7 +12,7 @@ EXAMPLE = """  python benchmarks/model_latency.py --short
 
 
 class Case(NamedTuple):
-    """What is asked of every detector."""
+    """One measurement, the same for every detector."""
 
     scale: str
     mode: str  # training: loss, backward, clipping and an SGD step; inference: raw outputs
@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 class Detector(NamedTuple):
-    """Who answers: the build, and how it is run."""
+    """A detector: how it is built and run."""
 
     kind: str  # static, dynconv, published (timm's layer inside), original (the Ultralytics package)
     layout: str
@@ -50,7 +50,7 @@ BOXES = 8  # an image
 
 
 def detectors(case: Case, has_original: bool) -> list[Detector]:
-    """Who takes part, in both layouts; the original where it is trained in float32, as it trains on a CPU."""
+    """The detectors to compare, in both layouts; the original where it is trained in float32, as it trains on a CPU."""
     with_original = has_original and case.mode == 'training' and case.dtype == 'float32'
     kinds = ['static', 'dynconv', 'published'] + ['original'] * with_original
     found = [Detector(kind, layout) for layout in ('nhwc', 'nchw') for kind in kinds]
@@ -96,7 +96,7 @@ def build(detector: Detector, case: Case):
 
 
 def call(detector: Detector, case: Case) -> Callable[[], object]:
-    """What is timed."""
+    """The function that is timed."""
     import torch
 
     model = build(detector, case)

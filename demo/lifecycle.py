@@ -15,7 +15,7 @@ from _arguments import ROOT, run_tool, tool_parser
 
 EXAMPLE = '  python demo/lifecycle.py --epochs 6 4'
 STATIC, DYNAMIC = ROOT / 'configs/yolo11n_digits.py', ROOT / 'configs/yolo11n_dynconv-bn_digits.py'
-SHOWN, LEAST_SCORE = 5, 0.25  # images of the page, and score of a box
+SHOWN_IMAGES, LEAST_SCORE = 5, 0.25  # images of the page, and score of a box
 
 
 def parse_args():
@@ -111,7 +111,7 @@ def draw_steps(models: dict, args) -> dict[str, str]:
     from mmdyn.inference.onnx_detector import draw
     from mmdyn.inference.runtimes import open_exported
 
-    images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN]]
+    images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN_IMAGES]]
     strips = {}
     for name, (cfg, path, _) in models.items():
         detector = CheckpointDetector(cfg, path) if path.suffix == '.pth' else open_exported(path)

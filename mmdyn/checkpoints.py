@@ -19,7 +19,7 @@ SHOWN_LAYERS = 24
 
 
 def check_checkpoint(path: str) -> dict | None:
-    """See that a file is a checkpoint that loads safely, before a run is built around it.
+    """Check that a file is a checkpoint that loads safely, before a run is built.
 
     Args:
         path: Local path, or a URL, which is left to MMEngine.
@@ -100,7 +100,7 @@ def classes_of(content: dict) -> tuple[str, ...] | None:
     return tuple(map(str, names)) if isinstance(names, list | tuple) else None
 
 
-def differences(expected: dict, found: dict) -> list[str]:
+def state_dict_differences(expected: dict, found: dict) -> list[str]:
     """How a checkpoint's state dict differs from a model's.
 
     Args:
@@ -135,13 +135,13 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
     """
     expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
     found = _tensors(checkpoint)
-    differing = differences(expected, found)
+    differing = state_dict_differences(expected, found)
     fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
     enough = fits > len(expected) / 4  # another scale or another detector shares a handful of shapes by chance
     if differing and not (partly and enough):
         raise UserError(
             f'{name} is of another architecture than the config: {len(differing)} differences, '
-            f'first {"; ".join(differing[:SHOWN_TENSORS])}. Give the config it was trained with'
+            f'first {"; ".join(differing[:SHOWN_TENSORS])}. Give the config that it was trained with'
         )
 
 
@@ -150,14 +150,14 @@ def _tensors(checkpoint: dict) -> dict:
     return with_current_names({k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')})
 
 
-def what_is_taken(expected: dict, checkpoint: dict, name: str) -> str:
-    """What of a model comes from a checkpoint, and which layers start anew."""
+def loading_summary(expected: dict, checkpoint: dict, name: str) -> str:
+    """A line that counts the tensors taken from a checkpoint, and names the newly initialised layers."""
     found = _tensors(checkpoint)
-    anew = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
-    message = f'{name}: {len(expected) - len(anew)} of {len(expected)} tensors taken'
-    if not anew:
+    missing = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
+    message = f'{name}: {len(expected) - len(missing)} of {len(expected)} tensors taken'
+    if not missing:
         return message
-    layers = list(dict.fromkeys(k.rpartition('.')[0] for k in anew))
+    layers = list(dict.fromkeys(k.rpartition('.')[0] for k in missing))
     more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
     why = ''
     if all('.cls_preds.' in layer for layer in layers):

@@ -1,4 +1,4 @@
-"""The error for what a user can mend: a message that names the thing, the value and the cure.
+"""The error that a user can correct: its message names what is invalid, the value, and what to set.
 
 The command-line tools print it without a traceback and exit with 1.
 """

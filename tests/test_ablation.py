@@ -20,7 +20,7 @@ from conftest import ROOT
 from mmdyn.ablation import plots
 from mmdyn.ablation.commands import command_of
 from mmdyn.ablation.comparison import compare, joint_p, paired_difference, spread
-from mmdyn.ablation.fairness import check_comparable, differences
+from mmdyn.ablation.fairness import check_comparable, config_differences
 from mmdyn.ablation.plan import Run, make_plan, record
 from mmdyn.ablation.report import COLUMNS, describe, write_report
 from mmdyn.ablation.runs import LOG_NAME, read_run
@@ -96,16 +96,16 @@ def test_what_is_not_set_is_the_default():
     for key in ('load_from', 'resume'):
         bare.pop(key)
     check_comparable({'a': altered(), 'b': bare})
-    assert differences(altered(), bare) == {}
+    assert config_differences(altered(), bare) == {}
 
 
 def test_differences_are_the_same_from_both_sides():
     static, dynamic = Config.fromfile(STATIC), altered()
-    found = differences(static, dynamic)
-    assert found == {key: (b, a) for key, (a, b) in differences(dynamic, static).items()}
+    found = config_differences(static, dynamic)
+    assert found == {key: (b, a) for key, (a, b) in config_differences(dynamic, static).items()}
     assert found['model.backbone.downsample_cfg.conv_cfg.num_experts'] == ('not set', 4)
     assert all(key.startswith('model.') for key in found)
-    assert differences(static, static) == {}
+    assert config_differences(static, static) == {}
 
 
 def test_a_folder_is_one_comparison(tmp_path):

@@ -118,7 +118,7 @@ def test_refusals_write_nothing(alike, digits, tmp_path):
 
 @pytest.mark.parametrize('threshold', [float('nan'), float('inf'), -0.1])
 def test_a_threshold_is_a_relative_error(threshold, tmp_path):
-    with pytest.raises(UserError, match='the threshold is a relative error from 0 on'):
+    with pytest.raises(UserError, match='the threshold must be a relative error of at least 0'):
         collapse_checkpoint(Config(), 'x.pth', tmp_path / 'x.pth', threshold=threshold)
 
 

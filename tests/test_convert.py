@@ -339,7 +339,7 @@ def test_targets_and_names_that_cannot_be(tmp_path, file):
     (tmp_path / 'link.pth').symlink_to(tmp_path / 'nowhere')
     with pytest.raises(UserError, match=r'link\.pth exists'):
         convert_from_original(file, tmp_path / 'link.pth')
-    with pytest.raises(UserError, match="class names are a list, not the text 'abc'"):
+    with pytest.raises(UserError, match="class names must be a list, got the string 'abc'"):
         convert_from_original(file, tmp_path / 'ours.pth', classes='abc')
     convert_from_original(file, tmp_path / 'ours.pth', classes=['a\nb', 'c', 'd'])
     convert_to_original(tmp_path / 'ours.pth', tmp_path / 'back.safetensors')

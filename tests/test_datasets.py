@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from conftest import ROOT
 from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
-from mmdyn.datasets.digits import _sources, make_image
+from mmdyn.datasets.digits import _split_materials, make_image
 from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
 
@@ -29,24 +29,24 @@ def test_digits_are_the_same_for_a_seed_and_others_for_another(tmp_path, digits)
 
 
 def test_digits_of_validation_are_never_trained_on():
-    sources = _sources(0)
-    train, val = ({d.tobytes() for d in sources[s].digits} for s in ('train', 'val'))
+    materials = _split_materials(0)
+    train, val = ({d.tobytes() for d in materials[s].digits} for s in ('train', 'val'))
     assert not train & val
-    assert len(sources['train'].digits) + len(sources['val'].digits) == 1797
-    assert set(sources['val'].labels) == set(range(10))
-    left, right = sources['train'].photos[0], sources['val'].photos[0]
+    assert len(materials['train'].digits) + len(materials['val'].digits) == 1797
+    assert set(materials['val'].labels) == set(range(10))
+    left, right = materials['train'].photos[0], materials['val'].photos[0]
     assert left.shape[1] + right.shape[1] == 640  # each split has its own part of the photographs
 
 
 def test_digits_are_hard_enough_and_in_bounds():
-    source, rng = _sources(0)['train'], np.random.default_rng(0)
-    boxes = np.array([box for _ in range(150) for box, _ in make_image(source, rng)[1]])
+    material, rng = _split_materials(0)['train'], np.random.default_rng(0)
+    boxes = np.array([box for _ in range(150) for box, _ in make_image(material, rng)[1]])
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= 320).all()
     longest = boxes[:, 2:].max(1)
     assert longest.min() < 16
     assert longest.max() > 90
-    counts = [len(make_image(source, rng)[1]) for _ in range(60)]
+    counts = [len(make_image(material, rng)[1]) for _ in range(60)]
     assert min(counts) == 0  # some images are empty
     assert max(counts) >= 8
 
@@ -142,12 +142,12 @@ BROKEN = [
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 1, id=1)),
-        r'1 annotation id\(s\) stand more than once, first 1',
+        r'1 annotation id\(s\) are used more than once, first 1',
         id='repeated-id',
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'annotations', 0, image_id=99)),
-        r"1 annotation\(s\) refer to what is not in 'images' \(annotation 1: image_id 99\)",
+        r"1 annotation\(s\) refer to an entry that is not in 'images' \(annotation 1: image_id 99\)",
         id='unknown-image',
     ),
     pytest.param(
@@ -162,7 +162,7 @@ BROKEN = [
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'images', 0, file_name='gone.jpg')),
-        r"1 bad images \(gone.jpg: missing\). Mend them, or set on_bad_images='skip'",
+        r"1 bad images \(gone.jpg: missing\). Correct them, or set on_bad_images='skip'",
         id='missing-image',
     ),
     pytest.param(
@@ -403,5 +403,5 @@ def test_sides_may_be_swapped_only_where_exif_says_so(tmp_path):
 
 def test_classes_as_a_text_are_refused(coco):
     _, build = coco
-    with pytest.raises(UserError, match="must be a tuple of names, got the text 'cat'"):
+    with pytest.raises(UserError, match="must be a tuple of names, got the string 'cat'"):
         build(metainfo=dict(classes='cat'))

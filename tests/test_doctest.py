@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import inspect
 import pkgutil
 
 import numpy as np
@@ -32,9 +33,20 @@ def test_examples_of_a_module(name, request):
     tests = [t for t in doctest.DocTestFinder(exclude_empty=True).find(module) if t.examples]
     if not tests:
         return
-    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS)
     extra = request.getfixturevalue('names')
     for test in tests:
         test.globs.update({k: v for k, v in extra.items() if k not in test.globs})
         runner.run(test)
     assert runner.summarize(verbose=False).failed == 0
+
+
+ROOMS = ('layers', 'models', 'datasets', 'metrics', 'engine', 'routing', 'inference', 'surgery', 'export', 'convert')
+
+
+@pytest.mark.parametrize('room', ROOMS)
+def test_every_public_class_has_an_example(room):
+    module = importlib.import_module(f'mmdyn.{room}')
+    public = [getattr(module, name) for name in module.__all__]
+    classes = [item for item in public if inspect.isclass(item)]
+    assert [c.__name__ for c in classes if '>>> ' not in (c.__doc__ or '')] == []

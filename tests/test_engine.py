@@ -9,7 +9,7 @@ from mmengine.config import ConfigDict
 from mmengine.hooks import EMAHook
 from torch import nn
 
-from mmdyn.checkpoints import differences
+from mmdyn.checkpoints import state_dict_differences
 from mmdyn.engine import CloseMosaicHook, YOLOOptimWrapper, YOLOScheduleHook
 from mmdyn.engine.hooks.checkpoint import AtomicLocalBackend
 from mmdyn.errors import UserError
@@ -238,12 +238,12 @@ def test_atomic_backend_replaces_whole_files(tmp_path, monkeypatch):
 def test_differences_names_every_kind():
     a, b = Line().state_dict(), Line(width=4).state_dict()
     b['extra'] = b.pop('conv.bias')
-    assert differences(a, b) == [
+    assert state_dict_differences(a, b) == [
         'missing conv.bias (2,)',
         'linear.weight is (1, 4), the model has (1, 3)',
         'unexpected extra (2,)',
     ]
-    assert differences(a, a) == []
+    assert state_dict_differences(a, a) == []
 
 
 GUARD = dict(type='CheckpointGuardHook')
@@ -446,7 +446,7 @@ def test_an_epoch_of_one_iteration_has_its_own_rate(tmp_path):
 def test_what_the_runner_takes_from_the_config_is_no_word_of_the_file(tmp_path, key):
     (tmp_path / 'config.py').write_text(f'{key} = 1\nimg_scale = 2\n')
     assert load_config(str(tmp_path / 'config.py'), {key: 3}, None, 'none')[key] == 3
-    with pytest.raises(UserError, match="'img_scale' is a word of the config file"):
+    with pytest.raises(UserError, match="'img_scale' is only read while the config file is parsed"):
         load_config(str(tmp_path / 'config.py'), {'img_scale': 3}, None, 'none')
 
 

@@ -311,7 +311,7 @@ BAD_OPTIONS = {
     'ncnn': (dict(format='ncnn'), r'ncnn takes one image of one size at a time'),
     'ncnn and mixed kernels': (dict(format='ncnn', batch=1, form='per_sample'), r'ncnn takes constant kernels'),
     'opset': (dict(opset=11), r'--opset must be from 18 to 23, got 11'),
-    'batch': (dict(batch=0), r'--batch is dynamic or a number of images from 1, got 0'),
+    'batch': (dict(batch=0), r'--batch must be dynamic or at least 1, got 0'),
     'format': (dict(format='tflite'), r'--format must be one of onnx, openvino, torch_export, ncnn, got tflite'),
     'form': (dict(form='folded'), r'--form must be one of per_sample'),
     'int8 of a program': (dict(format='torch_export', int8=True), r'--int8 is for onnx and openvino'),

@@ -1,4 +1,4 @@
-"""What the tools share before anything heavy is imported, so that ``--help`` answers at once."""
+"""Code shared by the tools. It imports nothing heavy, so that ``--help`` answers at once."""
 
 import argparse
 import os
@@ -80,7 +80,7 @@ def config_of(args: argparse.Namespace):
 
 
 def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
-    """Run a tool's command; an error that a user can mend becomes one message and exit code 1."""
+    """Run a tool's command; an error that a user can correct becomes one message and exit code 1."""
     from mmdyn.running.messages import exit_code
 
     return exit_code(lambda: command(args))

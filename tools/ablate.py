@@ -1,6 +1,6 @@
 """Compare configs fairly: train each with several seeds and an equal budget, and report differences with intervals.
 
-The first config is the control. What is done is skipped and what was stopped goes on, so the same command continues an
+The first config is the control. Finished runs are skipped and stopped runs continue, so the same command continues an
 interrupted comparison, and more configs or seeds add to it. Every run has one device, or a share of the cores.
 """
 
@@ -27,7 +27,7 @@ def parse_args():
     parser.add_argument(
         '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
     )
-    parser.add_argument('--report-only', action='store_true', help='train nothing, report what there is')
+    parser.add_argument('--report-only', action='store_true', help='train nothing, report the finished runs')
     parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
     parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
     add_cfg_options(parser)
@@ -61,7 +61,7 @@ def ablate(args) -> None:
             failed = run_all(plan, train_tool, args.jobs or 1)
         except KeyboardInterrupt:
             raise UserError(
-                'stopped. The same command goes on from there; --report-only reports what there is'
+                'stopped. The same command continues from there; --report-only reports the finished runs'
             ) from None
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds, plan.seeds)
     folder = args.report_dir or plan.work_dir
@@ -72,7 +72,7 @@ def ablate(args) -> None:
     if failed:
         raise UserError(
             f'{len(failed)} of {len(plan.runs())} runs failed and are not in the table: see their train.log. '
-            'The same command tries them again, but for those whose loss is no number'
+            'The same command tries them again, except those whose loss is not finite'
         )
 
 

@@ -1,7 +1,7 @@
 """Convert a YOLO11 checkpoint of the Ultralytics package to one of this project, or back.
 
-Scale, classes and variant (static, DynamicConv, C3k2_DynamicConv) are found. The Ultralytics package is not needed, and
-nothing in the file is run.
+Scale, classes and variant (static, DynamicConv, C3k2_DynamicConv) are detected. The Ultralytics package is not needed,
+and nothing in the file is run.
 """
 
 import sys
@@ -18,7 +18,7 @@ def parse_args():
     parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
     parser.add_argument('dst', help='checkpoint to write; must not exist')
     parser.add_argument('--reverse', action='store_true', help='from this project to a state dict of the original')
-    parser.add_argument('--scale', choices=tuple('nsmlx'), help='stop if the scale is another')
+    parser.add_argument('--scale', choices=tuple('nsmlx'), help='expected scale; another one is an error')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names in order, for a file without them')
     return parser.parse_args()
 
@@ -29,7 +29,7 @@ def convert(args) -> None:
 
     if args.reverse:
         if args.scale or args.classes:
-            raise UserError('--scale and --classes are for the way from the original, leave them out with --reverse')
+            raise UserError('--scale and --classes are for conversion from the original, leave them out with --reverse')
         print_reverse(args.dst, convert_to_original(args.src, args.dst))
     else:
         print_forward(args.dst, convert_from_original(args.src, args.dst, args.scale, args.classes))
@@ -48,7 +48,7 @@ def print_forward(path: str, conversion) -> None:
     print(f'{path}: {describe(conversion)}')
     print(f'test it:      {conversion.variant.command("tools/test.py", path)}')
     print(f'look at it:   {conversion.variant.command("demo/image_demo.py IMAGE", path)}')
-    print(f'go on with it: set load_from={path!r} in a config of the same scale and variant')
+    print(f'train from it: set load_from={path!r} in a config of the same scale and variant')
 
 
 def print_reverse(path: str, conversion) -> None:

@@ -20,7 +20,7 @@ def parse_args():
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from CHECKPOINT, or without one from the last in the work dir',
+        help='resume from CHECKPOINT, or from the last one in the work dir',
     )
     return parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""The command line of a run: what the sweep starts, Slurm is given, and one would type by hand."""
+"""The command line of a run, for the sweep, for Slurm, and for use by hand."""
 
 import shlex
 import sys
@@ -16,7 +16,7 @@ def command_of(run: Run, train_tool: str | Path) -> list[str]:
     """The command line of a run.
 
     Args:
-        run: The run.
+        run: Config, seed and folder.
         train_tool: Path of ``tools/train.py``.
     """
     paths = [short(train_tool), short(run.config), '--work-dir', short(run.folder), '--resume']
@@ -38,7 +38,7 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
     """Write the command of every run, a line each, to be run by hand or by a scheduler.
 
     Args:
-        runs: The runs.
+        runs: Runs in the order of the lines.
         train_tool: Path of ``tools/train.py``.
         path: File to write.
     """
@@ -50,7 +50,7 @@ def log_line(run: Run, train_tool: str | Path) -> str:
     """The command line of a run with what it prints in its log.
 
     Args:
-        run: The run.
+        run: Config, seed and folder.
         train_tool: Path of ``tools/train.py``.
     """
     return f'{shlex.join(command_of(run, train_tool))} >> {shlex.quote(short(run.folder / LOG_NAME))} 2>&1'

@@ -21,7 +21,7 @@ from mmdyn.analysis.flops import Cost, count_cost
 from mmdyn.models.build import build_model
 from mmdyn.running.image_size import image_size
 
-from .fairness import differences
+from .fairness import config_differences
 from .plan import Run, recorded_arms
 from .runs import RunResult, read_run, recorded_runs
 from .speed import Speed, measure_speed
@@ -210,7 +210,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
             tuple(sorted(runs[name], key=lambda r: r.run.seed)),
             count_cost(models[name], *size),
             speeds[name],
-            differences(configs[control], cfg),
+            config_differences(configs[control], cfg),
             None if name == control else paired_difference(finals[name], finals[control])._replace(p=chance[name]),
         )
         for name, cfg in configs.items()

@@ -35,11 +35,11 @@ PRETRAINED = re.compile(r'\.init_cfg(\.\d+)?\.checkpoint$')  # a start, wherever
 # Custom hooks that change the data or average the weights; any other may be what is compared.
 EQUAL_HOOKS = re.compile(r'EMA|Mosaic|Pipeline')
 DEFAULTS = {name: p.default for name, p in inspect.signature(Runner).parameters.items()}
-# What is read of a config; its other names are only words that it is written with.
+# The keys of a config that are used; its other names are variables of the file.
 READ = {*DEFAULTS, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
 READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
-# What says how, not what, and has no part in any result: it may differ between arms, and between two calls. The number
-# of workers has: each draws random numbers of its own, and keeps images of its own for mosaics.
+# These change no result, so they may differ between arms and between two calls. The number of workers is not one of
+# them: each worker draws its own random numbers, and keeps its own images for mosaics.
 INCIDENTAL = (
     'pin_memory',
     'prefetch_factor',
@@ -51,7 +51,7 @@ INCIDENTAL = (
     '_scope_',
 )
 ABSENT = 'not set'
-SHOWN = 5  # fields of a message
+SHOWN_FIELDS = 5  # in a message
 
 
 def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -65,7 +65,7 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
             yield from flat(value, f'{prefix}.{key}' if prefix else str(key))
 
 
-def differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
+def config_differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
     """Fields that two configs have differently, with both values.
 
     Args:
@@ -90,7 +90,7 @@ def _equal_hooks(cfg: Config) -> list[dict]:
 
 
 def check_comparable(arms: Mapping[str, Config]) -> None:
-    """See that configs differ in nothing that would make their comparison unfair.
+    """Check that configs differ in nothing that would make their comparison unfair.
 
     Args:
         arms: Configs by name; each is compared with the first one.
@@ -100,17 +100,19 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
     """
     control, *others = arms
     for arm in others:
-        found = differences(arms[control], arms[arm])
-        ranked = sorted((rank, key) for key, rank in zip(found, map(_rank, found)) if rank is not None)
+        different = config_differences(arms[control], arms[arm])
+        ranked = sorted((rank, key) for key, rank in zip(different, map(_rank, different)) if rank is not None)
         unequal = [key for _, key in ranked]
         hooks = _equal_hooks(arms[control]), _equal_hooks(arms[arm])
         if hooks[0] != hooks[1]:
-            found['custom_hooks'] = hooks
+            different['custom_hooks'] = hooks
             unequal.append('custom_hooks')
         if unequal:
-            lines = [f'  {k}: {found[k][0]!r} in {control}, {found[k][1]!r} in {arm}' for k in unequal[:SHOWN]]
-            more = f'\n  and {len(unequal) - SHOWN} more' if len(unequal) > SHOWN else ''
+            lines = [
+                f'  {k}: {different[k][0]!r} in {control}, {different[k][1]!r} in {arm}' for k in unequal[:SHOWN_FIELDS]
+            ]
+            more = f'\n  and {len(unequal) - SHOWN_FIELDS} more' if len(unequal) > SHOWN_FIELDS else ''
             raise UserError(
                 f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
-                'Make them equal in the configs, or for all by --cfg-options KEY=VALUE'
+                'Make them equal in the configs, or set --cfg-options KEY=VALUE for all'
             )

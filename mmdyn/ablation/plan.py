@@ -18,7 +18,7 @@ from mmdyn.running.config_file import load_config
 from mmdyn.running.image_size import image_size
 from mmdyn.running.messages import config_errors
 
-from .fairness import check_comparable, differences
+from .fairness import check_comparable, config_differences
 
 CONFIG_NAME = 'config.py'
 
@@ -95,11 +95,11 @@ def _trainable(path: str, options: dict | None, amp: bool) -> Config:
     _check_readable(path, cfg)
     with config_errors():
         model = build_model(cfg)
-    count_cost(model, *image_size(cfg))  # now, and not when all is trained
+    count_cost(model, *image_size(cfg))  # fails now instead of after all training
     cfg = Config({k: v for k, v in cfg.to_dict().items() if k not in ('work_dir', 'launcher')})
     cfg.randomness = {k: v for k, v in cfg.get('randomness', {}).items() if k != 'seed'}
     if amp:
-        cfg.amp = True  # which kind of it is up to the machine that trains
+        cfg.amp = True  # the machine that trains selects its type
     return cfg
 
 
@@ -131,7 +131,7 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
     """What the folder has, after seeing that it can be compared with the plan."""
     known = recorded_arms(plan.work_dir)
     for name, cfg in plan.arms.items():
-        changed = differences(known.get(name, cfg), cfg)
+        changed = config_differences(known.get(name, cfg), cfg)
         if changed:
             key, (was, now) = next(iter(changed.items()))
             raise UserError(
@@ -143,7 +143,7 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
 
 
 def record(plan: Plan) -> None:
-    """Write the configs that the folder does not have, or has with other incidentals; for who holds the folder.
+    """Write the configs that the folder lacks, or has with other incidental values. The caller holds its lock.
 
     Args:
         plan: The plan.

@@ -22,12 +22,12 @@ STYLE |= {'svg.hashsalt': 'mmdyn'}
 
 
 def colour(index: int) -> str:
-    """Colour of an arm by its place; the control's is of no other."""
+    """Colour of an arm by its index; only the control is black."""
     return COLOURS[1 + (index - 1) % (len(COLOURS) - 1)] if index else COLOURS[0]
 
 
 def line(index: int) -> str:
-    """Style of an arm's line by its place, another one for every round of colours."""
+    """Line style of an arm by its index; it changes with every round of colours."""
     return ('-', '--', ':', '-.')[max(0, index - 1) // (len(COLOURS) - 1) % 4]
 
 
@@ -90,12 +90,12 @@ def forest(comparison: Comparison) -> str:
         for i, (arm, _) in others:
             pairs = [ap - reference[seed] for seed, ap in final_by_seed(arm.runs).items() if seed in reference]
             axis.plot(pairs, [i + 0.22] * len(pairs), '.', color=colour(i), alpha=0.6)
-            found = arm.difference
-            if found is None or math.isnan(found.mean):
+            difference = arm.difference
+            if difference is None or math.isnan(difference.mean):
                 continue
-            axis.plot([found.mean], [i], 'o', color=colour(i))
-            if not math.isnan(found.low):
-                axis.plot([found.low, found.high], [i, i], color=colour(i), linewidth=2)
+            axis.plot([difference.mean], [i], 'o', color=colour(i))
+            if not math.isnan(difference.low):
+                axis.plot([difference.low, difference.high], [i, i], color=colour(i), linewidth=2)
         axis.set_yticks([i for i, _ in others], [name for _, (_, name) in others])
         axis.set_ylim(len(others) + 0.6, 0.4)
         axis.set_xlabel(f'difference in box AP to {labels(comparison)[0]}: mean, 95 % interval; dots are seeds')

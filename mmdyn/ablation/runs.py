@@ -1,4 +1,4 @@
-"""What a run left behind: its logs, read into curves. Nothing else says how far it came."""
+"""The results of a run: its logs, read into curves. No other file records its progress."""
 
 import math
 import re
@@ -28,7 +28,7 @@ class RunResult(NamedTuple):
     routing: dict[str, dict[str, float]]  # figures of every dynamic layer at its last validation
     iteration: float  # median seconds
     iterations: int
-    attempts: int  # one, and one more for every time it went on
+    attempts: int  # one, and one more for every resumption
     error: str | None  # why it is not finished
 
     @property
@@ -38,7 +38,7 @@ class RunResult(NamedTuple):
 
     @property
     def diverged(self) -> bool:
-        """Whether its loss is no number any more; to go on from there would not mend it."""
+        """Whether its loss is not finite; resuming such a run does not help."""
         return not all(map(math.isfinite, self.loss.values()))
 
     @property

@@ -1,7 +1,7 @@
 """The sweep: every run of a plan in a process of its own, by ``tools/train.py``, until all are done.
 
-A run is what ``tools/train.py CONFIG --resume`` makes of its folder, so it goes on where it was stopped, and a finished
-one is left alone. One that fails does not stop the others.
+A run is one call of ``tools/train.py CONFIG --resume``: a stopped run continues, and a finished run is left alone. A
+run that fails does not stop the others.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def run_all(plan: Plan, train_tool: str | Path, jobs: int = 1) -> list[Run]:
             results = [read_run(run) for run in plan.runs()]
             diverged = [r for r in results if r.diverged]
             for result in diverged:
-                progress.failed(result.run, f'{result.error}; its folder has to go before it is tried again')
+                progress.failed(result.run, f'{result.error}; remove its folder to train it again')
             waiting = [r.run for r in results if not r.done and not r.diverged]
             return [r.run for r in diverged] + _run_waiting(waiting, train_tool, jobs, lock, progress)
 
@@ -100,18 +100,18 @@ def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: in
 
     try:
         while waiting or running:
-            for place in set(range(jobs)) - set(running):
+            for slot in set(range(jobs)) - set(running):
                 if waiting:
                     run = waiting.pop(0)
                     try:
-                        running[place] = run, _start(run, train_tool, _share(place, jobs), lock)
+                        running[slot] = run, _start(run, train_tool, _share(slot, jobs), lock)
                     except UserError as e:
                         fail(run, str(e))
             time.sleep(POLL_S)
             progress.show([run for run, _ in running.values()])
-            for place, (run, process) in list(running.items()):
+            for slot, (run, process) in list(running.items()):
                 if process.poll() is not None:
-                    del running[place]
+                    del running[slot]
                     error = _end(run, process.returncode)
                     progress.read(run)
                     if error is not None:
@@ -146,14 +146,14 @@ def _start(run: Run, train_tool: str | Path, environment: dict[str, str], lock: 
         )
 
 
-def _share(place: int, jobs: int) -> dict[str, str]:
+def _share(slot: int, jobs: int) -> dict[str, str]:
     """Environment of a run that shares the machine."""
     if jobs == 1:
         return {}
     if torch.cuda.device_count():
         visible = os.environ.get('CUDA_VISIBLE_DEVICES')
         gpus = visible.split(',') if visible else [str(i) for i in range(torch.cuda.device_count())]
-        return {'CUDA_VISIBLE_DEVICES': gpus[place % len(gpus)]}
+        return {'CUDA_VISIBLE_DEVICES': gpus[slot % len(gpus)]}
     if 'OMP_NUM_THREADS' in os.environ:
         return {}
     return {'OMP_NUM_THREADS': str(max(1, len(os.sched_getaffinity(0)) // jobs))}
@@ -207,21 +207,21 @@ class Progress:
             self.due = time.monotonic() + SHOW_S
 
     def read(self, run: Run) -> None:
-        """Read how far a run is.
+        """Read the progress of a run.
 
         Args:
-            run: The run.
+            run: The run to read.
         """
         self.reached[run] = max(_epoch(run, self.epochs), self.reached[run])
         self.bar.update(sum(self.reached.values()) - self.bar.n)
         self.due = 0.0
 
     def failed(self, run: Run, why: str) -> None:
-        """Say that a run failed, above the bar.
+        """Report above the bar that a run failed.
 
         Args:
-            run: The run.
-            why: What is known of it.
+            run: The run that failed.
+            why: The reason.
         """
         self.bar.write(f'{run.arm}, seed {run.seed} failed: {why}')
 

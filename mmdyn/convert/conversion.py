@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdyn.checkpoints import check_checkpoint, classes_of, differences, state_dict_of, write_checkpoint
+from mmdyn.checkpoints import check_checkpoint, classes_of, state_dict_differences, state_dict_of, write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_bytes
 from mmdyn.version import __version__
@@ -18,11 +18,17 @@ from .key_table import PROJECTION, original_names
 from .original_file import check_tensors, read_original
 from .variant import Variant, find_variant
 
-SHOWN = 20  # differences in a message
+SHOWN_DIFFERENCES = 20  # differences in a message
 
 
 class Conversion(NamedTuple):
-    """What was converted."""
+    """What was converted.
+
+    Example:
+        >>> conversion = Conversion(Variant('n', 80, 'yolo11n_coco.py', {}), None, 'ema', 2_624_080)
+        >>> conversion.variant.command('tools/test.py', 'yolo11n.pth')
+        'python tools/test.py configs/yolo11n_coco.py yolo11n.pth'
+    """
 
     variant: Variant
     classes: tuple[str, ...] | None  # None where nobody named them
@@ -38,7 +44,7 @@ def convert_from_original(
     Args:
         source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
         target: Checkpoint to write; must not exist.
-        scale: What the scale is thought to be; anything else is an error.
+        scale: Expected scale; another one is an error.
         classes: Class names in their order, for a file without them.
 
     Raises:
@@ -51,7 +57,7 @@ def convert_from_original(
     original = read_original(source)
     variant = find_variant(original.state_dict, original.head, source)
     if scale not in (None, variant.scale):
-        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out, it is found')
+        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out: it is detected')
     classes = _class_names(original.classes, classes, variant.classes, source)
     state_dict = _to_project(original.state_dict, variant, source)
     meta = dict(
@@ -97,7 +103,7 @@ def _class_names(
 ) -> tuple[str, ...] | None:
     names = given or found
     if isinstance(names, str):
-        raise UserError(f'class names are a list, not the text {names!r}')
+        raise UserError(f'class names must be a list, got the string {names!r}')
     if names is not None and len(names) != count:
         raise UserError(f'{source} has {count} classes, but there are {len(names)} class names: {", ".join(names[:5])}')
     return tuple(names) if names is not None else None
@@ -109,12 +115,12 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
     names = original_names(expected, variant.task)
     projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
     as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
-    differing = differences(as_original, original)
+    differing = state_dict_differences(as_original, original)
     if differing:
-        more = [f'and {len(differing) - SHOWN} more'] if len(differing) > SHOWN else []
+        more = [f'and {len(differing) - SHOWN_DIFFERENCES} more'] if len(differing) > SHOWN_DIFFERENCES else []
         raise UserError(
             f'{source} differs from the model of {variant.config} in {len(differing)} tensors:\n  '
-            + '\n  '.join(differing[:SHOWN] + more)
+            + '\n  '.join(differing[:SHOWN_DIFFERENCES] + more)
         )
     if not torch.equal(original[PROJECTION].float(), projection):
         last = projection.numel() - 1

@@ -20,13 +20,20 @@ from torch import Tensor
 
 from mmdyn.errors import UserError
 
-MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to keep us busy
+MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to exhaust the reader
 FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
-PATHS = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
+PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
 
 
 class OriginalFile(NamedTuple):
-    """What a file has to offer."""
+    """The content of a checkpoint of the original.
+
+    Example:
+        >>> weights = {'model.0.conv.weight': torch.zeros(16, 3, 3, 3)}
+        >>> torch.save(weights, folder / 'plain.pt')
+        >>> read_original(folder / 'plain.pt').source
+        'weights'
+    """
 
     state_dict: dict[str, Tensor]  # keys from 'model.0.' on
     classes: tuple[str, ...] | None  # None where the file has no names
@@ -35,7 +42,7 @@ class OriginalFile(NamedTuple):
 
 
 class CallRefusedError(Exception):
-    """The pickle wants something called; the message says what."""
+    """The pickle asks for a call; the message names it."""
 
 
 class StandIn:
@@ -138,12 +145,12 @@ def _is_foreign_class(name: str) -> bool:
     package = name.split('.')[0]
     if package == 'torch':
         return name.startswith('torch.nn.')
-    return name in PATHS or not (package in sys.stdlib_module_names or package.startswith('__builtin'))
+    return name in PATH_TYPES or not (package in sys.stdlib_module_names or package.startswith('__builtin'))
 
 
 def _stand_in(name: str) -> type[StandIn]:
     module, _, own_name = name.rpartition('.')
-    return type(own_name, (PathStandIn if name in PATHS else StandIn,), {'__module__': module})
+    return type(own_name, (PathStandIn if name in PATH_TYPES else StandIn,), {'__module__': module})
 
 
 def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:

@@ -16,37 +16,39 @@ from tqdm import tqdm
 
 from mmdyn.errors import UserError
 
-SHOWN = 3
+SHOWN_FAULTS = 3
 EXIF_ORIENTATION = 0x0112  # 5 to 8 mean that the picture is shown with its sides swapped
-# How a whole file of the two common formats ends; a truncated one does not.
+# The last bytes of a complete file in the two common formats.
 ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
 HELP_COCO = (
-    'Get the data set (the head of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
+    'Download the data set (the top of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
     'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to where it is. '
-    'To try without any data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
+    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
 )
 
 
-class Need(NamedTuple):
-    """What a value must be, as a test and in words."""
+class Requirement(NamedTuple):
+    """A test of a value, and its description for messages."""
 
     holds: Callable[[Any], bool]
-    words: str
+    description: str
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-_ID = Need(lambda value: isinstance(value, int | str), 'a number or a text')
-_SIZE = Need(lambda value: _is_number(value) and value > 0, 'a positive number')
-_NAME = Need(lambda value: isinstance(value, str), 'a text')
-_BOX = Need(lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)), 'four numbers')
-_ANY = Need(lambda value: True, 'anything')
+_ID = Requirement(lambda value: isinstance(value, int | str), 'an integer or a string')
+_SIZE = Requirement(lambda value: _is_number(value) and value > 0, 'a positive number')
+_NAME = Requirement(lambda value: isinstance(value, str), 'a string')
+_BOX = Requirement(
+    lambda value: isinstance(value, list) and len(value) == 4 and all(map(_is_number, value)), 'four numbers'
+)
+_ANY = Requirement(lambda value: True, 'anything')
 
-# List of the annotation file -> what one of its records is called, and what it must have.
-RECORDS: dict[str, tuple[str, dict[str, Need]]] = {
+# List of the annotation file -> name of a record, and its required fields.
+RECORDS: dict[str, tuple[str, dict[str, Requirement]]] = {
     'images': ('image', dict(id=_ID, file_name=_NAME, width=_SIZE, height=_SIZE)),
     'categories': ('category', dict(id=_ID, name=_ANY)),
     'annotations': ('annotation', dict(id=_ID, image_id=_ID, category_id=_ID, bbox=_BOX)),
@@ -63,8 +65,8 @@ def read_annotations(ann_file: str | Path) -> dict:
         Its content.
 
     Raises:
-        UserError: No such file, not JSON, a key is missing or has a value that cannot be, an id stands twice, no image,
-            or an annotation of an unknown image or category.
+        UserError: The file does not exist, is not JSON or lists no image, a key is missing or has an invalid value, an
+            id is repeated, or an annotation refers to an unknown image or category.
     """
     path = Path(ann_file)
     if not path.is_file():
@@ -80,36 +82,39 @@ def read_annotations(ann_file: str | Path) -> dict:
             raise UserError(
                 f"{path} has no list '{key}'; a COCO annotation file has 'images', 'annotations' and 'categories'"
             )
-    for key, (kind, needs) in RECORDS.items():
-        _check_records(path, content[key], kind, needs)
+    for key, (kind, requirements) in RECORDS.items():
+        _check_records(path, content[key], kind, requirements)
     if not content['images']:
-        raise UserError(f'{path} lists no image')
+        raise UserError(f'{path} lists no image: set ann_file to a file with images')
     _check_references(path, content, 'image_id', 'images')
     _check_references(path, content, 'category_id', 'categories')
     return content
 
 
-def _check_records(path: Path, records: list, kind: str, needs: dict[str, Need]) -> None:
+def _check_records(path: Path, records: list, kind: str, requirements: dict[str, Requirement]) -> None:
     for index, record in enumerate(records):
-        missing = [key for key in needs if not isinstance(record, dict) or key not in record]
+        missing = [key for key in requirements if not isinstance(record, dict) or key not in record]
         if missing:
             raise UserError(f"{path}: {kind} number {index} has no '{missing[0]}': {str(record)[:120]}")
-        for key, need in needs.items():
-            if not need.holds(record[key]):
-                raise UserError(f'{path}: {kind} {record["id"]} has {key} {record[key]!r}, which is not {need.words}')
+        for key, requirement in requirements.items():
+            if not requirement.holds(record[key]):
+                raise UserError(
+                    f'{path}: {kind} {record["id"]} has {key} {record[key]!r}, which is not {requirement.description}'
+                )
     ids = Counter(record['id'] for record in records)
     repeated = [value for value, count in ids.items() if count > 1]
     if repeated:
-        raise UserError(f'{path}: {len(repeated)} {kind} id(s) stand more than once, first {repeated[0]!r}')
+        raise UserError(f'{path}: {len(repeated)} {kind} id(s) are used more than once, first {repeated[0]!r}')
 
 
 def _check_references(path: Path, content: dict, key: str, target: str) -> None:
     known = {record['id'] for record in content[target]}
     bad = [a for a in content['annotations'] if a[key] not in known]
     if bad:
-        examples = ', '.join(f'annotation {a["id"]}: {key} {a[key]}' for a in bad[:SHOWN])
+        examples = ', '.join(f'annotation {a["id"]}: {key} {a[key]}' for a in bad[:SHOWN_FAULTS])
         raise UserError(
-            f"{path}: {len(bad)} annotation(s) refer to what is not in '{target}' ({examples}). Remove or mend them"
+            f"{path}: {len(bad)} annotation(s) refer to an entry that is not in '{target}' ({examples}). "
+            'Remove or correct them'
         )
 
 
@@ -175,10 +180,10 @@ def faulty_images(images: list[dict], folder: str | Path) -> dict[int, str]:
         return record['id'], image_fault(Path(folder) / record['file_name'], record['width'], record['height'])
 
     with ThreadPoolExecutor() as pool:
-        found = tqdm(
+        results = tqdm(
             pool.map(fault, images),
             total=len(images),
             desc=f'checking images in {folder}',
             disable=len(images) < 5000,
         )
-        return {image_id: what for image_id, what in found if what}
+        return {image_id: what for image_id, what in results if what}

@@ -13,7 +13,7 @@ from mmyolo.registry import DATASETS
 
 from mmdyn.errors import UserError
 
-from .annotation_checks import SHOWN, bad_boxes, faulty_images, read_annotations
+from .annotation_checks import SHOWN_FAULTS, bad_boxes, faulty_images, read_annotations
 from .complete_coco import CompleteCOCO
 
 OnFault = Literal['error', 'skip']
@@ -36,8 +36,15 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         **kwargs: As in ``YOLOv5CocoDataset``.
 
     Raises:
-        UserError: The annotation file or the images are not as they should be, see
-            :mod:`mmdyn.datasets.annotation_checks`.
+        UserError: The annotation file or an image is invalid, see :mod:`mmdyn.datasets.annotation_checks`.
+
+    Example:
+        >>> root = digits_image.parents[1]
+        >>> files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+        >>> dataset = CheckedCocoDataset(data_root=str(root), test_mode=True, **files)
+        loading annotations into memory...
+        >>> len(dataset), dataset.metainfo['classes'][:3]
+        (8, ('0', '1', '2'))
     """
 
     METAINFO: dict = {}
@@ -86,7 +93,7 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
     def _settle_classes(self, categories: list[dict]) -> None:
         """Take the classes from the file, or check those given: mmdet numbers labels in the order of the file."""
         if isinstance(self._metainfo.get('classes'), str):
-            raise UserError(f'metainfo.classes must be a tuple of names, got the text {self._metainfo["classes"]!r}')
+            raise UserError(f'metainfo.classes must be a tuple of names, got the string {self._metainfo["classes"]!r}')
         in_file = [c['name'] for c in categories]
         classes = tuple(self._metainfo.get('classes') or in_file)
         unknown = [name for name in classes if name not in in_file]
@@ -111,9 +118,9 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
     def _report(self, what: str, faults: list[str], reaction: OnFault) -> None:
         if not faults:
             return
-        more = f' and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
-        message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN])}{more})'
+        more = f' and {len(faults) - SHOWN_FAULTS} more' if len(faults) > SHOWN_FAULTS else ''
+        message = f'{self.ann_file}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN_FAULTS])}{more})'
         if reaction == 'error':
-            raise UserError(f"{message}. Mend them, or set on_bad_{what}='skip' in the data set's config")
+            raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
         print_log(f'{message}: left out{note}', logger='current', level=logging.WARNING)

@@ -38,15 +38,15 @@ class Sprite(NamedTuple):
     label: int
 
 
-class Source(NamedTuple):
-    """What images of one split are made of."""
+class SplitMaterial(NamedTuple):
+    """The digits and photographs of one split."""
 
     digits: np.ndarray  # (n, 8, 8), 0 to 1
     labels: np.ndarray  # (n,)
     photos: list[np.ndarray]  # each (h, w, 3)
 
 
-def _sources(seed: int) -> dict[str, Source]:
+def _split_materials(seed: int) -> dict[str, SplitMaterial]:
     from sklearn.datasets import load_digits, load_sample_images
     from sklearn.model_selection import train_test_split
 
@@ -57,13 +57,13 @@ def _sources(seed: int) -> dict[str, Source]:
     )
     photos = [photo[..., ::-1] for photo in load_sample_images().images]  # to BGR
     return {
-        'train': Source(digits[train], data.target[train], [p[:, :TRAIN_COLUMNS] for p in photos]),
-        'val': Source(digits[val], data.target[val], [p[:, TRAIN_COLUMNS:] for p in photos]),
+        'train': SplitMaterial(digits[train], data.target[train], [p[:, :TRAIN_COLUMNS] for p in photos]),
+        'val': SplitMaterial(digits[val], data.target[val], [p[:, TRAIN_COLUMNS:] for p in photos]),
     }
 
 
-def _background(source: Source, rng: Generator) -> np.ndarray:
-    photo = source.photos[rng.integers(len(source.photos))]
+def _background(material: SplitMaterial, rng: Generator) -> np.ndarray:
+    photo = material.photos[rng.integers(len(material.photos))]
     side = int(rng.integers(100, min(photo.shape[:2])))
     y, x = (int(rng.integers(0, n - side)) for n in photo.shape[:2])
     crop = photo[y : y + side, x : x + side]
@@ -73,20 +73,20 @@ def _background(source: Source, rng: Generator) -> np.ndarray:
     return image * rng.uniform(0.5, 1.2) + rng.uniform(-20, 20)
 
 
-def _sprite(source: Source, rng: Generator) -> Sprite:
-    index = rng.integers(len(source.digits))
+def _sprite(material: SplitMaterial, rng: Generator) -> Sprite:
+    index = rng.integers(len(material.digits))
     size = np.exp(rng.uniform(*np.log(DIGIT_SIZES)))
     side = max(int(size * 1.5), 8)
     scale = size / 8
     turn = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-20, 20), scale)
     turn[0] *= rng.uniform(0.8, 1.25)  # aspect
     turn[:, 2] = (side - 1) / 2 - turn[:, :2] @ (3.5, 3.5)  # centred
-    opacity = cv2.warpAffine(source.digits[index], turn, (side, side), flags=cv2.INTER_CUBIC)
+    opacity = cv2.warpAffine(material.digits[index], turn, (side, side), flags=cv2.INTER_CUBIC)
     opacity = np.clip((opacity - 0.15) * 1.6, 0, 1)
     rows, columns = (np.flatnonzero((opacity > INK).any(axis)) for axis in (1, 0))
     if not len(rows):
-        return _sprite(source, rng)
-    return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(source.labels[index]))
+        return _sprite(material, rng)
+    return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(material.labels[index]))
 
 
 def _colour(under: np.ndarray, rng: Generator) -> np.ndarray:
@@ -105,10 +105,10 @@ def _paint(image: np.ndarray, opacity: np.ndarray, x: int, y: int, rng: Generato
     under[:] = under + (_colour(under, rng) - under) * alpha
 
 
-def _clutter(image: np.ndarray, source: Source, rng: Generator) -> None:
+def _clutter(image: np.ndarray, material: SplitMaterial, rng: Generator) -> None:
     for _ in range(rng.integers(2, 9)):
         if rng.random() < 0.5:
-            fragment = _sprite(source, rng).opacity
+            fragment = _sprite(material, rng).opacity
             part = (
                 fragment[: max(len(fragment) // 3, 2)]
                 if rng.random() < 0.5
@@ -138,23 +138,23 @@ def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) 
     return None
 
 
-def make_image(source: Source, rng: Generator) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
+def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
     """Make one image.
 
     Args:
-        source: Digits and photographs of the split.
+        material: Digits and photographs of the split.
         rng: Source of chance.
 
     Returns:
         Image (320, 320, 3) as BGR bytes, and for every digit its box ``[x, y, width, height]`` in pixels and its label.
     """
-    image = _background(source, rng)
-    _clutter(image, source, rng)
+    image = _background(material, rng)
+    _clutter(image, material, rng)
     owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1, dtype=np.int64)
     areas: list[int] = []
     objects = []
     for _ in range(rng.integers(0, MAX_DIGITS + 1)):
-        sprite = _sprite(source, rng)
+        sprite = _sprite(material, rng)
         place = _place(sprite, owner, areas, rng)
         if place is None:
             continue
@@ -165,12 +165,12 @@ def make_image(source: Source, rng: Generator) -> tuple[np.ndarray, list[tuple[l
     return np.clip(image, 0, 255).astype(np.uint8), objects
 
 
-def _write_split(folder: Path, split: str, count: int, source: Source, rng: Generator, progress: tqdm) -> None:
+def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, rng: Generator, progress: tqdm) -> None:
     (folder / split).mkdir(parents=True)
     images: list[dict] = []
     annotations: list[dict] = []
     for image_id in range(count):
-        image, objects = make_image(source, rng)
+        image, objects = make_image(material, rng)
         name = f'{image_id:06d}.jpg'
         cv2.imwrite(str(folder / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append(dict(id=image_id, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
@@ -209,10 +209,10 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
-        sources = _sources(seed)
+        materials = _split_materials(seed)
         with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
             for index, (split, count) in enumerate(splits.items()):
-                _write_split(work, split, count, sources[split], np.random.default_rng([seed, index]), progress)
+                _write_split(work, split, count, materials[split], np.random.default_rng([seed, index]), progress)
         work.chmod(0o755)
         os.rename(work, folder)
     except OSError:
@@ -230,6 +230,13 @@ class DigitsDataset(CheckedCocoDataset):
     Args:
         seed: Seed they are made with.
         **kwargs: As in :class:`CheckedCocoDataset`; ``data_root`` is the folder of the data set.
+
+    Example:
+        >>> root = digits_image.parents[1]  # exists: the digits are read, not made
+        >>> files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+        >>> len(DigitsDataset(data_root=str(root), test_mode=True, **files))
+        loading annotations into memory...
+        8
     """
 
     def __init__(self, *args, seed: int = 0, **kwargs) -> None:
@@ -237,6 +244,6 @@ class DigitsDataset(CheckedCocoDataset):
         super().__init__(*args, **kwargs)
 
     def load_data_list(self) -> list[dict]:
-        """Make the digits if need be, then load them."""
+        """Make the digits if they do not exist, then load them."""
         make_digits(self.data_root, self.seed)
         return super().load_data_list()

@@ -20,6 +20,11 @@ class ImageShapePolicy(BatchShapePolicy):
         img_size: Pixels of the long side.
         size_divisor: Height and width are multiples of this.
         extra_pad_ratio: Added to both before they are rounded up, in units of ``size_divisor``.
+
+    Example:
+        >>> policy = ImageShapePolicy(img_size=640)
+        >>> policy([dict(width=1280, height=720)])[0]['batch_shape'].tolist()
+        [384, 672]
     """
 
     def __init__(self, img_size: int = 640, size_divisor: int = 32, extra_pad_ratio: float = 0.5) -> None:
@@ -34,6 +39,16 @@ class SameShapeBatchSampler(BatchSampler):
     Args:
         sampler: Gives the indices; its ``dataset`` knows the rectangles.
         batch_size: Images of a batch at most.
+
+    Example:
+        >>> from torch.utils.data import SequentialSampler
+        >>> class Images(list):
+        ...     get_data_info = list.__getitem__
+        >>> images = Images(dict(batch_shape=shape) for shape in [(384, 672), (384, 672), (672, 384)])
+        >>> sampler = SequentialSampler(images)
+        >>> sampler.dataset = images
+        >>> list(SameShapeBatchSampler(sampler, batch_size=2))
+        [[0, 1], [2]]
     """
 
     def __init__(self, sampler: Sampler, batch_size: int) -> None:

@@ -13,8 +13,8 @@ from mmdyn.errors import UserError
 
 
 @dataclass
-class Conversion:
-    """A COCO annotation file, and what had to be mended on the way."""
+class VocAnnotations:
+    """The content of a COCO annotation file, and counts of the boxes that were clipped or dropped."""
 
     images: list[dict] = field(default_factory=list)
     annotations: list[dict] = field(default_factory=list)
@@ -58,7 +58,7 @@ def _parse(file: Path) -> ET.Element:
         raise UserError(f'{file} is not XML: {e}') from None
 
 
-def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None = None) -> Conversion:
+def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None = None) -> VocAnnotations:
     """Convert one image set of a Pascal VOC data set.
 
     Args:
@@ -80,9 +80,9 @@ def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None 
         root / 'Annotations' / f'{line.split()[0]}.xml' for line in set_file.read_text().splitlines() if line.split()
     ]
     trees = {file: _parse(file) for file in files}
-    found = sorted({_text(o, 'name', f) for f, tree in trees.items() for o in tree.iter('object')})
-    result = Conversion(classes=list(classes) if classes else found)
-    unknown = [name for name in found if name not in result.classes]
+    names = sorted({_text(o, 'name', f) for f, tree in trees.items() for o in tree.iter('object')})
+    result = VocAnnotations(classes=list(classes) if classes else names)
+    unknown = [name for name in names if name not in result.classes]
     if unknown:
         raise UserError(f'{root} has objects of class {unknown[0]!r}, which is not among {result.classes}')
     for file, tree in trees.items():
@@ -90,7 +90,7 @@ def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None 
     return result
 
 
-def _add_image(result: Conversion, file: Path, tree: ET.Element) -> None:
+def _add_image(result: VocAnnotations, file: Path, tree: ET.Element) -> None:
     width, height = int(_number(tree, 'size/width', file)), int(_number(tree, 'size/height', file))
     image_id = len(result.images) + 1
     result.images.append(dict(id=image_id, file_name=_text(tree, 'filename', file), width=width, height=height))

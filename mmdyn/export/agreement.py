@@ -13,7 +13,7 @@ from mmdyn.inference.runtimes import open_exported
 
 from .options import ExportOptions
 
-FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # differences to PyTorch that are taken: pixels, scores
+FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # largest accepted differences to PyTorch: pixels, scores
 
 
 def examples(model: BaseDetector, size: int, count: int) -> Tensor:
@@ -30,16 +30,16 @@ def examples(model: BaseDetector, size: int, count: int) -> Tensor:
     return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
 
 
-def compare(
+def check_agreement(
     path: Path, images: Tensor, expected: tuple[Tensor, Tensor], kept: Tensor | None, options: ExportOptions
 ) -> tuple[float, float]:
     """Largest differences of boxes and scores to PyTorch.
 
     Args:
-        path: The file.
-        images: What it is given.
+        path: The exported file.
+        images: Its input, (B, 3, H, W).
         expected: PyTorch's boxes and scores for them, without NMS.
-        kept: Which places PyTorch's NMS fills, (B, K); None without NMS.
+        kept: Which of the K detections PyTorch's NMS keeps, (B, K); None without NMS.
         options: How it was exported.
 
     Returns:
@@ -74,7 +74,7 @@ def compare(
 
 def _nearest(found: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
     """For every detection, PyTorch's box that is nearest, and its score of that class."""
-    place = torch.cdist(found[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
-    corners = boxes.gather(1, place[..., None].expand(-1, -1, 4))
-    of_place = scores.gather(1, place[..., None].expand(-1, -1, scores.shape[2]))
-    return corners, of_place.gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    nearest = torch.cdist(found[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
+    corners = boxes.gather(1, nearest[..., None].expand(-1, -1, 4))
+    class_scores = scores.gather(1, nearest[..., None].expand(-1, -1, scores.shape[2]))
+    return corners, class_scores.gather(2, labels.clamp(min=0)[..., None])[..., 0]

@@ -1,6 +1,6 @@
 """Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
 
-How dynamic convolutions are written: ``export_options.py``.
+``options.py`` selects how dynamic convolutions are written.
 """
 
 import contextlib
@@ -30,14 +30,20 @@ from mmdyn.running.image_size import long_side
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
-from .agreement import compare, examples
+from .agreement import check_agreement, examples
 from .graph import DetectionGraph, DetectionGraphWithNMS
 from .options import SUFFIXES, ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS
 
 
 class Exported(NamedTuple):
-    """A file that was written."""
+    """A file that was written.
+
+    Example:
+        >>> exported = Exported(Path('model.onnx'), 10_000_000, None, 'static: constant kernels', 1e-4, 1e-6)
+        >>> f'{exported.path}: {exported.size / 1e6:.1f} MB'
+        'model.onnx: 10.0 MB'
+    """
 
     path: Path
     size: int  # bytes of all its files
@@ -140,7 +146,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         _write(cfg, whole if options.nms else plain, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
-        boxes, scores = compare(written, images, expected, found, options)
+        boxes, scores = check_agreement(written, images, expected, found, options)
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         _publish(Path(folder), target)
     return Exported(target, size, form, cost, boxes, scores)

@@ -17,10 +17,10 @@ def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Te
     Boxes of other images and classes are moved apart, in float64 so that no overlap changes by it.
     """
     kept = (scores > score).nonzero()  # (candidates, 3)
-    image, label, place = kept.unbind(1)
-    corners = boxes[image, place].double()
+    image, label, prior = kept.unbind(1)
+    corners = boxes[image, prior].double()
     apart = (image * scores.shape[1] + label)[:, None] * (boxes.abs().max().double() * 2 + 1)
-    order = torchvision_nms(corners + apart, scores[image, label, place].double(), iou)
+    order = torchvision_nms(corners + apart, scores[image, label, prior].double(), iou)
     return kept[order]
 
 
@@ -108,9 +108,9 @@ class DetectionGraphWithNMS(nn.Module):
         """
         boxes, scores = self.detector(images)
         by_class = scores.transpose(1, 2).contiguous()  # (B, C, N)
-        image, label, place = self.nms(boxes, by_class, self.iou, self.score).unbind(1)
+        image, label, prior = self.nms(boxes, by_class, self.iou, self.score).unbind(1)
         kept = torch.zeros_like(scores)
-        kept[image, place, label] = scores[image, place, label]
+        kept[image, prior, label] = scores[image, prior, label]
         values, order = kept.flatten(1).topk(min(self.keep, scores[0].numel()), dim=1)  # (B, K) of N * C
         classes = scores.shape[2]
         corners = boxes.gather(1, (order // classes)[..., None].expand(-1, -1, 4))

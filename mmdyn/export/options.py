@@ -21,7 +21,14 @@ OPSETS = range(18, 24)  # that both the exporter writes and ONNX Runtime reads
 
 
 class ExportOptions(NamedTuple):
-    """What to export."""
+    """What to export.
+
+    Example:
+        >>> check_options(ExportOptions(format='tflite'))
+        Traceback (most recent call last):
+        ...
+        mmdyn.errors.UserError: --format must be one of onnx, openvino, torch_export, ncnn, got tflite
+    """
 
     format: str = 'onnx'  # or 'openvino', 'torch_export', 'ncnn'
     batch: int | None = None  # images at a time; None leaves it open
@@ -57,7 +64,7 @@ def check_options(options: ExportOptions) -> None:
     if options.format == 'ncnn' and options.form == 'per_sample':
         raise UserError('ncnn takes constant kernels: leave --form out, or give mixed_outputs or mixed_inputs')
     if options.batch is not None and options.batch < 1:
-        raise UserError(f'--batch is dynamic or a number of images from 1, got {options.batch}')
+        raise UserError(f'--batch must be dynamic or at least 1, got {options.batch}')
     if options.opset not in OPSETS:
         raise UserError(f'--opset must be from {OPSETS[0]} to {OPSETS[-1]}, got {options.opset}')
     if options.form is not None and options.form not in FORMS:

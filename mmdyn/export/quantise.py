@@ -59,7 +59,7 @@ PASSING = ('Reshape', 'Squeeze', 'Unsqueeze', 'Split', 'VariadicSplit', 'Gather'
 
 
 def _users(node) -> list[tuple[Any, int]]:
-    """Who takes what a node of OpenVINO puts out, past what only reshapes it, and as which input."""
+    """The nodes that use the outputs of an OpenVINO node, past reshapes, and the index of that input."""
     found = []
     for output in node.outputs():
         for target in output.get_target_inputs():
@@ -74,9 +74,9 @@ def _mixing(model) -> list[str]:
     for node in model.get_ordered_ops():
         if node.get_type_name() != 'MatMul':
             continue
-        for user, place in _users(node):
+        for user, index in _users(node):
             kind = user.get_type_name()
-            if kind in ('TensorIterator', 'Loop') or ('Convolution' in kind and place == 1):
+            if kind in ('TensorIterator', 'Loop') or ('Convolution' in kind and index == 1):
                 names |= {node.get_friendly_name(), user.get_friendly_name()}
     return sorted(names)
 

@@ -1,6 +1,6 @@
 """The allocator: freed blocks stay with the process instead of going back to the system.
 
-glibc maps every block above 32 MiB anew and gives it back when it is freed, so a training step on a CPU takes a page
+glibc maps every block above 32 MiB again and returns it when it is freed, so a training step on a CPU takes a page
 fault for every 4 KiB of its large activations, every time. Kept blocks are used again; where sizes keep growing between
 blocks that stay, they are not, and the process grows.
 """

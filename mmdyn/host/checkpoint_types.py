@@ -4,7 +4,7 @@
 holds its log buffers (``HistoryBuffer``, with NumPy arrays and methods of its own inside) and NumPy scalars. Exactly
 these are allowed; the protection stays on.
 
-Nothing of the package: ``ext_finder.py`` runs this file on its own.
+This file imports nothing of mmdyn, as ``ext_finder.py`` runs it alone.
 """
 
 from pickle import UnpicklingError

@@ -4,7 +4,7 @@ MMDetection and MMYOLO import ``mmcv.ops`` at import time, and that needs the co
 does not build on a current PyTorch for the MMCV that MMYOLO accepts. This finder stands last in ``sys.meta_path``: a
 compiled extension is found before it and left untouched.
 
-Only the standard library, and nothing of the package: the opt-in (``optin.py``) runs this file at every start of the
+This file imports only the standard library: the opt-in (``optin.py``) runs it at every start of the
 interpreter, and ``mmcv._ext`` may be asked for while ``mmdyn`` is not imported, or only half.
 """
 

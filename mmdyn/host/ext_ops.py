@@ -5,7 +5,7 @@ so a function writes into the tensors it is given. Gradients are torchvision's o
 differences from the compiled ops: ``roi_pool`` rounds the corners of a box to whole cells, as Caffe did, where MMCV
 does not; ``roi_align`` has no max mode. An op that is not here raises ``NotImplementedError`` when called.
 
-Nothing of the package: this file is ``mmcv._ext``, not a part of ``mmdyn``.
+This file imports nothing of mmdyn, as it is loaded as ``mmcv._ext``.
 """
 
 from __future__ import annotations

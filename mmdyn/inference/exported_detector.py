@@ -23,7 +23,7 @@ RUNTIMES = ('.onnx', '.xml', '.param')  # a .pt2 can run code when it is loaded
 
 
 class ClassCount:
-    """What :class:`mmdyn.engine.ClassCheckHook` asks of a head."""
+    """The class count that :class:`mmdyn.engine.ClassCheckHook` reads from a head."""
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
@@ -41,6 +41,12 @@ class ExportedDetector(BaseModel):
 
     Raises:
         UserError: The file is missing, does not load, or was not exported by mmdyn.
+
+    Example:
+        >>> ExportedDetector('missing.onnx', data_preprocessor=None, test_cfg=dict(max_per_img=300))
+        Traceback (most recent call last):
+        ...
+        mmdyn.errors.UserError: no exported file at ...
     """
 
     def __init__(self, path: str, data_preprocessor: dict, test_cfg: dict) -> None:
@@ -96,7 +102,7 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
     """
     if Path(path).suffix not in RUNTIMES:
         raise UserError(
-            f'{path}: what is tested is a checkpoint, .onnx, .xml or .param. A .pt2 can run code when it is loaded, '
+            f'{path} cannot be tested: give a checkpoint, .onnx, .xml or .param. A .pt2 can run code when loaded, '
             'and was compared with PyTorch when it was exported'
         )
     session, cfg = open_exported(path), copy.deepcopy(cfg)

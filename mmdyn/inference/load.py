@@ -27,6 +27,13 @@ class Prediction(DetDataSample):
     """mmdet's data sample of one image, which can draw itself.
 
     ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,).
+
+    Example:
+        >>> from mmdyn.inference.onnx_detector import Detections
+        >>> detections = Detections(np.array([[1, 1, 9, 9]]), np.array([0.9]), np.array([0]))
+        >>> prediction = Prediction(np.zeros((32, 32, 3), np.uint8), ['cat'], detections)
+        >>> prediction.pred_instances.bboxes.tolist(), prediction.draw().shape
+        ([[1, 1, 9, 9]], (32, 32, 3))
     """
 
     def __init__(self, image: np.ndarray, names: Sequence[str], detections: Detections, **metainfo) -> None:
@@ -50,6 +57,11 @@ class Model:
 
     Attributes:
         names: Names of the classes.
+
+    Example:
+        >>> model = load_model('yolo11n_dynconv_digits', digits_checkpoint, device='cpu')
+        >>> len(model.names), len(model([digits_image, digits_image]))
+        (10, 2)
     """
 
     def __init__(self, detector: CheckpointDetector | OnnxDetector) -> None:

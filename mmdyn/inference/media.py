@@ -39,7 +39,7 @@ def read_image(file: str | Path) -> np.ndarray:
 
 
 class EndsEarlyError(UserError):
-    """A video has fewer frames than it says."""
+    """A video has fewer frames than its header states."""
 
 
 class Media:
@@ -55,6 +55,11 @@ class Media:
     Raises:
         UserError: There is nothing of that name, or OpenCV cannot open it. The images of a folder are all opened
             first, so that nothing is done by halves.
+
+    Example:
+        >>> media = Media(str(digits_image))
+        >>> media.count, [frame.image.shape for frame in media]
+        (1, [(320, 320, 3)])
     """
 
     def __init__(self, source: str) -> None:
@@ -85,7 +90,7 @@ class Media:
 
     def _open_capture(self, source: int | str, message: str) -> None:
         level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own complaints name no cure
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own messages name no remedy
         try:
             self.capture = cv2.VideoCapture(source)
         finally:
@@ -115,5 +120,5 @@ class Media:
         if self.count is not None and number < self.count - 1:  # some containers count one too many
             raise EndsEarlyError(
                 f'{self.source} ends early: {number} of {self.count} frames could be read, and their results are '
-                'written. Copy the file again, or mend it: ffmpeg -i FILE -c copy MENDED'
+                'written. Copy the file again, or repair it: ffmpeg -i FILE -c copy REPAIRED'
             )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-Run = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the graph
+RunFunction = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the graph
 MAX_CANDIDATES = 30000  # before NMS
 # Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
 # they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
@@ -66,7 +66,7 @@ class OnnxDetector:
         except (ValueError, TypeError) as e:
             raise ValueError(f'{path} has metadata that cannot be read: {e}') from e
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         """The graph as a function, and its metadata."""
         import onnxruntime
 
@@ -155,17 +155,17 @@ class OnnxDetector:
             score: Least score.
             iou: As in calling.
         """
-        places, labels = np.nonzero(scores > score)
-        values: Any = scores[places, labels]
+        indices, labels = np.nonzero(scores > score)
+        values: Any = scores[indices, labels]
         best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
-        places, labels, values = places[best], labels[best], values[best]
-        corners = boxes[places].astype(np.float64)
+        indices, labels, values = indices[best], labels[best], values[best]
+        corners = boxes[indices].astype(np.float64)
         sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
         limit = self.meta['iou_threshold'] if iou is None else iou
         of_class: Any = labels.astype(np.int32)
         order = cv2.dnn.NMSBoxesBatched(sides, values, of_class, 0.0, limit) if len(values) else []
         kept = np.array(order, int)[: self.meta['max_detections']]
-        return Detections(boxes[places[kept]], values[kept], labels[kept])
+        return Detections(boxes[indices[kept]], values[kept], labels[kept])
 
 
 def restore(found: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:

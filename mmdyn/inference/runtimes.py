@@ -12,7 +12,7 @@ import torch
 
 from mmdyn.errors import UserError
 
-from .onnx_detector import OnnxDetector, Run
+from .onnx_detector import OnnxDetector, RunFunction
 
 METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.export archive
 
@@ -21,8 +21,8 @@ METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.
 def openvino_core():
     """The one core of the process.
 
-    Each lends the process a stack for signals, and puts back the one before when it goes: where cores do not go in the
-    reverse order, the process is left with a stack that is gone, and dies of its next signal.
+    A core installs a signal stack and restores the previous one when it is destroyed. If cores are not destroyed in the
+    reverse order, the process is left with a freed stack and dies at its next signal.
     """
     import openvino
 
@@ -32,7 +32,7 @@ def openvino_core():
 class NcnnDetector(OnnxDetector):
     """The same with ncnn on a CPU in float32; ``path`` is the ``.param``."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
             import ncnn
         except ImportError as e:
@@ -59,7 +59,7 @@ class NcnnDetector(OnnxDetector):
 class OpenVINODetector(OnnxDetector):
     """The same with OpenVINO; ``path`` is the ``.xml``."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
             core = openvino_core()
         except ImportError as e:
@@ -75,9 +75,9 @@ class OpenVINODetector(OnnxDetector):
 
 
 class TorchExportDetector(OnnxDetector):
-    """The same with PyTorch; ``path`` is a ``.pt2`` of one's own, as loading one can run code."""
+    """The same with PyTorch; ``path`` is a ``.pt2`` from a trusted source, as loading one can run code."""
 
-    def _load(self, threads: int | None) -> tuple[Run, dict[str, str]]:
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         extra = {METADATA: ''}
         module = torch.export.load(self.path, extra_files=extra).module()
 
@@ -105,7 +105,7 @@ def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
     if not path.is_file():
         raise UserError(f'no exported file at {path.absolute()}')
     if path.suffix not in DETECTORS:
-        raise UserError(f'{path} is none of {", ".join(DETECTORS)}')
+        raise UserError(f'invalid file {path}: its suffix must be one of {", ".join(DETECTORS)}')
     try:
         return DETECTORS[path.suffix](path, threads)
     except ValueError as e:

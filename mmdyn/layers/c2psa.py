@@ -93,6 +93,10 @@ class C2PSA(BaseModule):
 
     Raises:
         ValueError: ``channels`` is odd, or as in :class:`Attention`.
+
+    Example:
+        >>> C2PSA(128)(torch.rand(2, 128, 20, 20)).shape
+        torch.Size([2, 128, 20, 20])
     """
 
     def __init__(

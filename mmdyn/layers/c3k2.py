@@ -70,6 +70,10 @@ class C3k(BaseModule):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation.
+
+    Example:
+        >>> C3k(64, 128)(torch.rand(2, 64, 40, 40)).shape
+        torch.Size([2, 128, 40, 40])
     """
 
     def __init__(
@@ -116,6 +120,10 @@ class C3k2(BaseModule):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation.
+
+    Example:
+        >>> C3k2(64, 128, num_blocks=2, c3k=True)(torch.rand(2, 64, 40, 40)).shape
+        torch.Size([2, 128, 40, 40])
     """
 
     def __init__(
@@ -159,11 +167,11 @@ class C3k2_DynamicConv(C3k2):
         in_channels: Channels C of the input.
         out_channels: Channels of the output.
         num_experts: Experts of every DynamicConv.
-        router: Router of every DynamicConv, as there.
-        temperature: The former place of the router's temperature.
-        routing: The former name of the router's activation.
-        shared_router: One router for the block, on what its first inner module gets, instead of one for every
-            DynamicConv. As in CondConv's EfficientNet.
+        router: Router of every DynamicConv, see :class:`DynamicConv`.
+        temperature: Temperature of the router, as in earlier versions; ``router`` can set it.
+        routing: Activation of the router, as in earlier versions; ``router`` can set it.
+        shared_router: Use one router for the block, on the input of its first inner module, instead of one for every
+            DynamicConv, as in CondConv's EfficientNet.
         **kwargs: As in :class:`C3k2`, except ``conv2_cfg``.
 
     Example:

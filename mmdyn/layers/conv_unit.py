@@ -1,4 +1,4 @@
-"""Conv units: the convolution with whatever norm and activation go with it, built from one config dict.
+"""Conv units: a convolution with its norm and activation, built from one config dict.
 
 ``dict(type='ConvModule')`` is Conv + BN + SiLU, ``dict(type='DynamicConv')`` a bare dynamic convolution, and
 ``dict(type='ConvModule', conv_cfg=dict(type='DynamicConv'))`` a dynamic convolution with BN + SiLU after it.
@@ -18,7 +18,7 @@ Config = dict[str, Any]
 YOLO_NORM: Config = dict(type='BN', momentum=0.03, eps=0.001)
 YOLO_ACT: Config = dict(type='SiLU', inplace=True)
 
-# What every part of YOLO11 is made of unless a config says otherwise.
+# Defaults of every part of YOLO11.
 STATIC_CONV: Config = dict(type='ConvModule')
 STATIC_BLOCK: Config = dict(type='C3k2')
 
@@ -26,7 +26,7 @@ STATIC_BLOCK: Config = dict(type='C3k2')
 def find_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
     """The class of a config's ``type``: from this package's registry and MMEngine's root, then from the current scope.
 
-    In this order, so that ``DynamicConv`` is this package's in every scope; that of mmdet is Sparse R-CNN's.
+    This order makes ``DynamicConv`` this package's layer in every scope; mmdet has another one, of Sparse R-CNN.
 
     Args:
         kind: Registered name, or the class itself.
@@ -43,22 +43,22 @@ def find_layer(kind: str | type[nn.Module]) -> type[nn.Module]:
     return layer
 
 
-def choice(option: Config | list[Config], index: int, count: int, name: str) -> Config:
-    """What an option says of one of several places: it is one config for all of them, or a list with one for each.
+def option_for(option: Config | list[Config], index: int, count: int, name: str) -> Config:
+    """The config of one position: an option is one config for all positions, or a list with one config for each.
 
     Args:
-        option: The option.
-        index: Which place.
-        count: How many there are.
-        name: What to call the option in the message.
+        option: Value of the option.
+        index: Index of the position.
+        count: Number of positions.
+        name: Name of the option, for the error message.
 
     Raises:
-        ValueError: The list has another length.
+        ValueError: The list does not have ``count`` entries.
     """
     if not isinstance(option, list | tuple):
         return option
     if len(option) != count:
-        raise ValueError(f'{name} has {len(option)} entries, one for each of {count} is needed')
+        raise ValueError(f'invalid {name} of {len(option)} entries: set one config, or a list of {count}')
     return option[index]
 
 
@@ -67,7 +67,7 @@ def build_block(cfg: Config, **defaults) -> nn.Module:
 
     Args:
         cfg: ``type`` as in :func:`find_layer`, and its own arguments.
-        **defaults: Arguments unless ``cfg`` has its own.
+        **defaults: Arguments that ``cfg`` does not set.
     """
     return find_layer(cfg['type'])(**defaults | {k: v for k, v in cfg.items() if k != 'type'})
 
@@ -89,14 +89,14 @@ def build_conv_unit(
         out_channels: Channels of the output.
         kernel_size: Kernel size, odd.
         stride: Stride.
-        norm_cfg: Given to units that take one, unless ``cfg`` has its own.
-        act_cfg: Likewise.
+        norm_cfg: Norm layer of units that take one, unless ``cfg`` sets it.
+        act_cfg: Activation of units that take one, unless ``cfg`` sets it.
     """
     unit = find_layer(cfg['type'])
     accepted = inspect.signature(unit).parameters
-    surroundings = {k: v for k, v in dict(norm_cfg=norm_cfg, act_cfg=act_cfg).items() if k in accepted}
+    norm_act = {k: v for k, v in dict(norm_cfg=norm_cfg, act_cfg=act_cfg).items() if k in accepted}
     own = {k: v for k, v in cfg.items() if k != 'type'}
-    return unit(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, **surroundings | own)
+    return unit(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, **norm_act | own)
 
 
 def conv_bn_act(

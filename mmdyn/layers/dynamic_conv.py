@@ -1,4 +1,4 @@
-"""DynamicConv: a convolution whose kernel is mixed from experts, for every sample its own.
+"""DynamicConv: a convolution that mixes a kernel for every sample from a set of experts.
 
 ParameterNet: Parameters Are All You Need for Large-scale Visual Pretraining of Mobile Networks, Han et al., CVPR 2024,
 https://arxiv.org/abs/2306.14525, eq. 3-5::
@@ -6,8 +6,8 @@ https://arxiv.org/abs/2306.14525, eq. 3-5::
     y_b = conv(x_b, sum_m routing_bm W_m),    routing_b = router(pool(x_b))
 
 Pool (``global_mean.py``), route (``router.py``), mix and run (``execution.py``). Parameters and their initialisation
-are those of ``timm.layers.CondConv2d``; added are the router inside, the interface that MMCV asks of a ``conv_cfg``
-type, and an execution of our own.
+are those of ``timm.layers.CondConv2d``. The layer adds the router, the interface that MMCV requires of a ``conv_cfg``
+type, and its own execution.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
 """
@@ -40,8 +40,8 @@ def dynamic_conv2d(
     ``y_b = conv(x_b, sum_m routing_bm experts_m) + sum_m routing_bm expert_biases_m + shared_bias``
 
     Mixed kernels of more than 8 MiB are not kept for the backward pass, which can itself be differentiated. Under
-    autocast the convolution runs in autocast's precision, and experts are mixed in it where the batch is not smaller
-    than their number, else in their own.
+    autocast the convolution runs in autocast's precision. Experts are mixed in it if the batch has at least as many
+    samples as there are experts, otherwise in their own precision.
 
     Args:
         x: Input, (B, I, H, W).
@@ -76,7 +76,7 @@ def dynamic_conv2d(
     if not torch.jit.is_tracing() and routing.shape != expected:
         raise ValueError(f'routing must be (batch, experts) = {expected}, got {tuple(routing.shape)}')
     device = x.device.type
-    if torch.is_autocast_enabled(device):  # the convolution in its precision, routing and biases in their own
+    if torch.is_autocast_enabled(device):  # for the convolution; routing and biases keep their precision
         x = x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
         geometry = stride, padding, dilation, groups
         with torch.autocast(device, enabled=False):
@@ -110,9 +110,9 @@ class DynamicConv(CondConv2d):
         bias: Whether every expert has a bias.
         num_experts: Experts M.
         router: ``'sigmoid'``, ``'softmax'``, or ``dict(activation=…, temperature=…)``, see :class:`Router`. None for a
-            layer that is given its routing weights.
-        temperature: The former place of the router's temperature.
-        routing: The former name of the router's activation.
+            layer whose caller passes the routing weights.
+        temperature: Temperature of the router, as in earlier versions; ``router`` can set it.
+        routing: Activation of the router, as in earlier versions; ``router`` can set it.
 
     Raises:
         ValueError: An argument below one, or channels that ``groups`` does not divide, or as in :class:`Router`.
@@ -123,7 +123,7 @@ class DynamicConv(CondConv2d):
         torch.Size([8, 128, 40, 40])
     """
 
-    # What mmcv.cnn.ConvModule reads from the layer it builds.
+    # mmcv.cnn.ConvModule reads these from the layer that it builds.
     transposed = False
     output_padding = (0, 0)
 
@@ -158,7 +158,7 @@ class DynamicConv(CondConv2d):
         )
         cfg = router_config(router, temperature, routing)
         self.router: Router | None = None if cfg is None else build_router(cfg, in_channels, num_experts)
-        self.shared_bias: nn.Parameter | None  # what a folded batch norm leaves
+        self.shared_bias: nn.Parameter | None  # of a folded batch norm
         self.register_parameter('shared_bias', None)
 
     @property
@@ -222,7 +222,7 @@ def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
 def router_config(
     router: RouterConfig | None, temperature: float | None = None, routing: Activation | None = None
 ) -> RouterConfig | None:
-    """A router's config with what former arguments say of it: ``routing`` was the activation."""
+    """The config of a router with the arguments of earlier versions: ``routing`` was the activation."""
     if routing is None and temperature is None:
         return router
     options = {} if router is None else dict(activation=router) if isinstance(router, str) else dict(router)

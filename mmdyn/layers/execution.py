@@ -1,13 +1,13 @@
 """Execution: how a convolution that has its own kernel for every sample is mixed and run.
 
-:func:`mixed_conv2d` is the one way in. A table, ``STRATEGIES``, says which call is run how, each with its backward pass
-and with what was measured on two CPU cores with AVX512-BF16; the whole grid, and what was tried and left out, is in
-``benchmarks/README.md``. On a GPU the same table serves, and nobody has measured it: a strategy for one is a row that
-looks at ``Call.device``. What is exported takes a form of ``export_forms.py`` instead.
+:func:`mixed_conv2d` is the entry point. The table ``STRATEGIES`` selects the strategy of a call; each row has a forward
+and a backward pass, and a comment with times measured on two CPU cores with AVX512-BF16. ``benchmarks/README.md`` has
+the whole grid and the alternatives that were dropped. The same table applies on a GPU, where it has not been measured;
+a strategy for GPUs is a row that checks ``Call.device``. Exported graphs use a form of ``export_forms.py`` instead.
 
-Autograd would keep the mixed kernels, B * P elements, for the backward pass; here they are mixed again there, unless
-they are small. Mixing is linear, so it can be done in any order of a kernel's elements: in channels-last order where
-the convolution wants that, so that no kernel is reordered twice.
+Autograd would keep the mixed kernels, B * P elements, for the backward pass. Here the backward pass mixes them again,
+unless they are small. Mixing is linear, so the order of a kernel's elements does not matter: kernels are mixed in
+channels-last order where the convolution needs it, so that none is reordered twice.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, P = O * I/g * k * k, H W height and width.
 """
@@ -26,13 +26,13 @@ from .geometry import Geometry, Pair
 __all__ = ['Geometry', 'Pair', 'mixed_conv2d']
 
 HALF = (torch.bfloat16, torch.float16)
-SMALL_OUTPUT = 14 * 14  # positions up to which a convolution of its own costs more to call than to compute
-KEPT_BYTES = 8 << 20  # of mixed kernels a layer, which saves mixing them again
-Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not wanted
+SMALL_OUTPUT = 14 * 14  # positions up to which the call of one convolution per sample costs more than its arithmetic
+KEPT_BYTES = 8 << 20  # size of a layer's mixed kernels up to which the backward pass reuses them
+Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not required
 
 
 class Call(NamedTuple):
-    """What decides how a call is run."""
+    """The properties of a call that select its strategy."""
 
     device: str
     batch: int
@@ -46,7 +46,7 @@ class Call(NamedTuple):
 
 
 class Strategy(NamedTuple):
-    """A way to run a call.
+    """How a per-sample convolution is run.
 
     ``forward(x, kernels, bias, geometry)`` convolves (B, I, H, W) with kernels (B, O, I/g, k, k) and adds bias (B, O);
     ``backward(grad, x, kernels, geometry, wanted)`` returns the gradients of x and of kernels, where wanted.
@@ -104,7 +104,7 @@ def per_sample_backward(
         return grad_x, None
     if not is_channels_last(x):
         return grad_x, torch.stack([k for _, k in each])
-    return grad_x, torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3)  # as they lie
+    return grad_x, torch.stack([k.permute(0, 2, 3, 1) for _, k in each]).permute(0, 1, 4, 2, 3)  # channels-last
 
 
 def _folded(x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def _folded(x: Tensor) -> Tensor:
 
 
 def grouped(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """One convolution with the batch folded into groups; copies what is channels-last, and back."""
+    """One convolution with the batch folded into groups; copies a channels-last input, and its output back."""
     geometry = geometry._replace(groups=x.shape[0] * geometry.groups)
     y = F.conv2d(_folded(x), kernels.flatten(0, 1), None if bias is None else bias.flatten(), *geometry)
     return _in_format_of(x, y.unflatten(1, (x.shape[0], -1))[0])  # (B, O, H', W')
@@ -145,7 +145,7 @@ def _times(weights: Tensor, x: Tensor, channels_last: bool) -> Tensor:
 
 
 def matmul(x: Tensor, kernels: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """A product of matrices per sample, in one batch: for pointwise kernels."""
+    """One batched matrix product, for pointwise kernels."""
     y = _times(kernels.flatten(2), x, is_channels_last(x))
     return y if bias is None else y + bias[:, :, None, None]
 
@@ -176,8 +176,8 @@ def _folds_well(call: Call) -> bool:
     return not slow and (call.positions <= SMALL_OUTPUT or not call.channels_last)
 
 
-# The first that fits. In each comment: the time of the loop over samples, and of the strategy in the row, in units of
-# the time of a static convolution.
+# The first row that fits is used. Each comment has the time of the loop over samples, then that of the row's strategy,
+# both relative to a static convolution.
 STRATEGIES = (
     Strategy('per_sample', _one, per_sample, per_sample_backward),
     # 64->256 at 7x7, batch 8, bf16, channels-last: 6.1, 1.0 forward; 5.1, 0.8 backward
@@ -220,16 +220,16 @@ def _choose(
 def choose_strategy(
     x: Tensor, kernel_shape: torch.Size, geometry: Geometry, backward: bool = False
 ) -> tuple[Strategy, bool]:
-    """How to run a call.
+    """Select the strategy of a call.
 
     Args:
         x: Input, (B, I, H, W).
         kernel_shape: Shape of one kernel, (O, I/g, k, k).
-        geometry: How it slides.
-        backward: Whether for the gradients, which may take another strategy than the output.
+        geometry: Stride, padding, dilation and groups.
+        backward: Select for the backward pass, whose strategy may differ from that of the forward pass.
 
     Returns:
-        The strategy, and whether it wants the channels of a kernel innermost.
+        The strategy, and whether it needs kernels with the channels innermost.
     """
     return _choose(x.device.type, x.shape, is_channels_last(x), x.dtype in HALF, kernel_shape, geometry, backward)
 
@@ -238,7 +238,7 @@ def choose_strategy(
 
 
 def _ordered(kernels: Tensor, channels_last: bool) -> Tensor:
-    """(N, O, I/g, k, k) -> (N, P) in the order in which the kernels are wanted: channels innermost, or plain."""
+    """(N, O, I/g, k, k) -> (N, P) in the order that the convolution needs: channels innermost, or plain."""
     return (kernels.permute(0, 1, 3, 4, 2) if channels_last else kernels).reshape(kernels.shape[0], -1)
 
 
@@ -251,16 +251,16 @@ def _kernels(ordered: Tensor, shape: torch.Size, channels_last: bool) -> Tensor:
 
 
 class ReadyExperts(NamedTuple):
-    """Experts to mix the kernels of a batch from: flat, cast and reordered where that costs less.
+    """The experts of a batch, flat; cast and reordered where that costs less.
 
-    With fewer kernels than experts, the experts are as they are, and the kernels are cast and reordered afterwards;
-    otherwise the experts are cast and reordered before.
+    With fewer samples than experts, the experts stay unchanged, and the mixed kernels are cast and reordered.
+    Otherwise the experts are cast and reordered before mixing.
     """
 
     flat: Tensor  # (M, P)
     shape: torch.Size  # of a kernel, (O, I/g, k, k)
     dtype: torch.dtype  # of the convolution
-    channels_last: bool  # whether the convolution wants the channels of a kernel innermost
+    channels_last: bool  # whether the convolution needs kernels with the channels innermost
     ready: bool  # whether cast and reordered
 
 
@@ -325,7 +325,7 @@ def _is_small(x: Tensor, experts: Tensor) -> bool:
 
 
 def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
-    """Whether PyTorch's own gradient does as well: kernels kept, both ways the same, and no loop to stack up."""
+    """Whether plain autograd does as well: kernels are kept, both passes have one strategy, and none is a loop."""
     shape = experts.shape[1:]
     strategy = choose_strategy(x, shape, geometry)[0]
     return (
@@ -336,7 +336,7 @@ def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
 
 
 class DynamicConvolution(torch.autograd.Function):
-    """Keeps its inputs, and the mixed kernels where they are small; can be differentiated again, and vectorised."""
+    """Saves its inputs, and the mixed kernels if they are small; supports double backward and ``vmap``."""
 
     generate_vmap_rule = True
 
@@ -346,12 +346,12 @@ class DynamicConvolution(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor | None]:
         """As :func:`mixed_conv2d`, and the kernels to keep."""
         y, kernels = _forward(x, experts, routing, bias, geometry)
-        y = torch.ops.aten._unsafe_view(y, y.shape)  # for autograd no view any more: an activation may overwrite it
+        y = torch.ops.aten._unsafe_view(y, y.shape)  # no longer a view: an in-place activation may overwrite it
         return y, kernels if _is_small(x, experts) else None
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
-        """Keep what the backward pass mixes from, or what has been mixed."""
+        """Save the inputs, and the mixed kernels if they are kept."""
         x, experts, routing, _, ctx.geometry = inputs
         _, kernels = output
         ctx.save_for_backward(x, experts, routing, kernels)
@@ -364,7 +364,7 @@ class DynamicConvolution(torch.autograd.Function):
         wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
         x, experts, routing, kernels = ctx.saved_tensors
         if torch.is_grad_enabled():
-            kernels = None  # a constant, which the gradient of this gradient would take it for
+            kernels = None  # the second derivative would treat saved kernels as constants
         grads = _backward(grad, x, experts, routing, kernels, ctx.geometry, (wants_x, any(wants_kernels)))
         return *grads, grad.sum((2, 3)) if wants_bias else None, None
 
@@ -436,8 +436,8 @@ _operator.register_autograd(_differentiate_operator, setup_context=_save_for_ope
 def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Convolve every sample with its mixture of the experts.
 
-    A compiler gets one operator instead of a loop over the batch, which it would unroll, and again for every batch
-    size. An exporter or tracer gets plain operators, see ``export_forms.py``.
+    ``torch.compile`` sees one operator instead of a loop over the batch, which it would unroll for every batch size.
+    Exporters and tracers see plain operators, see ``export_forms.py``.
 
     Args:
         x: Input, (B, I, H, W).

@@ -1,7 +1,7 @@
 """Export forms: a per-sample convolution in plain operators, for graphs that other runtimes run.
 
-Exporters cannot follow the strategies of ``execution.py``, which depend on the batch. Which form a graph gets is the
-exporter's to say, see :func:`export_form`; what each costs in which runtime: ``benchmarks/README.md``.
+Exporters cannot follow the strategies of ``execution.py``, which depend on the batch. :func:`export_form` selects the
+form of a graph; ``benchmarks/README.md`` has the cost of each form in each runtime.
 
 Shapes: B batch, M experts, I O in and out channels, g groups, k kernel size, H W height and width.
 """
@@ -19,7 +19,7 @@ from .geometry import Geometry
 
 ExportForm = Literal['per_sample', 'mixed_outputs', 'mixed_inputs']
 Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
-UNROLLED = 16  # samples up to which a batch of known size becomes that many convolutions, and not a loop
+UNROLLED = 16  # batch size up to which a batch of known size becomes that many convolutions, not a loop
 
 
 def _add(y: Tensor, bias: Tensor | None) -> Tensor:
@@ -29,8 +29,8 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
 def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One dense convolution per sample, with a kernel that is mixed in the graph: no more work than the layer has.
 
-    A batch whose size is known is unrolled, and one that is not becomes a loop (``scan``, ONNX ``Scan``), so that the
-    result for a sample never depends on the others. The loop wants parameters that need no gradient.
+    A batch of known size is unrolled; a batch of unknown size becomes a loop (``scan``, ONNX ``Scan``). The result of a
+    sample never depends on the others. The loop requires parameters without gradients.
     """
     stride, padding, dilation, groups = geometry
     kernels = (routing.to(experts.dtype) @ experts.flatten(1)).to(x.dtype).unflatten(1, experts.shape[1:])
@@ -83,7 +83,7 @@ _chosen: ExportForm = 'per_sample'
 
 @contextmanager
 def export_form(name: ExportForm) -> Iterator[None]:
-    """Choose how dynamic convolutions are written into what ``torch.export`` makes meanwhile.
+    """Select the export form of dynamic convolutions for exports within the block.
 
     Args:
         name: ``'per_sample'`` (the default: kernels mixed in the graph), ``'mixed_outputs'`` or ``'mixed_inputs'``
@@ -103,9 +103,9 @@ def export_form(name: ExportForm) -> Iterator[None]:
 
 
 def exported_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The convolution in the form chosen; arguments as in :func:`mmdyn.layers.execution.mixed_conv2d`.
+    """The convolution in the selected form; arguments as in :func:`mmdyn.layers.execution.mixed_conv2d`.
 
-    A tracer would freeze the batch of its example into the loop over samples, so it gets constant kernels.
+    A tracer would fix the loop to the batch size of its example, so it gets constant kernels.
     """
     form = 'mixed_outputs' if torch.jit.is_tracing() and _chosen == 'per_sample' else _chosen
     return FORMS[form](x, experts, routing, bias, geometry)

@@ -41,10 +41,10 @@ def fold_batch_norm(conv: DynamicConv, norm: _BatchNorm) -> DynamicConv:
     if conv.training or norm.training:
         raise ValueError('batch norms can be folded in eval mode only: call eval() first')
     if norm.running_mean is None or norm.running_var is None:
-        raise ValueError('a batch norm without running statistics cannot be folded: it norms by the batch at hand')
+        raise ValueError('a batch norm without running statistics cannot be folded: it uses those of each batch')
     if norm.num_features != conv.out_channels:
         raise ValueError(f'batch norm of {norm.num_features} channels after a convolution to {conv.out_channels}')
-    folded = copy.deepcopy(conv, {id(conv.router): conv.router})  # with its hooks: a recording goes on
+    folded = copy.deepcopy(conv, {id(conv.router): conv.router})  # the same router with its hooks: recordings continue
     scale = (norm.running_var + norm.eps).rsqrt()  # (O,)
     scale = scale if norm.weight is None else scale * norm.weight
     shift = -norm.running_mean * scale if norm.bias is None else norm.bias - norm.running_mean * scale
@@ -87,7 +87,7 @@ def fold_scale(scale: Tensor, conv: DynamicConv) -> DynamicConv:
 
 
 def _neighbours(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """Names of children that are surely called one right after the other."""
+    """Pairs of names of children that certainly run one right after the other."""
     if isinstance(module, ConvModule) and module.with_norm and ('conv', 'norm') in pairwise(module.order):
         yield 'conv', module.norm_name
     elif type(module).forward is nn.Sequential.forward:
@@ -97,9 +97,9 @@ def _neighbours(module: nn.Module) -> Iterator[tuple[str, str]]:
 def fold_batch_norms(model: nn.Module) -> nn.Module:
     """Fold batch norms of a model in eval mode into the convolutions before them, in place.
 
-    Where a ``ConvModule`` or a ``Sequential`` says that the one follows the other; MMCV's ``fuse_conv_bn`` goes by the
-    order of attributes alone, and passes over dynamic convolutions. Fold after loading a checkpoint: what a folded
-    model saves, only a folded model loads.
+    A batch norm is folded where a ``ConvModule`` or a ``Sequential`` runs it right after a convolution. MMCV's
+    ``fuse_conv_bn`` relies on the order of attributes alone, and skips dynamic convolutions. Fold after loading a
+    checkpoint: only a folded model loads the state dict of a folded model.
 
     Args:
         model: Any module.

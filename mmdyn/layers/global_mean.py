@@ -1,4 +1,4 @@
-"""Global mean: the average of a map over its positions, in one pass each way.
+"""Global mean: the average of a map over its positions, in one pass forward and one backward.
 
 For a channels-last map of half precision on a CPU, ``mean`` takes three to four times as long as reading it, and its
 gradient, broadcast over few channels, up to twenty times (``benchmarks/README.md``). Here columns of whole rows are
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .execution import HALF, is_channels_last
 
-SMALL_TENSOR = 1 << 18  # elements below which calling a function of our own costs more than it saves
+SMALL_TENSOR = 1 << 18  # elements below which the custom function costs more than it saves
 
 
 def _mean_of_columns(x: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 class GlobalMean(torch.autograd.Function):
-    """Hands the map through beside its mean, so that both gradients meet here and are added in one pass."""
+    """Returns the map and its mean, so that both gradients arrive here and are added in one pass."""
 
     generate_vmap_rule = True
 
@@ -73,7 +73,7 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
         x: Features, (B, C, H, W).
 
     Returns:
-        The features, to go on with, and their mean, (B, C): float32 for half precision, else as ``x``.
+        The features for further use, and their mean, (B, C): float32 for half precision, else as ``x``.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
         return x, _plain_mean(x)

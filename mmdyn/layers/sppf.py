@@ -23,6 +23,10 @@ class SPPF(BaseModule):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation.
+
+    Example:
+        >>> SPPF(64, 128)(torch.rand(2, 64, 20, 20)).shape
+        torch.Size([2, 128, 20, 20])
     """
 
     def __init__(

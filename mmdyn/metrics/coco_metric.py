@@ -13,6 +13,13 @@ class DatasetCocoMetric(CocoMetric):
 
     Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
     ``mmdet.CocoMetric``.
+
+    Example:
+        >>> metric = DatasetCocoMetric(metric='bbox')
+        >>> metric.dataset_meta = dict(ann_file=digits_image.parents[1] / 'annotations' / 'val.json')
+        loading annotations into memory...
+        >>> len(metric.img_ids)
+        8
     """
 
     _coco_api: CompleteCOCO | None

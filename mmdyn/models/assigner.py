@@ -27,6 +27,10 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
 
     Raises:
         ValueError: ``min_side`` is negative.
+
+    Example:
+        >>> TASK_UTILS.build(dict(type='YOLO11Assigner', topk=10, alpha=0.5, beta=6.0)).min_side
+        16
     """
 
     def __init__(self, min_side: float = 16, num_classes: int | None = None, **kwargs) -> None:
@@ -51,7 +55,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         batch_size: int,
         num_gt: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Which priors may be positive for which box.
+        """Select the priors that may be positive for each box.
 
         Args:
             pred_bboxes: Predicted boxes, corners in pixels, (B, N, 4).
@@ -76,7 +80,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
     def select_topk_candidates(
         self, alignment_gt_metrics: Tensor, using_largest_topk: bool = True, topk_mask: Tensor | None = None
     ) -> Tensor:
-        """Which priors are among the best of a box: MMYOLO's result without its (B, G, top k, N) integers on the way.
+        """Select the best priors of each box: MMYOLO's result without its (B, G, top k, N) integers.
 
         Args:
             alignment_gt_metrics: Alignment metrics, (B, G, N).
@@ -100,7 +104,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         batch_size: int,
         num_gt: int,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """What every prior should predict: MMYOLO's result without its (B, N, classes) integers on the way.
+        """The targets of every prior: MMYOLO's result without its (B, N, classes) integers.
 
         Args:
             gt_labels: Labels, (B, G, 1).

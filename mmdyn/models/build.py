@@ -13,7 +13,7 @@ def build_model(cfg: Config) -> nn.Module:
     """Build the model of a config in its own scope, in eval mode.
 
     Args:
-        cfg: Config with ``model`` and ``default_scope``; stays as it is, where mmdet's detectors write into theirs.
+        cfg: Config with ``model`` and ``default_scope``; it is not changed, although mmdet's detectors write into it.
     """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     return MODELS.build(copy.deepcopy(cfg.model)).eval()
@@ -27,7 +27,7 @@ def run_network(model: nn.Module, images: Tensor) -> Any:
         images: Images, (B, 3, H, W). Detectors of two stages are told their size, too.
 
     Returns:
-        What the model does.
+        The raw outputs of the model.
     """
     size = tuple(images.shape[2:])
     shapes = dict.fromkeys(('img_shape', 'ori_shape', 'pad_shape', 'batch_input_shape'), size)

@@ -1,6 +1,6 @@
 """Initialisation of YOLO11: PyTorch's own for convolutions, the layer's own for dynamic ones.
 
-``mmcv.cnn.ConvModule`` draws its convolution anew for a ReLU; YOLO's recipes were tuned with PyTorch's default.
+``mmcv.cnn.ConvModule`` initialises its convolution for a ReLU; YOLO's recipes were tuned with PyTorch's default.
 """
 
 from torch import nn
@@ -9,7 +9,7 @@ from mmdyn.layers import DynamicConv
 
 
 def reset_convs(module: nn.Module) -> None:
-    """Draw the parameters of every convolution in ``module`` anew.
+    """Reset the parameters of every convolution in ``module``.
 
     Args:
         module: Module to initialise in place.

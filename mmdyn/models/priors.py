@@ -12,7 +12,14 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class YOLO11PointGenerator(MlvlPointGenerator):
-    """``MlvlPointGenerator`` in float32 at least, whatever type the logits have. Arguments are the same."""
+    """``MlvlPointGenerator`` in float32 at least, whatever type the logits have. Arguments are the same.
+
+    Example:
+        >>> priors = YOLO11PointGenerator(strides=[8, 16, 32], offset=0.5)
+        >>> priors.single_level_grid_priors((1, 2), 0, dtype=torch.bfloat16, device='cpu')
+        tensor([[ 4.,  4.],
+                [12.,  4.]])
+    """
 
     def single_level_grid_priors(
         self, featmap_size: tuple[int, int], level_idx: int, dtype: torch.dtype = torch.float32, **kwargs

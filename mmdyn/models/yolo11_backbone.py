@@ -15,7 +15,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from mmdyn.layers import C2PSA, SPPF, build_block, build_conv_unit
-from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, choice
+from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, option_for
 
 from .initialisation import reset_convs
 
@@ -141,8 +141,8 @@ class YOLO11Backbone(BaseBackbone):
             **norm_act,
         )
         count = len(self.arch_setting)
-        downsample = choice(self.downsample_cfg, stage_idx, count, 'downsample_cfg')
-        block_kind = choice(self.block_cfg, stage_idx, count, 'block_cfg')
+        downsample = option_for(self.downsample_cfg, stage_idx, count, 'downsample_cfg')
+        block_kind = option_for(self.block_cfg, stage_idx, count, 'block_cfg')
         stage = [
             build_conv_unit(downsample, in_channels, down_channels, 3, 2, **norm_act),
             build_block(block_kind, **block),

@@ -34,6 +34,13 @@ class YOLO11HeadModule(YOLOv8HeadModule):
 
     Arguments are those of ``YOLOv8HeadModule``; ``in_channels`` is (256, 512, 1024), on scales m, l, x (256, 512, 512),
     before scaling.
+
+    Example:
+        >>> module = YOLO11HeadModule(num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25, reg_max=16).eval()
+        >>> features = [torch.rand(1, c, s, s) for c, s in ((64, 40), (128, 20), (256, 10))]
+        >>> logits, distances = module(features)
+        >>> logits[0].shape, distances[0].shape
+        (torch.Size([1, 3, 40, 40]), torch.Size([1, 4, 40, 40]))
     """
 
     def _init_layers(self) -> None:
@@ -103,6 +110,12 @@ class YOLO11Head(YOLOv8Head):
     Arguments are those of ``YOLOv8Head``. ``test_cfg.clip_boxes=False`` leaves predicted boxes as they are, which is
     how the Ultralytics package scores them in its own validation (since 8.4); clipping, the default, is what it did
     before, what it writes to a COCO result file, and what COCO's figures are made of.
+
+    Example:
+        >>> module = dict(type='YOLO11HeadModule', num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25)
+        >>> head = YOLO11Head(head_module=module, test_cfg=dict(clip_boxes=False))
+        >>> head.num_classes, type(head.prior_generator).__name__
+        (3, 'YOLO11PointGenerator')
     """
 
     task = DETECT.name

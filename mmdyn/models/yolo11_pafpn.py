@@ -11,7 +11,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from mmdyn.layers import build_block, build_conv_unit
-from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, choice
+from mmdyn.layers.conv_unit import STATIC_BLOCK, STATIC_CONV, YOLO_ACT, YOLO_NORM, Config, option_for
 
 from .initialisation import reset_convs
 
@@ -35,6 +35,12 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         init_cfg: MMEngine initialisation; by default every layer's own.
+
+    Example:
+        >>> neck = YOLO11PAFPN([512, 512, 1024], [256, 512, 1024], deepen_factor=0.5, widen_factor=0.25)
+        >>> features = [torch.rand(1, c, s, s) for c, s in ((128, 40), (128, 20), (256, 10))]
+        >>> [tuple(y.shape) for y in neck(features)]
+        [(1, 64, 40, 40), (1, 128, 20, 20), (1, 256, 10, 10)]
     """
 
     def __init__(
@@ -84,7 +90,7 @@ class YOLO11PAFPN(YOLOv8PAFPN):
             idx: Output level.
         """
         channels = make_divisible(self.out_channels[idx], self.widen_factor)
-        unit = choice(self.downsample_cfg, idx, len(self.in_channels) - 1, 'downsample_cfg')
+        unit = option_for(self.downsample_cfg, idx, len(self.in_channels) - 1, 'downsample_cfg')
         return build_conv_unit(unit, channels, channels, 3, 2, self.norm_cfg, self.act_cfg)
 
     def build_bottom_up_layer(self, idx: int) -> nn.Module:
@@ -99,9 +105,9 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         channels = self.out_channels[idx], above
         return self._build_block(top + idx, channels, self.out_channels[idx + 1], self.c3k or last)
 
-    def _build_block(self, place: int, in_channels: tuple[int, int], out_channels: int, c3k: bool) -> nn.Module:
+    def _build_block(self, position: int, in_channels: tuple[int, int], out_channels: int, c3k: bool) -> nn.Module:
         return build_block(
-            choice(self.block_cfg, place, 2 * (len(self.in_channels) - 1), 'block_cfg'),
+            option_for(self.block_cfg, position, 2 * (len(self.in_channels) - 1), 'block_cfg'),
             in_channels=sum(make_divisible(c, self.widen_factor) for c in in_channels),
             out_channels=make_divisible(out_channels, self.widen_factor),
             num_blocks=make_round(self.num_csp_blocks, self.deepen_factor),

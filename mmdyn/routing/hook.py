@@ -50,6 +50,10 @@ class RoutingHook(Hook):
 
     Raises:
         ValueError: ``warn_from`` is not from 0 to 1.
+
+    Example:
+        >>> HOOKS.build(dict(type='RoutingHook', warn_from=0.5)).priority
+        'ABOVE_NORMAL'
     """
 
     # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.

@@ -21,7 +21,14 @@ CONSTANT = 1e-3  # deviation of a weight over samples below which all samples ge
 
 
 class RoutingStatistics(NamedTuple):
-    """How one layer routes."""
+    """How one layer routes.
+
+    Example:
+        >>> weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # two samples, two experts
+        >>> statistics = routing_statistics(weights, torch.eye(2))
+        >>> statistics.use, statistics.entropy, statistics.balance
+        ((0.5, 0.5), 0.0, 1.0)
+    """
 
     use: tuple[float, ...]  # mean share of every expert
     weight: tuple[float, ...]  # mean routing weight of every expert

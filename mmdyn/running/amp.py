@@ -1,4 +1,4 @@
-"""Mixed precision: which optimizer wrapper stands for which."""
+"""Mixed precision: the optimizer wrapper that replaces one without it."""
 
 import torch
 from mmengine.config import Config

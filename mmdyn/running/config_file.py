@@ -1,4 +1,4 @@
-"""A config file and what the command line says on top of it, with a message where they do not fit."""
+"""A config file with the options of the command line, and messages where they do not fit."""
 
 import difflib
 import inspect
@@ -20,7 +20,7 @@ OPTIONAL_KEYS = (
 
 
 def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
-    """Read a config and what the command line says on top of it.
+    """Read a config and merge the options of the command line into it.
 
     Args:
         path: Config file.
@@ -32,7 +32,7 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
         UserError: The file does not exist or does not parse, or an option does not fit the config.
     """
     if Path(path).suffix in CHECKPOINTS:
-        raise UserError(f'{path} stands where the config does; --help shows the order of the arguments')
+        raise UserError(f'{path} is given in place of the config; --help shows the order of the arguments')
     if not Path(path).is_file():
         near = difflib.get_close_matches(Path(path).name, [p.name for p in Path('configs').rglob('*.py')], n=3)
         hint = f' Did you mean {" or ".join(near)}?' if near else ''
@@ -43,7 +43,7 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
         cfg.merge_from_dict(cfg_options or {})
     except UserError:
         raise
-    except Exception as e:  # a config is code: whatever it raises is the user's to mend
+    except Exception as e:  # a config is code: whatever it raises, the user can correct
         raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
     cfg.launcher = launcher
     if work_dir is not None:
@@ -54,16 +54,16 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
 
 
 def _check_keys(cfg: Config, options: dict) -> None:
-    """What is below a key meets a constructor, which knows its arguments; a wrong first key would do nothing."""
-    # what is read: arguments of the runner, and what something in the config names
+    """Check the first part of every key, which nothing else would; constructors check what is below it."""
+    # arguments of the runner, and keys that a string in the config names
     read = {*inspect.signature(Runner).parameters, *OPTIONAL_KEYS, *_strings(cfg.to_dict())}
     known = {*cfg, *read}
     for option in options:
         first = option.split('.')[0]
         if first in cfg and first not in read:
             raise UserError(
-                f"--cfg-options {option}: '{first}' is a word of the config file, and what is made of it has been "
-                'made. Give the keys that hold the values, or change it in a file of your own'
+                f"invalid --cfg-options key '{option}': '{first}' is only read while the config file is parsed. "
+                'Set the keys that use its value, or change it in a config file of your own'
             )
         if first not in known:
             near = difflib.get_close_matches(first, known, n=3)

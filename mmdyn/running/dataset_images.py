@@ -26,11 +26,11 @@ def dataset_images(
         preprocessor: The detector's ``data_preprocessor``.
         split: Which data loader's.
         number: How many; all of a smaller set.
-        doing: What the bar says.
-        seed: Which.
+        doing: Text of the progress bar.
+        seed: Seed of the random choice.
 
     Yields:
-        What the model is given, (1, 3, H, W), and the sample with its ground truth.
+        The input of the model, (1, 3, H, W), and the sample with its ground truth.
 
     Raises:
         UserError: ``number`` is less than one, the config has no such data loader, or the set is empty.
@@ -39,7 +39,7 @@ def dataset_images(
         raise UserError(f'at least one image is needed, got {number}')
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
-        raise UserError(f'the config has no {split}_dataloader, whose images are wanted')
+        raise UserError(f'the config has no {split}_dataloader: set it, or choose another split')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     described = copy.deepcopy(loader.dataset)
     while 'ann_file' not in described and (described.get('dataset') or described.get('datasets')):  # repeated, joined
@@ -66,7 +66,7 @@ def calibration_images(cfg: Config, preprocessor: nn.Module, number: int) -> Ite
         number: How many.
 
     Yields:
-        What the model is given, (1, 3, H, W).
+        The input of the model, (1, 3, H, W).
 
     Raises:
         UserError: As in :func:`dataset_images`.

@@ -31,5 +31,5 @@ def long_side(cfg: Config) -> int:
             return max(step['scale'])
     raise UserError(
         'the test pipeline of the config has no LongSideResize, whose resizing is what exported files are used with. '
-        'Put it where YOLOv5KeepRatioResize stands'
+        'Set it in place of YOLOv5KeepRatioResize'
     )

@@ -18,10 +18,10 @@ DEBUG = 'MMDYN_DEBUG'
 
 
 def exit_code(command: Callable[[], None]) -> int:
-    """Run a command; print what a user can mend as one message instead of a traceback.
+    """Run a command; print an error that a user can correct as one message instead of a traceback.
 
     Args:
-        command: What to run.
+        command: The function to run.
 
     Returns:
         0, or 1 after an error that was printed. ``MMDYN_DEBUG=1`` in the environment adds the traceback.
@@ -38,9 +38,9 @@ def exit_code(command: Callable[[], None]) -> int:
                 'The checkpoints written before are whole: free space and continue with --resume'
             )
         elif isinstance(e, FileNotFoundError) and e.filename:
-            _print_error(f'there is no {Path(os.fsdecode(e.filename)).absolute()} (who asks for it: {DEBUG}=1)')
+            _print_error(f'there is no {Path(os.fsdecode(e.filename)).absolute()} ({DEBUG}=1 adds the traceback)')
         else:
-            _print_error(f'{e} (the traceback: {DEBUG}=1)')
+            _print_error(f'{e} ({DEBUG}=1 adds the traceback)')
         return 1
     return 0
 
@@ -55,7 +55,7 @@ def _print_error(message: str) -> None:
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Turn what a constructor says of a config's values into a message."""
+    """Turn the errors of constructors about the values of a config into messages."""
     try:
         yield
     except KeyError as e:
@@ -64,7 +64,7 @@ def config_errors() -> Iterator[None]:
             raise UserError(f'the config lacks {e}') from e
         raise UserError(_unknown_type(*unknown.groups())) from e
     except (TypeError, ValueError, AssertionError) as e:
-        raise UserError(f'the config does not build: {e} (the traceback: {DEBUG}=1)') from e
+        raise UserError(f'the config does not build: {e} ({DEBUG}=1 adds the traceback)') from e
 
 
 def _unknown_type(name: str, registry: str) -> str:

@@ -26,7 +26,7 @@ from mmdyn.running.dataset_images import calibration_images
 from mmdyn.running.loading import load_checkpoint_model
 from mmdyn.version import __version__
 
-from .counterpart import places, static_counterpart
+from .counterpart import option_positions, static_counterpart
 
 
 class LayerCollapse(NamedTuple):
@@ -108,12 +108,12 @@ def mean_kernel(layer: DynamicConv, routing: Tensor) -> dict[str, Tensor]:
 
 
 def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
-    """Layers to collapse: all, or those of places whose every layer is within the threshold."""
+    """Layers to collapse: all, or those of positions whose every layer is within the threshold."""
     if threshold is None:
         return set(errors)
-    where = places(errors)
-    over = {where[name] for name, error in errors.items() if not error <= threshold}
-    return {name for name in errors if where[name] not in over}
+    position = option_positions(errors)
+    over = {position[name] for name, error in errors.items() if not error <= threshold}
+    return {name for name in errors if position[name] not in over}
 
 
 def collapse_checkpoint(
@@ -133,7 +133,7 @@ def collapse_checkpoint(
             Nothing is written.
     """
     if threshold is not None and not 0 <= threshold < math.inf:
-        raise UserError(f'the threshold is a relative error from 0 on, got {threshold}')
+        raise UserError(f'the threshold must be a relative error of at least 0, got {threshold}')
     target, cfg_target = new_file(target), new_file(Path(target).with_suffix('.py'))
     loaded = load_checkpoint_model(cfg, checkpoint)
     layers = dynamic_layers(loaded.model)
@@ -151,7 +151,7 @@ def collapse_checkpoint(
         )
         for n, r in routing.items()
     ]
-    static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(places(chosen).values()))
+    static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(option_positions(chosen).values()))
     state = collapsed_state(loaded.model, chosen, routing)
     build_model(static_cfg).load_state_dict(state)  # strictly
     meta = dict(cfg=static_cfg.pretty_text, collapsed_from=Path(checkpoint).name, mmdyn_version=__version__)

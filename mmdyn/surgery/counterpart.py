@@ -1,4 +1,4 @@
-"""The static counterpart of a config: the same model with an ordinary convolution wherever a dynamic one stands."""
+"""The static counterpart of a config: the same model with ordinary convolutions instead of the dynamic ones."""
 
 import copy
 import re
@@ -11,8 +11,8 @@ from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv
 
 DYNAMIC_ARGUMENTS = ('num_experts', 'router', 'routing', 'temperature', 'shared_router')
-# Where YOLO11 puts what an option of its backbone or neck describes: option, pattern of names, first place of the list.
-PLACES = (
+# Part, option, pattern of the layers that it describes, and what to add to the number in the name for the position.
+OPTION_PATTERNS = (
     ('backbone', 'downsample_cfg', r'backbone\.stage(\d)\.0\b', -1),
     ('backbone', 'block_cfg', r'backbone\.stage(\d)\.1\b', -1),
     ('neck', 'downsample_cfg', r'neck\.downsample_layers\.(\d)\b', 0),
@@ -21,11 +21,11 @@ PLACES = (
 )
 COUNTS = {('backbone', 'downsample_cfg'): 4, ('backbone', 'block_cfg'): 4}
 COUNTS |= {('neck', 'downsample_cfg'): 2, ('neck', 'block_cfg'): 4}
-Place = tuple[str, str, int]
+OptionPosition = tuple[str, str, int]
 
 
 def _is_dynamic(node: Any, scope: str) -> bool:
-    # without its scope the name is another layer's in mmdet
+    # in mmdet, the name without its scope is another layer
     names = {'mmdyn.DynamicConv', 'DynamicConv'} if scope != 'mmdet' else {'mmdyn.DynamicConv'}
     return isinstance(node, dict) and (node.get('type') in names or node.get('type') is DynamicConv)
 
@@ -45,42 +45,42 @@ def _static(node: Any, scope: str) -> Any:
     return ConfigDict({k: _static(v, scope) for k, v in kept.items()})
 
 
-def _place(layer: str) -> Place | None:
-    """Part, option and position in its list, that a layer of YOLO11 is described by."""
-    for part, option, pattern, first in PLACES:
+def _option_position(layer: str) -> OptionPosition | None:
+    """The part, option and position that describe a layer of YOLO11."""
+    for part, option, pattern, first in OPTION_PATTERNS:
         found = re.match(pattern, layer)
         if found:
             return part, option, int(found[1]) + first
     return None
 
 
-def places(layers: Collection[str]) -> dict[str, Place]:
-    """Where the config of a YOLO11 describes its layers; those of one block share a place.
+def option_positions(layers: Collection[str]) -> dict[str, OptionPosition]:
+    """The positions of layers in the config of a YOLO11; the layers of one block share one.
 
     Args:
         layers: Names of dynamic convolutions.
 
     Raises:
-        UserError: A layer is none of a YOLO11.
+        UserError: A layer does not belong to a YOLO11.
     """
-    found = {layer: _place(layer) for layer in layers}
-    foreign = [layer for layer, place in found.items() if place is None]
+    positions = {layer: _option_position(layer) for layer in layers}
+    foreign = [layer for layer, position in positions.items() if position is None]
     if foreign:
         raise UserError(
             f'only a YOLO11 of this project can be static in part, and {foreign[0]} is not one of its layers. '
             'Leave the threshold out to make every layer static'
         )
-    return {layer: place for layer, place in found.items() if place is not None}
+    return {layer: position for layer, position in positions.items() if position is not None}
 
 
-def static_counterpart(cfg: Config, only: Collection[Place] | None = None) -> Config:
+def static_counterpart(cfg: Config, only: Collection[OptionPosition] | None = None) -> Config:
     """A config whose model is static and has the same names of layers, so that kernels fit where experts were.
 
     ``DynamicConv`` with batch norm after it becomes the ordinary ``ConvModule``, a bare one becomes a ``Conv2d``.
 
     Args:
         cfg: Config of a dynamic model; stays as it is.
-        only: Places of a YOLO11 (see :func:`places`) to make static; None makes everything static.
+        only: Positions of a YOLO11 (see :func:`option_positions`) to make static; None makes everything static.
 
     Returns:
         A copy.
@@ -92,9 +92,9 @@ def static_counterpart(cfg: Config, only: Collection[Place] | None = None) -> Co
         return static
     for part, option, _ in only:
         described = cfg.model[part][option]
-        choices = described if isinstance(described, list | tuple) else [described] * COUNTS[part, option]
+        options = described if isinstance(described, list | tuple) else [described] * COUNTS[part, option]
         static.model[part][option] = [
-            _static(choice, scope) if (part, option, i) in only else copy.deepcopy(choice)
-            for i, choice in enumerate(choices)
+            _static(option_cfg, scope) if (part, option, i) in only else copy.deepcopy(option_cfg)
+            for i, option_cfg in enumerate(options)
         ]
     return static

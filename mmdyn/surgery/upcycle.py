@@ -38,7 +38,7 @@ TOLERANCE = 1e-5  # of the largest output
 
 
 class Upcycling(NamedTuple):
-    """What became of a static detector."""
+    """The result of upcycling a static detector."""
 
     layers: tuple[str, ...]  # that are dynamic now
     num_experts: tuple[int, ...]  # of each

@@ -27,6 +27,11 @@ class BufferedMosaic(Mosaic):
 
     Raises:
         ValueError: ``buffer_size`` is below four.
+
+    Example:
+        >>> mosaic = TRANSFORMS.build(dict(type='BufferedMosaic', img_scale=(640, 640), buffer_size=32))
+        >>> mosaic.buffer.maxlen
+        32
     """
 
     def __init__(self, buffer_size: int = 128, **kwargs) -> None:

@@ -12,6 +12,11 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
     """``YOLOv5RandomAffine`` through ``cv2.warpAffine``; arguments are the same. Masks go the parent's way.
 
     The border, half of a mosaic, is cut off a mosaic only, not off an image that :class:`BufferedMosaic` left alone.
+
+    Example:
+        >>> affine = TRANSFORMS.build(dict(type='YOLO11RandomAffine', border=(-320, -320)))
+        >>> affine.border
+        (-320, -320)
     """
 
     border: tuple[int, int]

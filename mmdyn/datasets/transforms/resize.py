@@ -13,7 +13,13 @@ from mmyolo.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LongSideResize(YOLOv5KeepRatioResize):
-    """Resize an image, and its boxes, to fit into a square. Arguments are those of ``YOLOv5KeepRatioResize``."""
+    """Resize an image, and its boxes, to fit into a square. Arguments are those of ``YOLOv5KeepRatioResize``.
+
+    Example:
+        >>> resize = LongSideResize(scale=(640, 640))
+        >>> resize(dict(img=np.zeros((100, 201, 3), np.uint8)))['img'].shape
+        (319, 640, 3)
+    """
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]

@@ -25,7 +25,12 @@ def average_buffers(runner: Runner) -> None:
 
 @HOOKS.register_module()
 class AverageBuffersHook(Hook):
-    """Validate with the mean of the processes' buffers; :class:`AtomicCheckpointHook` saves it."""
+    """Validate with the mean of the processes' buffers; :class:`AtomicCheckpointHook` saves it.
+
+    Example:
+        >>> HOOKS.build(dict(type='AverageBuffersHook')).priority
+        'NORMAL'
+    """
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Average at the end of an epoch, for whatever looks at the model then."""

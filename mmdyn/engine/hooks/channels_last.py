@@ -8,7 +8,12 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Turn the model's 4-d parameters to channels-last; activations follow their kernels."""
+    """Turn the model's 4-d parameters to channels-last; activations follow their kernels.
+
+    Example:
+        >>> HOOKS.build(dict(type='ChannelsLastHook')).priority
+        'VERY_HIGH'
+    """
 
     # Before EMAHook, which holds on to the tensors that it finds: converting replaces them.
     priority = 'VERY_HIGH'

@@ -65,6 +65,10 @@ class AtomicCheckpointHook(CheckpointHook):
     """``CheckpointHook`` whose previous checkpoint outlives a failure to write the next, a full disk for example.
 
     Arguments are those of ``CheckpointHook``; remote folders (``backend_args``) work as they do there.
+
+    Example:
+        >>> HOOKS.build(dict(type='AtomicCheckpointHook', interval=1, max_keep_ckpts=3)).local
+        True
     """
 
     file_backend: LocalBackend

@@ -7,7 +7,7 @@ from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmdyn.checkpoints import refuse_other_architecture, what_is_taken
+from mmdyn.checkpoints import loading_summary, refuse_other_architecture
 
 
 @HOOKS.register_module()
@@ -18,6 +18,10 @@ class CheckpointGuardHook(Hook):
 
     Raises:
         UserError: With the first keys that differ.
+
+    Example:
+        >>> HOOKS.build(dict(type='CheckpointGuardHook')).priority
+        'VERY_HIGH'
     """
 
     priority = 'VERY_HIGH'
@@ -30,4 +34,4 @@ class CheckpointGuardHook(Hook):
         fine_tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
         refuse_other_architecture(model, checkpoint, runner._load_from or 'the checkpoint', partly=fine_tuning)
         if fine_tuning:
-            print_log(what_is_taken(model.state_dict(), checkpoint, runner._load_from), logger='current')
+            print_log(loading_summary(model.state_dict(), checkpoint, runner._load_from), logger='current')

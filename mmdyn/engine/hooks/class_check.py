@@ -21,6 +21,10 @@ class ClassCheckHook(Hook):
 
     Raises:
         UserError: They differ; the message has both, and what to change.
+
+    Example:
+        >>> HOOKS.build(dict(type='ClassCheckHook')).priority
+        'NORMAL'
     """
 
     def __init__(self) -> None:

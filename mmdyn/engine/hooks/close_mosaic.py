@@ -12,6 +12,11 @@ class CloseMosaicHook(PipelineSwitchHook):
     Args:
         num_last_epochs: How many epochs train with ``switch_pipeline``; at most half of all.
         switch_pipeline: The pipeline of the last epochs, or the name of the config variable that holds it.
+
+    Example:
+        >>> cfg = dict(type='CloseMosaicHook', num_last_epochs=10, switch_pipeline='last_epochs_pipeline')
+        >>> HOOKS.build(cfg).num_last_epochs
+        10
     """
 
     switch_pipeline: str | list[dict]

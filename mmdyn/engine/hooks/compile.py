@@ -20,6 +20,10 @@ class CompileHook(Hook):
 
     Args:
         **options: Those of ``torch.compile``, ``mode`` and ``backend`` for example.
+
+    Example:
+        >>> HOOKS.build(dict(type='CompileHook', mode='reduce-overhead')).options
+        {'mode': 'reduce-overhead'}
     """
 
     priority = 'LOWEST'  # after the EMA hook has copied the model

@@ -21,6 +21,11 @@ class YOLOEMA(ExponentialMovingAverage):
         *args: As in ``ExponentialMovingAverage``, as are the keyword arguments.
         gamma: The tau above, in steps.
         **kwargs: Among them ``momentum``, one minus the decay.
+
+    Example:
+        >>> ema = YOLOEMA(nn.Linear(2, 1), momentum=0.0001, gamma=2000)
+        >>> f'{ema.decay(1):.4f} {ema.decay(20000):.4f}'
+        '0.0005 0.9999'
     """
 
     def __init__(self, *args, gamma: float = 2000, **kwargs) -> None:
@@ -48,6 +53,10 @@ class YOLOEMAHook(EMAHook):
     """``EMAHook`` that averages after steps of the optimizer only, from the weights that training starts with.
 
     Arguments are those of ``EMAHook``; the kind of average is :class:`YOLOEMA` unless ``ema_type`` says otherwise.
+
+    Example:
+        >>> HOOKS.build(dict(type='YOLOEMAHook', momentum=0.0001)).ema_cfg['type']
+        'YOLOEMA'
     """
 
     def __init__(self, ema_type: str = 'YOLOEMA', **kwargs) -> None:

@@ -12,7 +12,16 @@ from mmdyn.layers import fold_batch_norms
 
 @HOOKS.register_module()
 class FoldHook(Hook):
-    """Fold batch norms into static and dynamic convolutions when a test begins, after the checkpoint is loaded."""
+    """Fold batch norms into static and dynamic convolutions when a test begins, after the checkpoint is loaded.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from mmdyn.layers import DynamicConv
+        >>> model = nn.Sequential(DynamicConv(3, 8, 3), nn.BatchNorm2d(8)).eval()
+        >>> HOOKS.build(dict(type='FoldHook')).before_test_epoch(SimpleNamespace(model=model))
+        >>> type(model[1]).__name__
+        'Identity'
+    """
 
     def before_test_epoch(self, runner: Runner) -> None:
         """Fold, and log how many."""

@@ -55,13 +55,17 @@ def checkpoint_for_all(work_dir: str | Path) -> Path | None:
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Make a resumed run what it would be had it never stopped.
+    """Make a resumed run equal to one that was never stopped.
 
-    Iterations are counted anew from the epoch, as batch size and number of processes may have changed; and a validation
+    Iterations are counted again from the epoch, as batch size and number of processes may have changed. A validation
     that was due at the checkpoint, but not finished, is run first.
 
     Raises:
         UserError: The processes resume at different iterations.
+
+    Example:
+        >>> HOOKS.build(dict(type='ResumeHook')).priority
+        'VERY_LOW'
     """
 
     priority = 'VERY_LOW'

@@ -26,6 +26,11 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         lr_factor: Last learning rate as a fraction of the first.
         warmup_mim_iter: Least iterations of warm-up, 100 in older versions of the recipe; the name is MMYOLO's.
         **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
+
+    Example:
+        >>> hook = HOOKS.build(dict(type='YOLOScheduleHook', nominal_batch_size=64, lr_factor=0.01))
+        >>> hook.scheduler_type
+        'linear'
     """
 
     warmup_epochs: float

@@ -30,6 +30,11 @@ class TemperatureHook(Hook):
     Raises:
         ValueError: ``begin`` or ``epochs`` is not positive.
         UserError: The model has no dynamic convolution, or training ends before.
+
+    Example:
+        >>> hook = HOOKS.build(dict(type='TemperatureHook', begin=30.0, epochs=10))
+        >>> hook.begin, hook.epochs
+        (30.0, 10)
     """
 
     def __init__(self, begin: float = 30.0, epochs: float = 10.0) -> None:

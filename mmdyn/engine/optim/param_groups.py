@@ -20,6 +20,12 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
 
     Raises:
         ValueError: A key of ``custom_keys`` is in no parameter's name.
+
+    Example:
+        >>> cfg = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, weight_decay=0.0005))
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+        >>> [group['weight_decay'] for group in YOLOOptimizerConstructor(cfg)(model).optimizer.param_groups]
+        [0.0005, 0.0, 0.0]
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

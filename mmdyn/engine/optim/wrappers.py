@@ -68,12 +68,26 @@ class SummedGradients(OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class YOLOOptimWrapper(SummedGradients):
-    """``OptimWrapper`` for the YOLO recipe, in the parameters' own precision."""
+    """``OptimWrapper`` for the YOLO recipe, in the parameters' own precision.
+
+    Example:
+        >>> optimizer = torch.optim.SGD(nn.Linear(2, 1).parameters(), lr=0.01)
+        >>> OPTIM_WRAPPERS.build(dict(type='YOLOOptimWrapper', optimizer=optimizer)).accumulate
+        1
+    """
 
 
 @OPTIM_WRAPPERS.register_module()
 class YOLOAmpOptimWrapper(SummedGradients, AmpOptimWrapper):
-    """``AmpOptimWrapper`` for the YOLO recipe, on a GPU."""
+    """``AmpOptimWrapper`` for the YOLO recipe, on a GPU.
+
+    Example:
+        In a config:
+
+        >>> optim_wrapper = dict(type='YOLOAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+        >>> OPTIM_WRAPPERS.get(optim_wrapper['type']).accumulate
+        1
+    """
 
 
 def cpu_has_bf16() -> bool:
@@ -89,6 +103,13 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
     Raises:
         UserError: The CPU has no native bf16, where autocast would only be slow.
+
+    Example:
+        In a config:
+
+        >>> optim_wrapper = dict(type='CPUAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+        >>> issubclass(OPTIM_WRAPPERS.get(optim_wrapper['type']), OptimWrapper)
+        True
     """
 
     def __init__(self, **kwargs) -> None:
@@ -108,4 +129,12 @@ class CPUAmpOptimWrapper(OptimWrapper):
 
 @OPTIM_WRAPPERS.register_module()
 class YOLOCPUAmpOptimWrapper(SummedGradients, CPUAmpOptimWrapper):
-    """``CPUAmpOptimWrapper`` for the YOLO recipe."""
+    """``CPUAmpOptimWrapper`` for the YOLO recipe.
+
+    Example:
+        In a config:
+
+        >>> optim_wrapper = dict(type='YOLOCPUAmpOptimWrapper', optimizer=dict(type='SGD', lr=0.01))
+        >>> OPTIM_WRAPPERS.get(optim_wrapper['type']).accumulate
+        1
+    """
