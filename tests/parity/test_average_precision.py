@@ -150,11 +150,12 @@ def test_trained_checkpoint(variant, plates, tmp_path, run):
     file, images = plates['val']
     dataset = cfg.test_dataloader.dataset
     dataset.update(data_root='', ann_file=str(file), data_prefix=dict(img=str(images)))
-    dataset.batch_shapes_cfg.img_size = 160
+    # rectangles by batch, as the original has them
+    dataset.batch_shapes_cfg = dict(cfg.rectangles, type='BatchShapePolicy', img_size=160)
     for step in dataset.pipeline:
         if 'scale' in step:
             step.scale = (160, 160)
-    cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
+    cfg.test_dataloader.update(num_workers=0, persistent_workers=False, batch_sampler=None)
     cfg.model.test_cfg.clip_boxes = False
     cfg.dump(tmp_path / 'config.py')
     tested = run('tools/test.py', tmp_path / 'config.py', tmp_path / 'converted.pth', '--work-dir', tmp_path)
