@@ -179,11 +179,11 @@ def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -
 
 
 def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Sequence[int] = ()) -> Comparison:
-    """Read all that a folder has, and measure what the models cost.
+    """Read all runs of a folder, and measure the cost of the models.
 
     Args:
         work_dir: Folder of a comparison.
-        order: Names of configs, the control first; what else the folder has comes after them.
+        order: Names of configs, the control first; other configs of the folder follow.
         rounds: Rounds of timing; 0 leaves the speed at NaN.
         seeds: Seeds that the configs of ``order`` should have; those without a run are missing.
 

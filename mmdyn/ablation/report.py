@@ -44,7 +44,7 @@ def _milliseconds(value: float, reference: float, digits: int) -> str:
 
 
 def row(arm: Arm, control: Arm) -> list[str]:
-    """What the table says of an arm, in the order of ``COLUMNS``.
+    """The cells of an arm, in the order of ``COLUMNS``.
 
     Args:
         arm: The arm.
@@ -109,7 +109,7 @@ def setting() -> str:
 
 
 def warnings(comparison: Comparison) -> list[str]:
-    """What a reader must know before the table: runs that are not in it."""
+    """The runs that are not in the table, and why."""
     alike: dict[tuple[str, str], list[str]] = {}
     for run in comparison.missing:
         alike.setdefault((run.run.arm, str(run.error)), []).append(str(run.run.seed))
@@ -191,7 +191,7 @@ def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
     """Write all forms of the report.
 
     Args:
-        comparison: What was compared.
+        comparison: The comparison to report.
         folder: Where to.
 
     Returns:

@@ -70,7 +70,7 @@ class Variant(NamedTuple):
 
 
 def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) -> Variant:
-    """Tell what a state dict of the original is.
+    """Identify a state dict of the original.
 
     Args:
         state_dict: Tensors by the original's names.
@@ -78,7 +78,7 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
         path: For messages.
 
     Raises:
-        UserError: It is not the detector YOLO11, with what it is instead; or its scale is none of the five.
+        UserError: It is not a YOLO11 detector (the message names its kind), or its scale is none of the five.
     """
     other = _other_model(state_dict, head)
     if other:

@@ -100,7 +100,7 @@ def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
     quantised = nncf.quantize(model, nncf.Dataset(images), subset_size=len(images), ignored_scope=ignored)
     whole = path.with_stem(f'{path.stem}.int8')
     openvino.save_model(quantised, whole, compress_to_fp16=False)
-    del model, quantised  # which hold the file that is replaced
+    del model, quantised  # they hold the file that is replaced
     for suffix in ('.xml', '.bin'):
         whole.with_suffix(suffix).replace(path.with_suffix(suffix))
 

@@ -1,4 +1,4 @@
-"""The environment report for bug reports: versions, who provides MMCV's ops, what the CPU can do, devices."""
+"""The environment report for bug reports: versions, the provider of MMCV's ops, CPU features, devices."""
 
 import os
 import platform

@@ -24,7 +24,7 @@ class CheckpointDetector:
     Args:
         cfg: Config.
         checkpoint: Its checkpoint.
-        device: Where to; None takes a GPU if there is one.
+        device: Device of the model; None takes a GPU if there is one.
 
     Raises:
         UserError: The config does not build, or the checkpoint does not load or fit.

@@ -29,7 +29,7 @@ VARIABLES = {
 
 
 def join_processes(cfg: Config) -> None:
-    """Make this process one of its run's, if a launcher started it; once.
+    """Let this process join those of its run, if a launcher started it; a second call does nothing.
 
     Args:
         cfg: Config with ``launcher`` and, for GPUs, ``env_cfg``.

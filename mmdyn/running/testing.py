@@ -1,4 +1,4 @@
-"""What the switches of a test change in its config."""
+"""The options of a test, as changes of its config."""
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook
