@@ -98,11 +98,11 @@ def collapsed(cfg, checkpoint: Path, folder: Path) -> tuple:
     import torch
 
     from mmdyn.layers import dynamic_layers
-    from mmdyn.running.loading import load_model
+    from mmdyn.running.loading import load_checkpoint_model
     from mmdyn.surgery.collapse import collapsed_state
     from mmdyn.surgery.counterpart import static_counterpart
 
-    model = load_model(cfg, checkpoint).model
+    model = load_checkpoint_model(cfg, checkpoint).model
     routing = {name: torch.full((1, layer.num_experts), 0.5) for name, layer in dynamic_layers(model).items()}
     path = folder / 'collapsed.pth'
     torch.save(dict(state_dict=collapsed_state(model, set(routing), routing)), path)
