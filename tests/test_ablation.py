@@ -491,7 +491,9 @@ def test_what_cannot_run_does_not_stop_the_others(tmp_path, capfd):
     said = capfd.readouterr().out
     assert re.search(rf'held, seed 0 failed: another sweep is at work in .*process {os.getpid()} on ', said)
     assert re.search(r'killed, seed 0 failed: ended in epoch 0 of 18: ended by SIGKILL', said)
-    assert re.search(r'diverged, seed 0 failed: the loss is nan from epoch 1 on; its folder has to go', said)
+    assert re.search(
+        r'diverged, seed 0 failed: the loss is nan from epoch 1 on; remove its folder to train it again', said
+    )
 
 
 @pytest.fixture(scope='module')
@@ -551,7 +553,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
         time.sleep(0.05)
     sweep.send_signal(signal.SIGTERM)
     said = sweep.communicate(timeout=120)[1]
-    assert (sweep.returncode, 'error: stopped. The same command goes on' in said, 'Traceback' in said) == (
+    assert (sweep.returncode, 'error: stopped. The same command continues from there' in said, 'Traceback' in said) == (
         1,
         True,
         False,

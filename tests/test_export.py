@@ -412,7 +412,7 @@ def test_the_tools(call, dynamic, digits, tmp_path):
     ('arguments', 'message'),
     [
         (['model.onnx', '--tta'], '--tta and --fuse are for checkpoints'),
-        (['model.pt2'], r'A .pt2 can run code when it is loaded'),
+        (['model.pt2'], r'A .pt2 can run code when loaded'),
         (['none.onnx'], 'no exported file at'),
     ],
 )

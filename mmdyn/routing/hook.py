@@ -16,6 +16,8 @@ from mmdyn.layers import dynamic_layers
 from .record import record_routing
 from .statistics import RoutingStatistics, routing_statistics
 
+SHOWN_LAYERS = 6  # of a warning
+
 
 def present_classes(samples: list, number: int) -> Tensor:
     """Which classes are in which image.
@@ -109,10 +111,11 @@ class RoutingHook(Hook):
             runner.visualizer.add_scalars(scalars, step=step)
         collapsed = {name: figures.collapsed for name, figures in found.items() if figures.collapsed}
         if collapsed and (step == 0 or runner.iter >= self.warn_from * runner.max_iters):
-            name, why = next(iter(collapsed.items()))
+            reasons = '; '.join(f'{name}: {why}' for name, why in list(collapsed.items())[:SHOWN_LAYERS])
+            more = f'; and {len(collapsed) - SHOWN_LAYERS} more' if len(collapsed) > SHOWN_LAYERS else ''
             print_log(
-                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones, first {name}: '
-                f'{why}. tools/analyze_routing.py shows all',
+                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones ({reasons}{more}). '
+                'tools/analyze_routing.py draws them',
                 'current',
                 level=logging.WARNING,
             )
