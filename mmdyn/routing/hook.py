@@ -114,8 +114,8 @@ class RoutingHook(Hook):
             reasons = '; '.join(f'{name}: {why}' for name, why in list(collapsed.items())[:SHOWN_LAYERS])
             more = f'; and {len(collapsed) - SHOWN_LAYERS} more' if len(collapsed) > SHOWN_LAYERS else ''
             print_log(
-                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones ({reasons}{more}). '
-                'tools/analyze_routing.py draws them',
+                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones '
+                f'({reasons}{more}). tools/analyze_routing.py draws them',
                 'current',
                 level=logging.WARNING,
             )
