@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def move_into_place(partial: Path, path: str | Path) -> None:
     """Replace ``path`` by a whole file of :func:`partial_path`, so that a power failure leaves the one or the other."""
     _synchronise(partial)
     os.replace(partial, path)
-    _synchronise(Path(path).parent)
+    with suppress(OSError):  # some network file systems synchronise no folders
+        _synchronise(Path(path).parent)
 
 
 def _synchronise(path: Path) -> None:

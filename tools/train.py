@@ -38,8 +38,9 @@ def train(args) -> None:
     if args.amp:
         enable_amp(cfg)
     join_processes(cfg)
-    if args.resume is not None:
-        last = checkpoint_for_all(cfg.work_dir) if args.resume == 'auto' else args.resume
+    resume = args.resume or ('auto' if cfg.get('resume') and not cfg.get('load_from') else None)
+    if resume is not None:
+        last = checkpoint_for_all(cfg.work_dir) if resume == 'auto' else resume
         if last is None:  # the weights that the config starts from stay
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
         else:

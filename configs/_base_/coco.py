@@ -53,9 +53,10 @@ train_dataloader = dict(
         filter_cfg=dict(filter_empty_gt=False, min_size=32),
         pipeline=train_pipeline))
 # Validation on rectangles: every image padded as little as the stride allows, in batches of equal shape.
+val_batch_size = 16
 rectangles = dict(type='ImageShapePolicy', img_size=img_scale[0], size_divisor=32, extra_pad_ratio=0.5)
 val_dataloader = dict(
-    batch_size=16,
+    batch_size=val_batch_size,
     num_workers=4,
     persistent_workers=True,
     pin_memory=True,

@@ -5,6 +5,7 @@ its boxes, depends on the batch and on the number of processes. Here it depends 
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from mmengine.registry import DATA_SAMPLERS
 from mmyolo.datasets.utils import BatchShapePolicy
@@ -20,6 +21,7 @@ class ImageShapePolicy(BatchShapePolicy):
         img_size: Pixels of the long side.
         size_divisor: Height and width are multiples of this.
         extra_pad_ratio: Added to both before they are rounded up, in units of ``size_divisor``.
+        batch_size: Accepted from configs of ``BatchShapePolicy``, and not used.
 
     Example:
         >>> policy = ImageShapePolicy(img_size=640)
@@ -27,7 +29,9 @@ class ImageShapePolicy(BatchShapePolicy):
         [384, 672]
     """
 
-    def __init__(self, img_size: int = 640, size_divisor: int = 32, extra_pad_ratio: float = 0.5) -> None:
+    def __init__(
+        self, img_size: int = 640, size_divisor: int = 32, extra_pad_ratio: float = 0.5, batch_size: int | None = None
+    ) -> None:
         super().__init__(1, img_size, size_divisor, extra_pad_ratio)
         self.batch_size = 1  # the parent multiplies by the number of processes
 
@@ -39,6 +43,9 @@ class SameShapeBatchSampler(BatchSampler):
     Args:
         sampler: Gives the indices; its ``dataset`` knows the rectangles.
         batch_size: Images of a batch at most.
+
+    Raises:
+        ValueError: The sampler has no data set with ``get_data_info``.
 
     Example:
         >>> from torch.utils.data import SequentialSampler
@@ -53,7 +60,13 @@ class SameShapeBatchSampler(BatchSampler):
 
     def __init__(self, sampler: Sampler, batch_size: int) -> None:
         super().__init__(sampler, batch_size, drop_last=False)
-        dataset = sampler.dataset  # type: ignore[attr-defined]
+        self._length: tuple[int, int] | None = None
+        dataset: Any = getattr(sampler, 'dataset', None)
+        if not hasattr(dataset, 'get_data_info'):
+            raise ValueError(
+                f'SameShapeBatchSampler needs the rectangles of the images, and {type(sampler).__name__} over '
+                f'{type(dataset).__name__} does not give them: set batch_sampler=None in the data loader'
+            )
         shapes = (dataset.get_data_info(index).get('batch_shape', ()) for index in range(len(dataset)))
         self.shapes = [tuple(int(side) for side in shape) for shape in shapes]
 
@@ -69,4 +82,7 @@ class SameShapeBatchSampler(BatchSampler):
             yield batch
 
     def __len__(self) -> int:
-        return sum(1 for _ in self)
+        epoch = getattr(self.sampler, 'epoch', 0)  # hooks ask in every iteration
+        if self._length is None or self._length[0] != epoch:
+            self._length = epoch, sum(1 for _ in self)
+        return self._length[1]

@@ -36,17 +36,19 @@ class Prediction(DetDataSample):
         ([[1, 1, 9, 9]], (32, 32, 3))
     """
 
-    def __init__(self, image: np.ndarray, names: Sequence[str], detections: Detections, **metainfo) -> None:
-        super().__init__(metainfo=dict(metainfo, ori_shape=image.shape[:2], img_shape=image.shape[:2]))
-        self.set_field(image, '_image', field_type='metainfo')
-        self.set_field(tuple(names), 'names', field_type='metainfo')
+    @classmethod
+    def of(cls, image: np.ndarray, names: Sequence[str], detections: Detections, path: str | None) -> 'Prediction':
+        """The prediction for an image, (H, W, 3) bytes as BGR, of classes with these names."""
+        size = image.shape[:2]
+        sample = cls(metainfo=dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image))
         fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
-        self.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
+        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
+        return sample
 
     def draw(self) -> np.ndarray:
         """The image with boxes, class names and scores, (H, W, 3) bytes as BGR."""
         found = self.pred_instances
-        return draw(self._image, Detections(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))), self.names)
+        return draw(self.image, Detections(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))), self.names)
 
 
 class Model:
@@ -90,7 +92,7 @@ class Model:
         arrays = [as_array(image) for image in images]
         paths = [str(image) if isinstance(image, str | Path) else None for image in images]
         found = self.detector(arrays, score) if arrays else []
-        return [Prediction(a, self.names, d, img_path=p) for a, d, p in zip(arrays, found, paths, strict=True)]
+        return [Prediction.of(a, self.names, d, p) for a, d, p in zip(arrays, found, paths, strict=True)]
 
 
 def as_array(image: Image) -> np.ndarray:

@@ -453,7 +453,8 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
         return exported_conv2d(x, experts, routing, bias, geometry)
     if x.shape[0] == 0:  # the sum over no samples is a kernel of zeros, and a gradient of zeros for the experts
         kernel = torch.einsum('bm,moihw->oihw', routing.to(experts.dtype), experts).to(x.dtype)
-        return F.conv2d(x, kernel, None, *geometry)
+        y = F.conv2d(x, kernel, None, *geometry)
+        return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]
     if torch.compiler.is_compiling():
         return _operator(x, experts, routing, bias, *geometry)
     if torch.is_grad_enabled() and not _is_plain(x, experts, geometry):

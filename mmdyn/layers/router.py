@@ -80,7 +80,7 @@ class Router(nn.Module):
         """
         if torch.is_autocast_enabled(pooled.device.type):
             with torch.autocast(pooled.device.type, enabled=False):
-                return self(pooled)
+                return self.forward(pooled)  # not __call__: hooks see one call
         logits = F.linear(pooled.to(self.weight.dtype), self.weight, self.bias)  # (B, M)
         return _ACTIVATIONS[self.activation](logits if self.temperature == 1 else logits / self.temperature)
 

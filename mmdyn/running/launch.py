@@ -31,11 +31,12 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         if cfg.launcher != 'none':
             _distribute_over_cpus(cfg)
     hooks = cfg.get('default_hooks') or {}
+    stated = set(hooks)
     for name in [name for name, hook in hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
         del hooks[name]
     # a config of another package: never test a checkpoint that only half fits, never resume out of step
     guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
-    missing = [dict(type=guard) for name, guard in guards.items() if name not in hooks]
+    missing = [dict(type=guard) for name, guard in guards.items() if name not in stated]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
     if train and cfg.get('compile'):
         options = cfg.compile if isinstance(cfg.compile, dict) else {}

@@ -56,6 +56,7 @@ def test_predictions_are_mmdets_and_draw_themselves(model, picture):
     sample = model(picture, score=0.001)
     assert isinstance(sample, DetDataSample)
     drawn = sample.draw()
+    assert np.array_equal(sample.clone().cpu().draw(), drawn)
     assert drawn.shape == (320, 320, 3)
     assert (drawn != cv2.imread(str(picture))).any()
     assert np.array_equal(model(picture, score=1.0).draw(), cv2.imread(str(picture)))  # nothing is that sure

@@ -14,6 +14,7 @@ from torch import nn
 
 from mmdyn import DynamicConv, dynamic_conv2d
 from mmdyn.layers import Router, global_mean
+from plain_loop import plain_loop
 
 # in, out, kernel, stride, padding, dilation, groups, (height, width)
 GRID = [
@@ -27,16 +28,6 @@ GRID = [
     pytest.param(4, 4, 3, 1, 1, 1, 1, (1, 1), id='one-pixel'),
 ]
 BATCHES = (1, 2, 5)
-
-
-def plain_loop(x, experts, routing, biases, stride, padding, dilation, groups):
-    """The definition, one sample and one expert at a time."""
-    outputs = []
-    for b in range(len(x)):
-        kernel = sum(routing[b, m] * experts[m] for m in range(len(experts)))
-        bias = None if biases is None else sum(routing[b, m] * biases[m] for m in range(len(experts)))
-        outputs.append(F.conv2d(x[b : b + 1], kernel, bias, stride, padding, dilation, groups))
-    return torch.cat(outputs)
 
 
 def case(i, o, k, g, size, batch, experts=3, dtype=torch.float64):
@@ -302,3 +293,12 @@ def test_mmcvs_fusion_leaves_the_layer_as_it_is():
     x = torch.randn(2, 4, 6, 6)
     expected = block(x)
     torch.testing.assert_close(fuse_conv_bn(block)(x), expected)
+
+
+def test_an_empty_batch_gives_every_parameter_a_gradient_of_zeros():
+    """A process without a positive RoI must not leave a parameter out, or the others wait for it."""
+    layer = DynamicConv(4, 6, 3, padding=1, bias=True)
+    y = layer(torch.rand(0, 4, 5, 5))
+    assert y.shape == (0, 6, 5, 5)
+    y.sum().backward()
+    assert all(p.grad is not None and not p.grad.any() for p in layer.parameters())

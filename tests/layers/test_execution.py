@@ -16,7 +16,7 @@ from torch import nn
 from mmdyn import DynamicConv, dynamic_conv2d
 from mmdyn.layers import execution, fold_batch_norm, fold_batch_norms, fold_scale, global_mean
 from mmdyn.layers.execution import Geometry, choose_strategy
-from test_dynamic_conv import plain_loop
+from plain_loop import plain_loop
 
 FORMATS = [
     pytest.param(torch.contiguous_format, id='nchw'),

@@ -229,3 +229,11 @@ def test_a_hook_that_is_none_is_left_out(digits, tmp_path):
     kinds = {type(hook) for hook in runner.hooks}
     assert not kinds & {RoutingHook, ChannelsLastHook, IterTimerHook}
     assert {CheckpointGuardHook, LoggerHook} <= kinds
+
+
+def test_weights_are_recorded_once_also_under_autocast():
+    layer = DynamicConv(4, 4, 3)
+    for enabled in (False, True):
+        with torch.autocast('cpu', enabled=enabled), record_routing(layer) as recorded:
+            layer(torch.rand(2, 4, 8, 8))
+        assert [tuple(weights.shape) for weights in recorded['']] == [(2, 4)]

@@ -40,7 +40,7 @@ def _note_written_whole(runner: Runner) -> Iterator[None]:
         yield
         return
     note = Path(runner.work_dir, LAST_CHECKPOINT)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix='.saving-', dir=note.parent) as folder:
         runner._work_dir = folder
         try:
             yield
@@ -107,5 +107,8 @@ class AtomicCheckpointHook(CheckpointHook):
             yield
         finally:
             self.file_backend = before
+        written = {self.last_ckpt, getattr(self, 'best_ckpt_path', None)}
+        written |= set(getattr(self, 'best_ckpt_path_dict', {}).values())
         for path in condemned:
-            before.remove(path)
+            if path not in written:  # the best of an epoch that is validated again has the same name
+                before.remove(path)

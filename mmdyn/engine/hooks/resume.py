@@ -11,10 +11,13 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from mmdyn.errors import UserError
+from mmdyn.files import write_text
 from mmdyn.logs import is_validation, log_records
 
+VALIDATIONS = 'validations'  # beside MMEngine's last_checkpoint: epochs or iterations whose validation was finished
 
-def latest_checkpoint(work_dir: str | Path) -> Path | None:
+
+def latest_checkpoint(work_dir: str | Path) -> str | Path | None:
     """The checkpoint that a work dir names as its last; where it names none, the last whole one.
 
     Args:
@@ -23,6 +26,8 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     work_dir = Path(work_dir)
     note = work_dir / 'last_checkpoint'
     name = note.read_text().strip() if note.is_file() else ''
+    if '://' in name:  # a remote folder, which MMEngine reads
+        return name
     for named in (Path(name), work_dir / Path(name).name):  # the second where the folder was moved
         if name and named.is_file():
             return named
@@ -31,7 +36,7 @@ def latest_checkpoint(work_dir: str | Path) -> Path | None:
     return max(whole)[1] if whole else None
 
 
-def checkpoint_for_all(work_dir: str | Path) -> Path | None:
+def checkpoint_for_all(work_dir: str | Path) -> str | Path | None:
     """The checkpoint of :func:`latest_checkpoint` that the first process sees, for every process.
 
     Args:
@@ -42,8 +47,8 @@ def checkpoint_for_all(work_dir: str | Path) -> Path | None:
     """
     chosen = [latest_checkpoint(work_dir) if is_main_process() else None]
     broadcast_object_list(chosen)
-    if chosen[0] is None:
-        return None
+    if not isinstance(chosen[0], Path):
+        return chosen[0]
     blind = [rank for rank, reads in enumerate(all_gather_object(chosen[0].is_file())) if not reads]
     if blind:
         raise UserError(
@@ -68,7 +73,7 @@ class ResumeHook(Hook):
         'VERY_LOW'
     """
 
-    priority = 'VERY_LOW'
+    priority = 'LOWEST'  # after the checkpoint hook has saved the best
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Turn the checkpoint's iteration into that of this run."""
@@ -79,6 +84,8 @@ class ResumeHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Compare the processes, and validate where the interrupted run did not."""
         if not runner._resume:
+            if is_main_process():
+                Path(runner.work_dir, VALIDATIONS).unlink(missing_ok=True)  # of an earlier run in this folder
             return
         reached = all_gather_object((runner.epoch, runner.iter))
         if len(set(reached)) > 1:
@@ -92,15 +99,34 @@ class ResumeHook(Hook):
             print_log('The validation of the checkpoint was not finished: it is run now.', logger='current')
             runner.val_loop.run()
 
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Note that the validation was finished, and its best checkpoint written."""
+        if is_main_process() and runner._train_loop is not None:
+            note = Path(runner.work_dir, VALIDATIONS)
+            write_text(note, f'{note.read_text() if note.is_file() else ""}{_reached(runner)}\n')
+
+
+def _reached(runner: Runner) -> int:
+    """Epochs, or iterations for loops that count these."""
+    return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
+
+
+def _was_validated(runner: Runner) -> bool:
+    """Whether a validation of the checkpoint was finished after it was written, and is in a log."""
+    note, checkpoint = Path(runner.work_dir, VALIDATIONS), Path(runner._load_from)
+    if not note.is_file() or str(_reached(runner)) not in note.read_text().split():
+        return False
+    if checkpoint.is_file() and note.stat().st_mtime < checkpoint.stat().st_mtime:
+        return False  # of an earlier run in this folder
+    return any(is_validation(r) and r.get('step') == _reached(runner) for r in log_records(runner.work_dir))
+
 
 def _validation_is_missing(runner: Runner) -> bool:
-    """Whether a validation is due where the run resumes, and its result is in no log."""
-    loop = runner.train_loop
-    by_epoch = isinstance(loop, EpochBasedTrainLoop)
-    reached, last = (loop.epoch, loop.max_epochs) if by_epoch else (loop.iter, loop.max_iters)
+    """Whether a validation is due where the run resumes, and was not finished."""
+    loop, reached = runner.train_loop, _reached(runner)
+    last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     if runner.val_loop is None or reached == 0:
         return False
     loop._decide_current_val_interval()
-    if not (reached == last or (reached >= loop.val_begin and reached % loop.val_interval == 0)):
-        return False
-    return not any(is_validation(r) and r.get('step') == reached for r in log_records(runner.work_dir))
+    due = reached == last or (reached >= loop.val_begin and reached % loop.val_interval == 0)
+    return due and not _was_validated(runner)

@@ -53,10 +53,14 @@ class TemperatureHook(Hook):
                 f'TemperatureHook anneals for {self.epochs:g} epochs, but training has {runner.max_epochs}: '
                 'lower its epochs, or what is tested has another temperature than what was trained'
             )
+        self._set(runner, max(runner.iter - 1, 0))  # a resumed run may begin with a validation
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Set the temperature of this iteration."""
-        progress = min(runner.iter / (self.epochs * len(runner.train_dataloader)), 1.0)
+        self._set(runner, runner.iter)
+
+    def _set(self, runner: Runner, iteration: int) -> None:
+        progress = min(iteration / (self.epochs * len(runner.train_dataloader)), 1.0)
         for name, router in _routers(runner.model).items():
             router.temperature = self.begin + progress * (self._own[name] - self.begin)
 

@@ -67,14 +67,14 @@ def test_the_name_of_the_last_checkpoint_is_never_seen_half_written(tmp_path, mo
 class Constant(BaseMetric):
     """A metric that counts how often it was asked."""
 
-    asked = 0
+    asked, score = 0, 0.5
 
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
     def compute_metrics(self, results):
         Constant.asked += 1
-        return {'score': 0.5}
+        return {'score': Constant.score}
 
 
 class StopsInValidation(Hook):
@@ -115,6 +115,34 @@ def test_a_validation_that_was_killed_is_run_again(tmp_path, epoch):
     assert validations(tmp_path) == [2][: epoch // 2 - 1]
     validated(tmp_path, resume=latest_checkpoint(tmp_path)).train()
     assert validations(tmp_path) == [2, 4]
+
+
+def test_a_validation_of_an_earlier_run_in_the_folder_does_not_count(tmp_path):
+    validated(tmp_path).train()
+    with pytest.raises(KeyboardInterrupt):
+        validated(tmp_path, hooks=[StopsInValidation(4)]).train()  # begins again, without --resume
+    Constant.asked = 0
+    validated(tmp_path, resume=latest_checkpoint(tmp_path)).train()
+    assert Constant.asked == 1
+
+
+def test_the_best_checkpoint_survives_a_better_score_of_the_same_epoch(tmp_path):
+    """The logs are gone, so the last epoch is validated again, and its best checkpoint has the name that it had."""
+    best = dict(param_scheduler=None, checkpoint=dict(CHECKPOINT, save_best='score', rule='greater'))
+    validated(tmp_path, default_hooks=best).train()
+    assert (tmp_path / 'best_score_epoch_2.pth').is_file()
+    (tmp_path / 'validations').unlink()
+    Constant.score, before = 0.9, Constant.score
+    try:
+        validated(tmp_path, default_hooks=best, resume=tmp_path / 'epoch_2.pth').train()
+    finally:
+        Constant.score = before
+    assert (tmp_path / 'best_score_epoch_2.pth').is_file()
+
+
+def test_a_remote_checkpoint_is_left_to_mmengine(tmp_path):
+    (tmp_path / 'last_checkpoint').write_text('s3://bucket/run/epoch_3.pth')
+    assert latest_checkpoint(tmp_path) == 's3://bucket/run/epoch_3.pth'
 
 
 def test_a_validation_that_was_finished_is_not_run_again(tmp_path):
