@@ -59,6 +59,8 @@ def call(monkeypatch, capsys):
     """Run a tool as :func:`run` does, but in this process, where the process is not the point: no import of torch."""
 
     def call_tool(path, *args):
+        from mmdet.visualization import DetLocalVisualizer
+
         path = ROOT / path
         monkeypatch.setattr(sys, 'argv', [str(path), *map(str, args)])
         monkeypatch.syspath_prepend(path.parent)
@@ -73,6 +75,8 @@ def call(monkeypatch, capsys):
                 runpy.run_path(str(path), run_name='__main__')
             except SystemExit as e:
                 code = e.code or 0
+            finally:  # MMEngine keeps visualizers by name, and warns of a second of a name
+                DetLocalVisualizer._instance_dict.clear()
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess([str(path), *args], code, out, err)
 

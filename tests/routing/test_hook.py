@@ -140,6 +140,7 @@ def trained(digits, tmp_path_factory):
             'test_dataloader.dataset.data_root': str(digits),
             'optim_wrapper.optimizer.lr': 1e-3,
             'default_hooks.logger.interval': 1,
+            'visualizer.name': 'routed',
             'visualizer.vis_backends': [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')],
         },
         str(folder),
