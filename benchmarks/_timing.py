@@ -116,10 +116,9 @@ def caption() -> str:
 
 def write_json(path: Path, content: dict) -> None:
     """Write a result and the machine that it is of, all or nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps({'machine': machine(), **content}, indent=1) + '\n')
-    partial.replace(path)
+    from mmdyn.files import write_text
+
+    write_text(path, json.dumps({'machine': machine(), **content}, indent=1) + '\n')
     print(f'wrote {path}')
 
 

@@ -8,12 +8,11 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
-import mmdyn
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
+from mmdyn.running.config_file import CONFIGS
 from mmdyn.tasks import TASKS
 
-CONFIGS = Path(mmdyn.__file__).parent / '.mim' / 'configs'
 STEM = 'model.0.conv.weight'
 ROUTING = 'routing.weight'
 MAX_CLASSES, MAX_EXPERTS = 100_000, 256  # numbers come from the file, and a model is built of them

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdyn.errors import UserError
-from mmdyn.running.config_file import load_config
+from mmdyn.running.config_file import CONFIGS, load_config
 
 from .checkpoint_detector import CheckpointDetector
 from .media import read_image
@@ -19,7 +19,6 @@ from .onnx_detector import Detections, OnnxDetector, draw
 from .runtimes import DETECTORS, open_exported
 
 Image = str | Path | np.ndarray | Any  # the last is a PIL image
-CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
 RUNTIMES = tuple(suffix for suffix in DETECTORS if suffix != '.pt2')  # a .pt2 can run code when it is loaded
 
 

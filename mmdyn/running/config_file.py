@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
 
+CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # those of the package
 CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
 # Keys of a config that are no arguments of the runner, and that a config need not have.
 OPTIONAL_KEYS = (
