@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdyn.errors import UserError
-from mmdyn.running.config_file import CONFIGS, load_config
+from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
 from .media import read_image
@@ -30,7 +30,7 @@ class Prediction(DetDataSample):
     Example:
         >>> from mmdyn.inference.onnx_detector import Detections
         >>> detections = Detections(np.array([[1, 1, 9, 9]]), np.array([0.9]), np.array([0]))
-        >>> prediction = Prediction(np.zeros((32, 32, 3), np.uint8), ['cat'], detections)
+        >>> prediction = Prediction.of(np.zeros((32, 32, 3), np.uint8), ['cat'], detections, path=None)
         >>> prediction.pred_instances.bboxes.tolist(), prediction.draw().shape
         ([[1, 1, 9, 9]], (32, 32, 3))
     """
@@ -148,13 +148,5 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
             f'{model} needs a checkpoint: load_model(CONFIG, CHECKPOINT), or give one exported file '
             f'({", ".join(RUNTIMES)})'
         )
-    cfg = model if isinstance(model, Config) else load_config(_config_file(str(model)), None, None, 'none')
+    cfg = model if isinstance(model, Config) else load_config(str(model))
     return Model(CheckpointDetector(cfg, checkpoint, device))
-
-
-def _config_file(name: str) -> str:
-    """The file of a config that is named with or without its folder and suffix."""
-    if Path(name).suffix == '.py' or Path(name).exists():
-        return name
-    packaged = sorted(CONFIGS.rglob(f'{name}.py'))
-    return str(packaged[0]) if packaged else f'{name}.py'

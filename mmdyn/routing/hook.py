@@ -54,8 +54,9 @@ class RoutingHook(Hook):
         ValueError: ``warn_from`` is not from 0 to 1.
 
     Example:
-        >>> HOOKS.build(dict(type='RoutingHook', warn_from=0.5)).priority
-        'ABOVE_NORMAL'
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_dynconv_coco')
+        >>> config.default_hooks.routing = dict(type='RoutingHook', warn_from=0.2)  # warn earlier
     """
 
     # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.

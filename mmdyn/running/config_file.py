@@ -20,24 +20,28 @@ OPTIONAL_KEYS = (
 )
 
 
-def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launcher: str) -> Config:
+def load_config(
+    name: str, cfg_options: dict | None = None, work_dir: str | None = None, launcher: str = 'none'
+) -> Config:
     """Read a config and merge the options of the command line into it.
 
     Args:
-        path: Config file.
+        name: A config file, or the name of one of the package's: ``'yolo11n_dynconv_coco'``.
         cfg_options: Dotted keys and values to override.
         work_dir: Folder of the run; None takes the config's, or ``work_dirs/<name of the config>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
 
     Raises:
         UserError: The file does not exist or does not parse, or an option does not fit the config.
+
+    Example:
+        >>> config = load_config('yolo11n_dynconv_coco', {'train_cfg.max_epochs': 100})
+        >>> config.train_cfg.max_epochs
+        100
     """
-    if Path(path).suffix in CHECKPOINTS:
-        raise UserError(f'{path} is given in place of the config; --help shows the order of the arguments')
-    if not Path(path).is_file():
-        near = difflib.get_close_matches(Path(path).name, [p.name for p in Path('configs').rglob('*.py')], n=3)
-        hint = f' Did you mean {" or ".join(near)}?' if near else ''
-        raise UserError(f'no config file at {Path(path).absolute()}.{hint}')
+    if Path(name).suffix in CHECKPOINTS:
+        raise UserError(f'{name} is given in place of the config; --help shows the order of the arguments')
+    path = _config_file(name)
     try:
         cfg = Config.fromfile(path)
         _check_keys(cfg, cfg_options or {})
@@ -52,6 +56,18 @@ def load_config(path: str, cfg_options: dict | None, work_dir: str | None, launc
     elif cfg.get('work_dir') is None:
         cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
     return cfg
+
+
+def _config_file(name: str) -> str:
+    """The file of a config, which may be one of the package's that is given by its name."""
+    if Path(name).is_file():
+        return name
+    packaged = {p.stem: p for p in CONFIGS.rglob('*.py')}
+    if name in packaged:
+        return str(packaged[name])
+    near = difflib.get_close_matches(Path(name).stem, packaged, n=3)
+    hint = f' Did you mean {" or ".join(near)}?' if near else ''
+    raise UserError(f'no config file at {Path(name).absolute()}, and no config of the package has this name.{hint}')
 
 
 def _check_keys(cfg: Config, options: dict) -> None:

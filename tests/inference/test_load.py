@@ -107,7 +107,7 @@ def test_what_is_no_image_is_named(model, image, message):
 def test_what_is_no_model_is_named(detector, tmp_path):
     with pytest.raises(UserError, match='yolo11n_coco needs a checkpoint: load_model'):
         mmdyn.load_model('yolo11n_coco')
-    with pytest.raises(UserError, match=r'no config file at .*yolo11q_coco.py'):
+    with pytest.raises(UserError, match=r'no config file at .*Did you mean yolo11x_coco'):
         mmdyn.load_model('yolo11q_coco', detector[1])
     with pytest.raises(UserError, match='no exported file at'):
         mmdyn.load_model(tmp_path / 'none.onnx')

@@ -291,7 +291,7 @@ BAD = {
         ['configs/yolo11n_dynconv_coco.py'],
         r'no annotation file at .*instances_train2017.json.*cocodataset.*digits',
     ),
-    'no-config': (['configs/yolo11n_dynconf_digits.py'], r'no config file at .*Did you mean yolo11n_dynconv_digits.py'),
+    'no-config': (['configs/yolo11n_dynconf_digits.py'], r'no config file at .*Did you mean yolo11n_dynconv_digits'),
     'class-count': (
         [CONFIG, 'model.bbox_head.head_module.num_classes=7'],
         r'num_classes=7, but .* has 10 classes .*model.bbox_head.head_module.num_classes=10',

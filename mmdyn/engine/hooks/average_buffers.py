@@ -28,8 +28,10 @@ class AverageBuffersHook(Hook):
     """Validate with the mean of the processes' buffers; :class:`AtomicCheckpointHook` saves it.
 
     Example:
-        >>> HOOKS.build(dict(type='AverageBuffersHook')).priority
-        'NORMAL'
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_coco')
+        >>> config.default_hooks.average_buffers  # in every config; None leaves it out
+        {'type': 'AverageBuffersHook'}
     """
 
     def after_train_epoch(self, runner: Runner) -> None:

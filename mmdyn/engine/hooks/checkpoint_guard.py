@@ -20,8 +20,10 @@ class CheckpointGuardHook(Hook):
         UserError: With the first keys that differ.
 
     Example:
-        >>> HOOKS.build(dict(type='CheckpointGuardHook')).priority
-        'VERY_HIGH'
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_coco')
+        >>> config.default_hooks.checkpoint_guard  # in every config; None leaves it out
+        {'type': 'CheckpointGuardHook'}
     """
 
     priority = 'VERY_HIGH'

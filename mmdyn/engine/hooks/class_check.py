@@ -23,8 +23,10 @@ class ClassCheckHook(Hook):
         UserError: They differ; the message has both, and what to change.
 
     Example:
-        >>> HOOKS.build(dict(type='ClassCheckHook')).priority
-        'NORMAL'
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_coco')
+        >>> config.default_hooks.class_check  # in every config; None leaves it out
+        {'type': 'ClassCheckHook'}
     """
 
     def __init__(self) -> None:

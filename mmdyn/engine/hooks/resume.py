@@ -69,8 +69,10 @@ class ResumeHook(Hook):
         UserError: The processes resume at different iterations.
 
     Example:
-        >>> HOOKS.build(dict(type='ResumeHook')).priority
-        'VERY_LOW'
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_coco')
+        >>> config.default_hooks.resume  # in every config; train with --resume
+        {'type': 'ResumeHook'}
     """
 
     priority = 'LOWEST'  # after the checkpoint hook has saved the best
