@@ -31,21 +31,18 @@ def parse_args():
 
 
 def open_model(args):
-    """The detector: of a checkpoint, or an exported file."""
+    """The model: of a config and a checkpoint, or an exported file."""
     from mmdyn.errors import UserError
+    from mmdyn.inference import load_model
 
     if len(args.model) == 1 and Path(args.model[0]).suffix in EXPORTED:
-        from mmdyn.inference.runtimes import open_exported
-
-        return open_exported(args.model[0])
+        return load_model(args.model[0])
     if len(args.model) != 2:
         raise UserError(
             f'give CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
         )
-    from mmdyn.inference.checkpoint_detector import CheckpointDetector
-
     args.config, checkpoint = args.model
-    return CheckpointDetector(config_of(args), checkpoint, args.device)
+    return load_model(config_of(args), checkpoint, args.device)
 
 
 def detect(args) -> None:
@@ -56,8 +53,8 @@ def detect(args) -> None:
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
     media = Media(args.inputs)
-    detector = open_model(args)
-    count = write_results(media, detector, args.out_dir, args.score_thr, args.batch_size, args.show)
+    model = open_model(args)
+    count = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)
     print(f'{count} images: pictures are in {args.out_dir / "vis"}, boxes as JSON in {args.out_dir / "preds"}.')
 
 

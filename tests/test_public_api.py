@@ -51,9 +51,9 @@ LAYERS = {
     ],
     'inference': [
         ['onnx_detector', 'media'],
-        ['runtimes', 'checkpoint_detector', 'results'],
+        ['runtimes', 'checkpoint_detector'],
         ['exported_detector', 'load'],
-        ['evaluation'],
+        ['evaluation', 'results'],
     ],
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
     'running': [

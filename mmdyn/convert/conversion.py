@@ -99,9 +99,9 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
 
 
 def _class_names(
-    found: Sequence[str] | None, given: Sequence[str] | None, count: int, source: Path
+    stored: Sequence[str] | None, given: Sequence[str] | None, count: int, source: Path
 ) -> tuple[str, ...] | None:
-    names = given or found
+    names = given or stored
     if isinstance(names, str):
         raise UserError(f'class names must be a list, got the string {names!r}')
     if names is not None and len(names) != count:

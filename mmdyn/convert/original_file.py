@@ -119,8 +119,8 @@ def _read_zip(path: Path) -> Any:
     except CallRefusedError as e:
         raise UserError(f'{path} is refused: {e}, which no checkpoint needs') from e
     except UnpicklingError as e:
-        found = re.search(r'error: \s*(.*)', str(e))  # PyTorch's message has advice for developers around it
-        raise UserError(f'{path} is refused: {found[1] if found else "it is no plain checkpoint"}') from e
+        match = re.search(r'error: \s*(.*)', str(e))  # PyTorch's message has advice for developers around it
+        raise UserError(f'{path} is refused: {match[1] if match else "it is no plain checkpoint"}') from e
     except Exception as e:  # whatever a parser meets in a damaged file
         reason = (str(e) or type(e).__name__).splitlines()[0]
         raise UserError(f'{path} is not a whole PyTorch checkpoint: {reason}') from e
@@ -194,7 +194,7 @@ def _from_first_layer(tensors: dict, path: Path) -> dict[str, Tensor]:
     tensors = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if 'backbone.stem.conv.weight' in tensors:
         raise UserError(f'{path} is a checkpoint of this project already. --reverse converts it to the original')
-    wrappers = [k[: found.start(1)] for k in tensors if (found := FIRST_LAYER.search(k))]
+    wrappers = [k[: match.start(1)] for k in tensors if (match := FIRST_LAYER.search(k))]
     if not wrappers:
         raise UserError(f'{path} holds no YOLO model: none of its {len(tensors)} tensors is a first convolution')
     wrapper = min(wrappers, key=len)

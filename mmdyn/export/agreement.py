@@ -72,9 +72,9 @@ def check_agreement(
     return off, off_score
 
 
-def _nearest(found: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """For every detection, PyTorch's box that is nearest, and its score of that class."""
-    nearest = torch.cdist(found[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
+def _nearest(exported: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
+    """For every detection, the nearest of PyTorch's boxes, and its score of that class."""
+    nearest = torch.cdist(exported[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
     corners = boxes.gather(1, nearest[..., None].expand(-1, -1, 4))
     class_scores = scores.gather(1, nearest[..., None].expand(-1, -1, scores.shape[2]))
     return corners, class_scores.gather(2, labels.clamp(min=0)[..., None])[..., 0]

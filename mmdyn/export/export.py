@@ -137,7 +137,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         expected = reference(images)
     limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
     with torch.no_grad():
-        found = DetectionGraphWithNMS(reference, *limits, one_operator=False)(images)[1] >= 0 if options.nms else None
+        kept = DetectionGraphWithNMS(reference, *limits, one_operator=False)(images)[1] >= 0 if options.nms else None
     plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
     whole = DetectionGraphWithNMS(plain, *limits, one_operator=options.format != 'torch_export')
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -146,7 +146,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         _write(cfg, whole if options.nms else plain, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
-        boxes, scores = check_agreement(written, images, expected, found, options)
+        boxes, scores = check_agreement(written, images, expected, kept, options)
         size = sum(file.stat().st_size for file in Path(folder).iterdir())
         _publish(Path(folder), target)
     return Exported(target, size, form, cost, boxes, scores)

@@ -60,12 +60,12 @@ PASSING = ('Reshape', 'Squeeze', 'Unsqueeze', 'Split', 'VariadicSplit', 'Gather'
 
 def _users(node) -> list[tuple[Any, int]]:
     """The nodes that use the outputs of an OpenVINO node, past reshapes, and the index of that input."""
-    found = []
+    users = []
     for output in node.outputs():
         for target in output.get_target_inputs():
             user = target.get_node()
-            found += _users(user) if user.get_type_name() in PASSING else [(user, target.get_index())]
-    return found
+            users += _users(user) if user.get_type_name() in PASSING else [(user, target.get_index())]
+    return users
 
 
 def _mixing(model) -> list[str]:

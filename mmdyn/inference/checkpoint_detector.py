@@ -51,8 +51,8 @@ class CheckpointDetector:
             images: (H, W, 3) bytes each, BGR.
             score: Least score.
         """
-        found = []
+        detections: list[Detections] = []
         for sample in inference_detector(self.model, list(images)):
             kept = sample.pred_instances[sample.pred_instances.scores > score].cpu()
-            found.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
-        return found
+            detections.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
+        return detections

@@ -73,9 +73,9 @@ class ExportedDetector(BaseModel):
         images, score, iou = inputs.cpu().numpy(), self.test_cfg['score_thr'], self.test_cfg['nms']['iou_threshold']
         size = self.session.meta['batch'] or len(images)
         parts = [images[i : i + size] for i in range(0, len(images), size)]
-        found = [one for part in parts for one in self.session.detect(part, score, iou)]
+        detected = [one for part in parts for one in self.session.detect(part, score, iou)]
         clip = self.test_cfg.get('clip_boxes', True)
-        for sample, detections in zip(data_samples, found, strict=True):
+        for sample, detections in zip(data_samples, detected, strict=True):
             pad = sample.metainfo.get('pad_param', np.zeros(4))
             placement = Placement(tuple(sample.scale_factor), float(pad[2]), float(pad[0]))
             detections = restore(detections, placement, sample.ori_shape, clip)

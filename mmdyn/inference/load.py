@@ -46,8 +46,21 @@ class Prediction(DetDataSample):
 
     def draw(self) -> np.ndarray:
         """The image with boxes, class names and scores, (H, W, 3) bytes as BGR."""
-        found = self.pred_instances
-        return draw(self.image, Detections(*(found[k].numpy() for k in ('bboxes', 'scores', 'labels'))), self.names)
+        return draw(self.image, self._detections(), self.names)
+
+    def rows(self) -> dict[str, list]:
+        """What is written as JSON: the fields of mmdet's ``DetInferencer``, and the class names."""
+        boxes, scores, labels = self._detections()
+        return dict(
+            labels=labels.tolist(),
+            scores=[round(float(score), 5) for score in scores],
+            bboxes=[[round(float(side), 2) for side in box] for box in boxes],
+            names=[self.names[label] for label in labels],
+        )
+
+    def _detections(self) -> Detections:
+        instances = self.pred_instances
+        return Detections(*(instances[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels')))
 
 
 class Model:
@@ -90,8 +103,8 @@ class Model:
             return self([images], score)[0]
         arrays = [as_array(image) for image in images]
         paths = [str(image) if isinstance(image, str | Path) else None for image in images]
-        found = self.detector(arrays, score) if arrays else []
-        return [Prediction.of(a, self.names, d, p) for a, d, p in zip(arrays, found, paths, strict=True)]
+        detections = self.detector(arrays, score) if arrays else []
+        return [Prediction.of(a, self.names, d, p) for a, d, p in zip(arrays, detections, paths, strict=True)]
 
 
 def as_array(image: Image) -> np.ndarray:

@@ -80,8 +80,8 @@ class Media:
             self._open_capture(str(path), f'{path} is not a video that OpenCV reads')
             self.count = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT)) if self.capture is not None else 0
         else:
-            found = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
-            self.files = [str(file) for file in found]
+            files = [path] if path.is_file() else sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGES)
+            self.files = [str(file) for file in files]
             if not self.files:
                 raise UserError(f'no image in {path.absolute()} (looked for {" ".join(IMAGES)})')
             self.count = len(self.files)

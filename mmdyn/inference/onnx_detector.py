@@ -28,7 +28,7 @@ KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 
 
 class Detections(NamedTuple):
-    """What was found in one image, best first."""
+    """The detections of one image, best first."""
 
     boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
     scores: np.ndarray  # (n,)
@@ -96,7 +96,7 @@ class OnnxDetector:
         """
         if isinstance(image, np.ndarray):
             return self([image], score, iou)[0]
-        found: list[Detections] = []
+        detections: list[Detections] = []
         size = (self.meta['batch'] or len(image)) if self.meta['square'] else 1
         if self.meta['nms'] and iou not in (None, self.meta['iou_threshold']):
             raise ValueError(f'NMS of {self.path} is in the graph, with an overlap of {self.meta["iou_threshold"]}')
@@ -104,8 +104,8 @@ class OnnxDetector:
             part = image[start : start + size]
             tensors, placements = zip(*(self.prepare(one) for one in part))
             each = self.detect(np.concatenate(tensors), score, iou)
-            found += [restore(d, p, one.shape[:2]) for d, p, one in zip(each, placements, part)]
-        return found
+            detections += [restore(d, p, one.shape[:2]) for d, p, one in zip(each, placements, part)]
+        return detections
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """Resize, pad and normalise: (H, W, 3) BGR bytes -> (1, 3, height, width) float32."""
@@ -168,18 +168,18 @@ class OnnxDetector:
         return Detections(boxes[indices[kept]], values[kept], labels[kept])
 
 
-def restore(found: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
+def restore(detections: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
     """Boxes in pixels of the original image of this height and width."""
     offset, scale = (np.array(v * 2, np.float32) for v in ((placement.left, placement.top), placement.scale))
-    boxes = (found.boxes - offset) / scale
-    return found._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
+    boxes = (detections.boxes - offset) / scale
+    return detections._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
 
 
-def draw(image: np.ndarray, found: Detections, names: Sequence[str]) -> np.ndarray:
+def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
     """A copy of a BGR image with boxes, class names and scores."""
     image = image.copy()
     thick = max(1, round(max(image.shape) / 500))
-    for box, score, label in zip(*found):
+    for box, score, label in zip(*detections):
         hue = np.array([[[label * 47 % 180, 200, 230]]], np.uint8)
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
         left, top, right, bottom = (round(float(v)) for v in box)
@@ -213,11 +213,11 @@ def main(arguments: list[str]) -> int:
         if image is None:
             print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
             return 1
-        found = detector(image, args.score)
+        detections = detector(image, args.score)
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(picture), draw(image, found, detector.names))
-        for box, score, label in zip(*found):
+        cv2.imwrite(str(picture), draw(image, detections, detector.names))
+        for box, score, label in zip(*detections):
             print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
     return 0
 

@@ -1,11 +1,11 @@
-"""Results: detect in every image of a source, draw what was found, and write it as JSON."""
+"""Results: predict for every image of a source, draw the predictions, and write them as JSON."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,20 +14,10 @@ from tqdm import tqdm
 from mmdyn.errors import UserError
 from mmdyn.files import move_into_place, partial_path, write_image, write_json
 
+from .load import Model, Prediction
 from .media import IMAGES, EndsEarlyError, Frame, Media
-from .onnx_detector import Detections, draw
 
 WINDOW = 'mmdyn'
-
-
-class Detector(Protocol):
-    """A checkpoint or an exported file."""
-
-    names: list[str]
-
-    def __call__(self, images: list[np.ndarray], score: float) -> list[Detections]:
-        """Detect in BGR images."""
-        ...
 
 
 class PictureFiles:
@@ -100,16 +90,6 @@ class VideoFile:
             self.partial.unlink(missing_ok=True)
 
 
-def _rows(found: Detections, names: list[str]) -> dict[str, Any]:
-    """Detections of an image, by the names that mmdet's ``DetInferencer`` uses, and the class names."""
-    return dict(
-        labels=found.labels.tolist(),
-        scores=[round(float(s), 5) for s in found.scores],
-        bboxes=[[round(float(v), 2) for v in box] for box in found.boxes],
-        names=[names[label] for label in found.labels],
-    )
-
-
 @contextmanager
 def _window(show: bool) -> Iterator[None]:
     """Close the window in the end; without a screen, say so at once."""
@@ -125,16 +105,14 @@ def _window(show: bool) -> Iterator[None]:
             cv2.destroyAllWindows()
 
 
-def write_results(
-    media: Media, detector: Detector, out_dir: Path, score: float, batch: int = 1, show: bool = False
-) -> int:
-    """Detect in all images: pictures or one video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
+def write_results(media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False) -> int:
+    """Predict for all images: pictures or a video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
 
-    A video that ends early, and Ctrl-C, leave what was found until then.
+    When a video ends early, and after Ctrl-C, the results until then are kept.
 
     Args:
         media: The images.
-        detector: What detects.
+        model: The model.
         out_dir: Folder to write to.
         score: Least score.
         batch: Images at a time.
@@ -155,17 +133,17 @@ def write_results(
     files = VideoFile(name, pictures, notes, media.fps) if media.fps else PictureFiles(media, pictures, notes)
     count = 0
 
-    def keep(frame: Frame, found: Detections) -> bool:
+    def keep(frame: Frame, prediction: Prediction) -> bool:
         nonlocal count
         count += 1
-        picture = draw(frame.image, found, detector.names)
-        files.add(frame.name, picture, _rows(found, detector.names))
+        picture = prediction.draw()
+        files.add(frame.name, picture, prediction.rows())
         if show:
             cv2.imshow(WINDOW, picture)
         return not (show and cv2.waitKey(1) & 0xFF == ord('q'))
 
     with _window(show), _published(files):
-        _run(media, detector, score, batch, keep)
+        _run(media, model, score, batch, keep)
     return count
 
 
@@ -185,10 +163,10 @@ def _published(files: PictureFiles | VideoFile) -> Iterator[None]:
     files.publish()
 
 
-def _run(media: Media, detector: Detector, score: float, batch: int, keep) -> None:
-    """Hand every image and what was found in it to ``keep``, until that says no."""
+def _run(media: Media, model: Model, score: float, batch: int, keep) -> None:
+    """Hand every image and its prediction to ``keep``, until that says no."""
     images = iter(tqdm(media, total=media.count, unit='image', desc='detecting'))
     while part := list(islice(images, batch)):
-        for frame, found in zip(part, detector([f.image for f in part], score), strict=True):
-            if not keep(frame, found):
+        for frame, prediction in zip(part, model([f.image for f in part], score), strict=True):
+            if not keep(frame, prediction):
                 return

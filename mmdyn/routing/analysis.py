@@ -113,10 +113,10 @@ def draw_by_layer(analysis: RoutingAnalysis) -> np.ndarray:
     """Weights of every expert over the images, one panel a layer, as BGR bytes."""
     figure, axes = _grid(len(analysis.routing), 3.4, 2.6)
     for axis, (name, weights) in zip(axes, analysis.routing.items(), strict=True):
-        found = analysis.layers[name]
+        statistics = analysis.layers[name]
         axis.violinplot(weights.T.tolist(), positions=range(weights.shape[1]), showmedians=True, widths=0.8)
         axis.set(ylim=(0, 1.02), xticks=range(weights.shape[1]))
-        axis.set_title(f'{name}\nentropy {found.entropy:.2f}, spread {found.sample_spread:.3f}', fontsize=8)
+        axis.set_title(f'{name}\nentropy {statistics.entropy:.2f}, spread {statistics.sample_spread:.3f}', fontsize=8)
         axis.grid(axis='y', alpha=0.3)
     figure.supxlabel('expert', fontsize=9)
     figure.supylabel('routing weight, over images', fontsize=9)
@@ -125,20 +125,20 @@ def draw_by_layer(analysis: RoutingAnalysis) -> np.ndarray:
 
 def draw_by_class(analysis: RoutingAnalysis) -> np.ndarray:
     """Mean weights of the images that hold a class, less the mean of all, one panel a layer, as BGR bytes."""
-    found = [i for i in range(len(analysis.classes)) if analysis.present[:, i].any()]
-    if not found:
+    shown = [i for i in range(len(analysis.classes)) if analysis.present[:, i].any()]
+    if not shown:
         figure = plt.figure(figsize=(4, 1.5), dpi=110)
         figure.text(0.5, 0.5, 'no image has a box, so there is nothing by class', ha='center', va='center')
         return figure_image(figure)
-    figure, axes = _grid(len(analysis.routing), 3.4, 0.9 + 0.2 * max(len(found), 4))
+    figure, axes = _grid(len(analysis.routing), 3.4, 0.9 + 0.2 * max(len(shown), 4))
     apart = {
-        name: class_means(weights, analysis.present)[found] - weights.mean(0)
+        name: class_means(weights, analysis.present)[shown] - weights.mean(0)
         for name, weights in analysis.routing.items()
     }
     limit = max(1e-3, *(float(d.abs().max()) for d in apart.values()))
     for axis, (name, difference) in zip(axes, apart.items(), strict=True):
         image = axis.imshow(difference.numpy(), aspect='auto', cmap='RdBu_r', vmin=-limit, vmax=limit)
-        axis.set_yticks(range(len(found)), [analysis.classes[i] for i in found], fontsize=7)
+        axis.set_yticks(range(len(shown)), [analysis.classes[i] for i in shown], fontsize=7)
         axis.set_xticks(range(difference.shape[1]))
         axis.set_title(f'{name}\nclass spread {analysis.layers[name].class_spread:.3f}', fontsize=8)
     figure.colorbar(image, ax=axes, label='weight less the mean', shrink=0.8)

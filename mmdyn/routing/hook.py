@@ -106,16 +106,18 @@ class RoutingHook(Hook):
 
     def _finish(self, runner: Runner, step: int) -> None:
         self._recording.close()
-        found = self._gathered(runner.model)
-        scalars = {f'routing/{name}/{k}': v for name, figures in found.items() for k, v in figures.scalars().items()}
+        statistics = self._gathered(runner.model)
+        scalars = {
+            f'routing/{name}/{k}': v for name, figures in statistics.items() for k, v in figures.scalars().items()
+        }
         if scalars:  # in one call: some backends count calls as steps
             runner.visualizer.add_scalars(scalars, step=step)
-        collapsed = {name: figures.collapsed for name, figures in found.items() if figures.collapsed}
+        collapsed = {name: figures.collapsed for name, figures in statistics.items() if figures.collapsed}
         if collapsed and (step == 0 or runner.iter >= self.warn_from * runner.max_iters):
             reasons = '; '.join(f'{name}: {why}' for name, why in list(collapsed.items())[:SHOWN_LAYERS])
             more = f'; and {len(collapsed) - SHOWN_LAYERS} more' if len(collapsed) > SHOWN_LAYERS else ''
             print_log(
-                f'{len(collapsed)} of {len(found)} dynamic convolutions have collapsed into static ones '
+                f'{len(collapsed)} of {len(statistics)} dynamic convolutions have collapsed into static ones '
                 f'({reasons}{more}). tools/analyze_routing.py draws them',
                 'current',
                 level=logging.WARNING,

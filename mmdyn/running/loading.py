@@ -21,17 +21,17 @@ class Loaded(NamedTuple):
     classes: tuple[str, ...] | None  # names, where the checkpoint has them
 
 
-def class_names(found: Sequence[str] | None, cfg: Config, count: int) -> list[str]:
+def class_names(stored: Sequence[str] | None, cfg: Config, count: int) -> list[str]:
     """Names of a detector's classes: the checkpoint's, else those that the config states, else numbers.
 
     Args:
-        found: Names in the checkpoint, if any.
+        stored: Names in the checkpoint, if any.
         cfg: Config.
         count: Classes of the head; names of another number are none of its own.
     """
     loader = cfg.get('test_dataloader') or {}
     stated = (loader.get('dataset', {}).get('metainfo') or {}).get('classes')
-    for names in (found, stated):
+    for names in (stored, stated):
         if names and len(names) == count:
             return [str(name) for name in names]
     return [f'class {i}' for i in range(count)]

@@ -44,8 +44,8 @@ def drop_ema(cfg: Config) -> None:
 
 
 def _averages(kind: str | type) -> bool:
-    found = HOOKS.get(kind) if isinstance(kind, str) else kind
-    return isinstance(found, type) and issubclass(found, EMAHook)
+    hook_class = HOOKS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(hook_class, type) and issubclass(hook_class, EMAHook)
 
 
 def enable_fuse(cfg: Config) -> None:

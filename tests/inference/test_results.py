@@ -8,6 +8,7 @@ import pytest
 
 from conftest import ROOT
 from mmdyn.errors import UserError
+from mmdyn.inference.load import Model
 from mmdyn.inference.media import Media
 from mmdyn.inference.onnx_detector import Detections
 from mmdyn.inference.results import write_results
@@ -81,12 +82,12 @@ def test_results_keep_every_image_and_its_source(tmp_path):
         cv2.imwrite(str(folder / name), image)
     before = (folder / 'b.png').read_bytes()
     with pytest.raises(UserError, match='would overwrite their sources'):
-        write_results(Media(str(folder)), Finds(), tmp_path, 0.3)
+        write_results(Media(str(folder)), Model(Finds()), tmp_path, 0.3)
     assert (folder / 'b.png').read_bytes() == before
-    assert write_results(Media(str(folder)), Finds(), tmp_path / 'out', 0.3, batch=2) == 3
+    assert write_results(Media(str(folder)), Model(Finds()), tmp_path / 'out', 0.3, batch=2) == 3
     assert sorted(p.name for p in (tmp_path / 'out/preds').iterdir()) == ['a.jpg.json', 'a.png.json', 'b.json']
     (tmp_path / 'photo').write_bytes(before)  # an image by content, not by name
-    assert write_results(Media(str(tmp_path / 'photo')), Finds(), tmp_path / 'out', 0.3) == 1
+    assert write_results(Media(str(tmp_path / 'photo')), Model(Finds()), tmp_path / 'out', 0.3) == 1
     drawn = cv2.imread(str(tmp_path / 'out/vis/photo.jpg'))
     assert np.abs(drawn.astype(int) - 200).max() > 50
     assert json.loads((tmp_path / 'out/preds/photo.json').read_text())['names'] == ['thing']
@@ -101,10 +102,10 @@ def test_a_failure_leaves_the_video_before_it(tmp_path):
             return super().__call__(images, score)
 
     video = str(write_video(tmp_path / 'v.avi', 6))
-    write_results(Media(video), Finds(), tmp_path / 'out', 0.3)
+    write_results(Media(video), Model(Finds()), tmp_path / 'out', 0.3)
     before = (tmp_path / 'out/vis/v.mp4').read_bytes()
     with pytest.raises(UserError, match='enough'):
-        write_results(Media(video), Fails(), tmp_path / 'out', 0.3)
+        write_results(Media(video), Model(Fails()), tmp_path / 'out', 0.3)
     assert (tmp_path / 'out/vis/v.mp4').read_bytes() == before
     assert [p.name for p in (tmp_path / 'out/vis').iterdir()] == ['v.mp4']
 
