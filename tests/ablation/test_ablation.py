@@ -509,10 +509,10 @@ def options(digits):
 
 
 @pytest.mark.slow
-def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
+def test_a_sweep_is_reported_skipped_and_continued(run, call, options, tmp_path):
     work = tmp_path / 'with space'
-    command = [TOOL, STATIC, DYNAMIC, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 2, *options]
-    first = run(*command)
+    command = [TOOL, STATIC, DYNAMIC, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds']
+    first = run(*command, 1, *options)
     assert first.returncode == 0, first.stderr
     assert '1 of 1' in first.stdout
     results = [read_run(Run(arm, 0, work / arm / 'seed_0')) for arm in (STATIC.stem, DYNAMIC.stem)]
@@ -522,14 +522,14 @@ def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
         *(f'neck.downsample_layers.{i}.conv' for i in (0, 1)),
     }
     assert 'routing' in (work / 'report.html').read_text()
-    again = run(*command)
+    again = call(*command, 0, *options)
     assert again.returncode == 0, again.stderr
     assert [read_run(r.run).attempts for r in results] == [1, 1]
     # killed in its last validation: the checkpoint is there, its AP is not
     for log in results[0].run.folder.glob('*/vis_data/scalars.json'):
         log.write_text('\n'.join(line for line in log.read_text().splitlines() if 'bbox_mAP' not in line) + '\n')
     assert not read_run(results[0].run).done
-    repaired = run(*command)
+    repaired = call(*command, 0, *options)
     assert repaired.returncode == 0, repaired.stderr
     assert read_run(results[0].run).final == results[0].final
     # a third run, by the script that Slurm is given
@@ -544,7 +544,7 @@ def test_a_sweep_is_reported_skipped_and_continued(run, options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, tmp_path):
+def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call, tmp_path):
     command = [TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, '--latency-rounds', 0, *options]
     folder = Run(STATIC.stem, 0, tmp_path / STATIC.stem / 'seed_0')
     sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, text=True)
@@ -561,7 +561,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, run, 
     with locked(tmp_path), locked(folder.folder):  # no run outlives it
         pass
     if not read_run(folder).done:  # it may have been quicker
-        done = run(*command)
+        done = call(*command)
         assert done.returncode == 0, done.stderr
         assert read_run(folder).attempts == 2
     assert read_run(folder).done
