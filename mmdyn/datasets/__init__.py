@@ -1,21 +1,30 @@
 """Data sets, transforms and samplers: COCO format with checks, digits made on the spot, conversion of Pascal VOC."""
 
+from .array_dataset import ArrayDataset
 from .checked_coco import CheckedCocoDataset
+from .data_source import DataSource, find_data
 from .digits import DigitsDataset, make_digits
 from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
 from .transforms import BufferedMosaic, LongSideResize, YOLO11RandomAffine
 from .voc_to_coco import convert_voc
+from .voc_xml import VOCXmlDataset
+from .yolo_text import YOLOTextDataset
 
 __all__ = [
+    'ArrayDataset',
     'BufferedMosaic',
     'CheckedCocoDataset',
+    'DataSource',
     'DigitsDataset',
     'ImageShapePolicy',
     'LongSideResize',
     'SameShapeBatchSampler',
+    'VOCXmlDataset',
     'YOLO11RandomAffine',
+    'YOLOTextDataset',
     'convert_voc',
+    'find_data',
     'make_digits',
     'photograph',
 ]

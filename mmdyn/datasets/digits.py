@@ -19,6 +19,9 @@ from mmyolo.registry import DATASETS
 from numpy.random import Generator
 from tqdm import tqdm
 
+from mmdyn.annotations import Annotations
+from mmdyn.annotations.image_files import ImageFiles
+
 from .checked_coco import CheckedCocoDataset
 
 IMAGE_SIZE = 320
@@ -235,7 +238,6 @@ class DigitsDataset(CheckedCocoDataset):
         >>> root = digits_image.parents[1]  # exists: the digits are read, not made
         >>> files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
         >>> len(DigitsDataset(data_root=str(root), test_mode=True, **files))
-        loading annotations into memory...
         8
     """
 
@@ -243,7 +245,7 @@ class DigitsDataset(CheckedCocoDataset):
         self.seed = seed
         super().__init__(*args, **kwargs)
 
-    def load_data_list(self) -> list[dict]:
-        """Make the digits if they do not exist, then load them."""
+    def read(self) -> tuple[Annotations, ImageFiles | None]:
+        """Make the digits if they do not exist, then read their annotations."""
         make_digits(self.data_root, self.seed)
-        return super().load_data_list()
+        return super().read()

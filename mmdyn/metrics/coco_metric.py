@@ -1,15 +1,16 @@
-"""COCO average precision against the annotation file of the data set itself, so that no config has to name it twice."""
+"""COCO average precision against the annotations of the data set itself, so that no config has to name them twice."""
 
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
 from mmyolo.registry import METRICS
 
+from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
 
 
 @METRICS.register_module()
 class DatasetCocoMetric(CocoMetric):
-    """``mmdet.CocoMetric`` whose ``ann_file`` comes from the data set's ``metainfo['ann_file']`` unless given.
+    """``mmdet.CocoMetric`` of the annotations that the data set has read, in any format, unless ``ann_file`` is given.
 
     Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
     ``mmdet.CocoMetric``.
@@ -32,8 +33,15 @@ class DatasetCocoMetric(CocoMetric):
     @dataset_meta.setter
     def dataset_meta(self, meta: dict) -> None:
         self._dataset_meta = meta
-        if self._coco_api is None and 'ann_file' in meta:
+        if self._coco_api is not None:
+            return
+        annotations = None if 'segm' in self.metrics else annotations_of(meta)
+        if annotations is not None:
+            self._coco_api = CompleteCOCO.of(annotations)
+        elif 'ann_file' in meta:
             with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
-                self._coco_api = api = CompleteCOCO(path)
-            skipped = meta.get('skipped_images', ())
-            self.img_ids = [i for i in api.get_img_ids() if i not in skipped]
+                self._coco_api = CompleteCOCO(path)
+        else:
+            return
+        skipped = set(meta.get('skipped_images', ()))
+        self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]

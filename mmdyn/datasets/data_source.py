@@ -1,0 +1,241 @@
+"""Any data set in one path: which format it has, its splits, its classes, and the data set of a config for each.
+
+YOLO's ``data.yaml`` (https://docs.ultralytics.com/datasets/detect/), COCO files in the folders of COCO 2017 and of
+Roboflow, and Pascal VOC.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from mmdyn.annotations.coco import load_coco
+from mmdyn.annotations.voc import class_names, files_of_set, parse_xml
+from mmdyn.errors import UserError
+
+# A split, and what people call its files and folders.
+NAMES = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
+
+
+class DataSource(NamedTuple):
+    """A data set that was found.
+
+    Args:
+        path: What was given.
+        format: ``'YOLO'``, ``'COCO'`` or ``'VOC'``.
+        classes: Names.
+        splits: Of ``'train'``, ``'val'`` and ``'test'`` those that there are: arguments of their data sets.
+        channels: Channels of an image.
+    """
+
+    path: Path
+    format: str
+    classes: tuple[str, ...]
+    splits: dict[str, dict[str, Any]]
+    channels: int = 3
+
+    def __str__(self) -> str:
+        shown = ', '.join(self.classes[:8]) + (', …' if len(self.classes) > 8 else '')
+        where = '; '.join(f'{split}: {_place(arguments)}' for split, arguments in self.splits.items())
+        return f'data: {self.path}, {self.format}\n  {where}\n  {len(self.classes)} classes: {shown}'
+
+
+def _place(arguments: dict[str, Any]) -> str:
+    places = arguments.get('images') or arguments.get('ann_file') or arguments.get('image_set') or '.'
+    return ', '.join([places] if isinstance(places, str) else places)
+
+
+def find_data(path: str | Path) -> DataSource:
+    """Find out what a path holds.
+
+    Args:
+        path: A ``data.yaml``, or a folder.
+
+    Raises:
+        UserError: It holds none of the formats, or one that is incomplete.
+
+    Example:
+        >>> source = find_data(digits_image.parents[1])
+        >>> source.format, source.splits['val']['ann_file'], len(source.classes)
+        ('COCO', 'annotations/val.json', 10)
+    """
+    path = Path(path)
+    if path.suffix in ('.yaml', '.yml'):
+        return _yolo(path)
+    if not path.is_dir():
+        raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
+    formats = (_yolo_folder, _coco, _voc)
+    sources = [source for source in (read(path) for read in formats) if source is not None]
+    if len(sources) > 1:
+        raise UserError(
+            f'--data {path} holds annotations of several formats: {" and ".join(s.format for s in sources)}. '
+            'Give the data.yaml, or a folder that has those of one format only'
+        )
+    if not sources:
+        looked_for = '\n  '.join(str(read.__doc__) for read in formats)
+        raise UserError(f'--data {path}: no annotations. Looked for:\n  {looked_for}')
+    return sources[0]
+
+
+def _yolo_folder(root: Path) -> DataSource | None:
+    """YOLO: a data.yaml (or the only .yaml) in the folder."""
+    files = [*root.glob('data.y*ml')] or [*root.glob('*.yaml'), *root.glob('*.yml')]
+    return _yolo(files[0]) if len(files) == 1 else None
+
+
+def _yolo(path: Path) -> DataSource:
+    if not path.is_file():
+        raise UserError(f'--data {path}: there is no file at {path.absolute()}')
+    try:
+        content = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise UserError(f'{path} is not YAML: {e}') from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has no keys: a data.yaml has 'train', 'val' and 'names'")
+    classes = _names(path, content)
+    roots = _roots(path, content)
+    splits = {}
+    for split, names in NAMES.items():
+        given = next((content[name] for name in names if content.get(name)), None)
+        if given is not None:
+            places = [given] if isinstance(given, str) else given
+            if not isinstance(places, list) or not all(isinstance(p, str) for p in places):
+                raise UserError(
+                    f"{path}: '{split}' is {given!r}, where a folder, a text file or a list of them is needed"
+                )
+            splits[split] = dict(type='YOLOTextDataset', images=[str(_resolve(path, split, p, roots)) for p in places])
+    if 'train' not in splits and 'val' not in splits:
+        raise UserError(f"{path} names neither 'train' nor 'val': set them to folders of images")
+    arguments: dict[str, Any] = dict(metainfo=dict(classes=classes))
+    if content.get('kpt_shape'):
+        arguments['keypoints'] = tuple(content['kpt_shape'])
+    channels = content.get('channels', 3)
+    if not isinstance(channels, int) or channels < 1:
+        raise UserError(f"{path}: 'channels' is {channels!r}, where a number of 1 or more is needed")
+    return DataSource(path, 'YOLO', classes, {k: v | arguments for k, v in splits.items()}, channels)
+
+
+def _names(path: Path, content: dict) -> tuple[str, ...]:
+    names = content.get('names')
+    if isinstance(names, dict):
+        if sorted(names) != list(range(len(names))):
+            raise UserError(
+                f"{path}: 'names' has the numbers {sorted(map(str, names))}, where 0 to {len(names) - 1} are needed"
+            )
+        names = [names[i] for i in range(len(names))]
+    if not names or not isinstance(names, list):
+        raise UserError(f"{path} has no 'names': set it to the list of class names, as in names: [cat, dog]")
+    count = content.get('nc', len(names))
+    if count != len(names):
+        raise UserError(f"{path}: 'nc' is {count}, but 'names' has {len(names)} names: correct one of them")
+    return tuple(map(str, names))
+
+
+def _roots(path: Path, content: dict) -> list[Path]:
+    """Folders that the paths of a data.yaml can be relative to."""
+    given = Path(str(content.get('path') or '.')).expanduser()
+    return [given] if given.is_absolute() else list(dict.fromkeys([path.parent / given, given, path.parent]))
+
+
+def _resolve(path: Path, split: str, place: str, roots: list[Path]) -> Path:
+    """Where a place of a data.yaml is; Roboflow's begin with ``../`` although they are beside the file."""
+    below = Path(place)
+    candidates = [root / below for root in roots]
+    if below.parts[:1] == ('..',):
+        candidates += [root / Path(*below.parts[1:]) for root in roots]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    tried = '\n  '.join(str(c.absolute()) for c in dict.fromkeys(candidates))
+    raise UserError(
+        f"{path}: '{split}' is {place!r}, which is nowhere. Tried:\n  {tried}\nSet 'path' to the folder of the data"
+    )
+
+
+def _coco(root: Path) -> DataSource | None:
+    """COCO: annotations/*train*.json and *val*.json, or train/_annotations.coco.json."""
+    splits: dict[str, dict[str, Any]] = {}
+    for split, names in NAMES.items():
+        for file, folders in _coco_files(root, names):
+            if file.is_file():
+                splits[split] = dict(
+                    type='CheckedCocoDataset',
+                    data_root=f'{root}/',
+                    ann_file=file.relative_to(root).as_posix(),
+                    data_prefix=dict(img=f'{_image_folder(file, folders).relative_to(root).as_posix()}/'),
+                )
+                break
+    if not splits:
+        return None
+    classes = {split: load_coco(root / arguments['ann_file']).classes for split, arguments in splits.items()}
+    first = next(iter(classes))
+    for split, names in classes.items():
+        if names != classes[first]:
+            raise UserError(
+                f'--data {root}: {splits[first]["ann_file"]} has the categories {list(classes[first])}, but '
+                f'{splits[split]["ann_file"]} has {list(names)}: list the same ones in the same order'
+            )
+    return DataSource(root, 'COCO', classes[first], splits)
+
+
+def _coco_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, list[Path]]]:
+    """Annotation files that a split may have, each with the folders that its images may be in."""
+    for name in names:
+        yield root / name / '_annotations.coco.json', [root / name]
+        word = re.compile(rf'(^|[^a-z]){name}(\d{{4}})?($|[^a-z])')
+        files = [f for f in sorted((root / 'annotations').glob('*.json')) if word.search(f.stem)]
+        files = [f for f in files if f.stem.startswith('instances')] or [
+            f
+            for f in files
+            if not f.stem.startswith(('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info'))
+        ]
+        if len(files) > 1:
+            raise UserError(
+                f'--data {root}: {", ".join(f.name for f in files)} could all be the annotation file of {name}. one '
+                'in the folder annotations, or name it in a config'
+            )
+        for file in [*files, root / f'{name}.json']:
+            place = file.stem.removeprefix('instances_')
+            folders = [
+                root / place,
+                root / 'images' / place,
+                root / name,
+                root / 'images' / name,
+                root / 'images',
+                root,
+            ]
+            yield file, folders
+
+
+def _image_folder(file: Path, folders: list[Path]) -> Path:
+    image = load_coco(file).files[0]
+    for folder in folders:
+        if (folder / image).is_file():
+            return folder
+    tried = '\n  '.join(str((folder / image).absolute()) for folder in dict.fromkeys(folders))
+    raise UserError(f'{file} names the image {image}, which is nowhere. Tried:\n  {tried}')
+
+
+def _voc(root: Path) -> DataSource | None:
+    """VOC: Annotations and ImageSets/Main, or XML files beside the images in train and val."""
+    splits: dict[str, dict[str, Any]] = {}
+    files: list[Path] = []
+    for split, names in NAMES.items():
+        for name in names:
+            arguments: dict[str, Any] = dict(type='VOCXmlDataset', data_root=f'{root}/')
+            if (root / 'ImageSets' / 'Main' / f'{name}.txt').is_file():
+                splits[split] = arguments | dict(image_set=name)
+                files += files_of_set(root, name)
+            elif own := sorted((root / name).glob('*.xml')):
+                splits[split] = arguments | dict(data_root=f'{root / name}/')
+                files += own
+            else:
+                continue
+            break
+    if not splits:
+        return None
+    classes = tuple(class_names({file: parse_xml(file) for file in files}))
+    arguments = dict(metainfo=dict(classes=classes))
+    return DataSource(root, 'VOC', classes, {split: each | arguments for split, each in splits.items()})
