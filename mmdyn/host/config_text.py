@@ -1,4 +1,4 @@
-"""The text of a config, formatted once: MMEngine formats it by yapf four times at the start of every run, 0.6 s each."""
+"""The text of a config, formatted once: MMEngine formats it four times at the start of every run, at 0.6 s each."""
 
 from functools import lru_cache
 from typing import Any
