@@ -16,8 +16,10 @@ def prepare() -> None:
     follow_into_children()
     treat_broken_as_absent()
     from .checkpoint_types import allow_checkpoint_types
+    from .config_text import format_once
 
     allow_checkpoint_types()
+    format_once()
 
 
 __all__ = ['keep_freed_memory', 'prepare']

@@ -505,6 +505,7 @@ def options(digits):
         'train_cfg.max_epochs=2',
         'train_cfg.val_interval=1',
         'default_hooks.logger.interval=1',
+        'train_dataloader.dataset.indices=8',
     ]
 
 
@@ -568,9 +569,9 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call,
 
 
 @pytest.mark.slow
-def test_two_sweeps_in_one_folder(run, options, tmp_path):
+def test_two_sweeps_in_one_folder(call, options, tmp_path):
     with locked(tmp_path):
-        second = run(TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, *options)
+        second = call(TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, *options)
         assert (second.returncode, 'Traceback' in second.stderr) == (1, False)
         assert f'another sweep is at work in {tmp_path}' in second.stderr
         with pytest.raises(UserError, match='another sweep'), locked(tmp_path, patience=0.5):
@@ -581,7 +582,10 @@ def test_two_sweeps_in_one_folder(run, options, tmp_path):
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
     bad = tmp_path / 'bad.py'
-    bad.write_text(f"_base_ = '{STATIC}'\noptim_wrapper = dict(optimizer=dict(lr=1e30))\n")
+    bad.write_text(
+        f"_base_ = '{STATIC}'\noptim_wrapper = dict(optimizer=dict(lr=1e30))\n"
+        'default_hooks = dict(param_scheduler=dict(warmup_epochs=0))\n'
+    )
     work = tmp_path / 'w'
     done = run(TOOL, STATIC, bad, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 0, *options)
     assert (done.returncode, 'Traceback' in done.stderr) == (1, False)

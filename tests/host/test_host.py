@@ -170,3 +170,15 @@ def test_freed_memory_is_used_again(run):
         assert told == str(mode == 'keep')
         faults[mode] = int(count)
     assert faults['keep'] < 1000 < faults['plain']
+
+
+def test_a_config_is_formatted_once():
+    from mmengine.config import Config, config
+
+    cfg = Config(dict(model=dict(type='A', depth=3), epochs=list(range(30))))
+    before = config.FormatCode.cache_info()
+    texts = {cfg.pretty_text for _ in range(3)}
+    after = config.FormatCode.cache_info()
+    assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
+    assert len(texts) == 1
+    assert Config.fromstring(texts.pop(), '.py')._cfg_dict == cfg._cfg_dict

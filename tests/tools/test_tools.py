@@ -224,28 +224,6 @@ def test_amp_trains_or_says_why_not(run, digits, tmp_path):
         assert 'needs native bf16' in done.stderr
 
 
-def test_train_under_torchrun(run, digits, tmp_path):
-    done = run(
-        '-m',
-        'torch.distributed.run',
-        '--nproc_per_node=2',
-        '--master_port=29617',
-        TRAIN,
-        CONFIG,
-        '--launcher',
-        'pytorch',
-        '--work-dir',
-        tmp_path,
-        '--cfg-options',
-        *options(digits),
-        'train_cfg.max_epochs=1',
-        'train_dataloader.batch_size=4',
-        env=dict(OMP_NUM_THREADS='1'),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert (tmp_path / 'epoch_1.pth').exists()
-
-
 def test_get_flops_prints_the_golden_numbers(call):
     done = call(ROOT / 'tools/get_flops.py', ROOT / 'configs/yolo11n_dynconv_coco.py')
     assert done.returncode == 0, done.stderr
