@@ -10,7 +10,8 @@ operator applies:
 - ``and`` and ``or``; a ``not`` left out; the condition of an ``if`` negated
 - a number plus one; ``True`` and ``False``
 
-The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout.
+The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout; its quick tests run
+before its slow ones.
 """
 
 import argparse
@@ -25,6 +26,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,19 +144,28 @@ def tests_of(file: str, root: Path) -> list[str]:
 
 
 def run(mutant: dict, tree: Path) -> dict:
-    """Put a mutant into a copy of the tree and run its tests."""
+    """Put a mutant into a copy of the tree and run its tests, the quick ones first."""
     file, tests = tree / mutant['file'], tests_of(mutant['file'], tree)
     before = file.read_text()
     file.write_text(mutant['text'])
-    command = [sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', '-p', 'no:warnings', *tests]
+    status: int | str = 0
     try:
-        environment = {**os.environ, 'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': '1'}
-        status = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode
-    except subprocess.TimeoutExpired:
-        status = 'timeout'
+        for speed in ('not slow', 'slow and not long'):
+            status = status or pytest_status(tree, '-x', '-m', speed, *tests)
     finally:
         file.write_text(before)
     return {k: v for k, v in mutant.items() if k != 'text'} | dict(tests=tests, status=status, killed=status != 0)
+
+
+def pytest_status(tree: Path, *arguments: str) -> int | str:
+    """Exit status of pytest in a tree; no test to run is no failure."""
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:warnings', *arguments]
+    environment = {**os.environ, 'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': '1'}
+    try:
+        status = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode
+    except subprocess.TimeoutExpired:
+        return 'timeout'
+    return 0 if status == pytest.ExitCode.NO_TESTS_COLLECTED else status
 
 
 def main() -> None:
@@ -169,6 +180,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         ignored = shutil.ignore_patterns('.venv', '.git', 'work_dirs', 'data', '*_output', '_build')
         tree = shutil.copytree(args.tree, Path(folder, 'tree'), symlinks=True, ignore=ignored)
+        if pytest_status(tree, '--collect-only', 'tests'):
+            sys.exit(f'the tests in {args.tree} do not load: nothing would be measured')
         for mutant in tqdm(mutants[len(done) :], initial=len(done), total=len(mutants), unit='mutant'):
             done.append(run(mutant, tree))
             args.out.write_text(json.dumps(done, indent=1))
