@@ -10,8 +10,8 @@ operator applies:
 - ``and`` and ``or``; a ``not`` left out; the condition of an ``if`` negated
 - a number plus one; ``True`` and ``False``
 
-The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout; its quick tests run
-before its slow ones.
+The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout; quick tests run
+before slow ones.
 """
 
 import argparse
@@ -159,7 +159,7 @@ def run(mutant: dict, tree: Path) -> dict:
 
 def pytest_status(tree: Path, *arguments: str) -> int | str:
     """Exit status of pytest in a tree; no test to run is no failure."""
-    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', '-p', 'no:warnings', *arguments]
+    command = [sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider', *arguments]
     environment = {**os.environ, 'PYTHONPATH': str(tree), 'OMP_NUM_THREADS': '1'}
     try:
         status = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=TIMEOUT_S).returncode
