@@ -27,6 +27,7 @@ ORDER = [
     'host',
     'layers',
     'models',
+    'annotations',
     'datasets',
     'metrics',
     'engine',
@@ -49,6 +50,12 @@ LAYERS = {
         ['dynamic_conv'],
         ['c3k2', 'folding'],
     ],
+    'annotations': [['cache'], ['table'], ['image_files'], ['coco', 'voc', 'yolo']],
+    'datasets': [
+        ['array_dataset', 'complete_coco', 'photograph', 'rectangles', 'voc_to_coco', 'data_source'],
+        ['checked_coco', 'yolo_text', 'voc_xml'],
+        ['digits'],
+    ],
     'inference': [
         ['onnx_detector', 'media'],
         ['runtimes', 'checkpoint_detector'],
@@ -57,7 +64,8 @@ LAYERS = {
     ],
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
     'running': [
-        ['messages', 'image_size', 'amp', 'processes', 'config_file', 'testing'],
+        ['messages', 'image_size', 'amp', 'processes', 'testing'],
+        ['config_file', 'common_options'],
         ['launch', 'loading', 'dataset_images'],
     ],
     'routing': [['statistics', 'record'], ['hook'], ['analysis']],

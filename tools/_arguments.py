@@ -40,6 +40,29 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """The data set and the size of its images."""
+    parser.add_argument(
+        '--data',
+        metavar='PATH',
+        help="a data.yaml of YOLO's, or a folder of COCO or Pascal VOC: data and classes (those of the config)",
+    )
+    parser.add_argument(
+        '--imgsz', type=image_size, metavar='N|HxW', help='image size in pixels, rounded up to multiples of 32'
+    )
+    parser.add_argument('--batch', type=int, metavar='N', help='images of a batch in every process')
+    parser.add_argument('--workers', type=int, metavar='N', help='processes that load images, for every process')
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """Height and width: ``640``, or ``384x640``."""
+    sides = text.lower().split('x')
+    if not all(side.lstrip('-').isdecimal() for side in sides) or len(sides) > 2:
+        raise argparse.ArgumentTypeError(f'a number of pixels or HEIGHTxWIDTH, got {text!r}')
+    height, *width = map(int, sides)
+    return height, (width or [height])[0]
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """The config, the folder of the run, and how processes are launched."""
     add_config_arguments(parser)
@@ -74,9 +97,20 @@ def config_of(args: argparse.Namespace):
     from mmdyn.running.config_file import load_config
 
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
-    return load_config(
+    cfg = load_config(
         args.config, options_of(args), getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none')
     )
+    set_options(cfg, args)
+    return cfg
+
+
+def set_options(cfg, args: argparse.Namespace) -> None:
+    """Change a config as the arguments of ``add_data_arguments`` and of training say."""
+    from mmdyn.running.common_options import set_common_options
+
+    values = {key: getattr(args, key, None) for key in ('data', 'imgsz', 'epochs', 'batch', 'workers', 'lr')}
+    if any(value is not None for value in values.values()):
+        set_common_options(cfg, **values)
 
 
 def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:

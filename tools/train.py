@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import add_data_arguments, add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
+  python tools/train.py yolo11n_dynconv_coco --data my/data.yaml --imgsz 320 --epochs 100
   python tools/train.py configs/yolo11n_dynconv_coco.py --amp --work-dir work_dirs/try
   python tools/train.py configs/yolo11n_dynconv_coco.py --resume
   torchrun --nproc_per_node 8 tools/train.py configs/yolo11n_dynconv_coco.py --launcher pytorch"""
@@ -14,6 +15,9 @@ EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
 def parse_args():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
+    add_data_arguments(parser)
+    parser.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
+    parser.add_argument('--lr', type=float, metavar='X', help='learning rate')
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument(
         '--resume',

@@ -12,6 +12,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from .cache import map_arrays
+
 Identifier = int | str
 
 
@@ -229,7 +231,7 @@ class Annotations:
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Every field but the origin as one array or two, for a file; :meth:`from_arrays` is the way back."""
-        result = {}
+        result: dict[str, np.ndarray] = {}
         for each in fields(self):
             value = getattr(self, each.name)
             if each.name == 'origin' or value is None:
@@ -269,8 +271,6 @@ class Annotations:
 
 
 def _open(origin: str) -> Annotations:
-    from .cache import map_arrays
-
     return Annotations.from_arrays(map_arrays(Path(origin)), origin)
 
 

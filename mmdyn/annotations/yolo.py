@@ -226,8 +226,8 @@ def _add(result: _Labels, fields: list[str], classes: int, keypoints: tuple[int,
     )  # fmt: skip
     outside = (places < -ROUNDING) | (places > 1 + ROUNDING)
     if outside.any() or not np.isfinite(places).all():
-        wrong = float(places[outside | ~np.isfinite(places)][0])
-        return f'{wrong:g} is not from 0 to 1; coordinates are in units of the width and the height of the image'
+        first = float(places[outside | ~np.isfinite(places)][0])
+        return f'{first:g} is not from 0 to 1; coordinates are in units of the width and the height of the image'
     result.classes.append(int(label))
     if outline:
         corners = coordinates.reshape(-1, 2)

@@ -44,6 +44,7 @@ class ArrayDataset(BatchShapePolicyDataset):
     """
 
     METAINFO: dict = {}
+    _fully_initialized: bool
 
     def __init__(
         self,

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
 
+from .image_size import settle_image_size
+
 CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # those of the package
 CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
 # Keys of a config that are no arguments of the runner, and that a config need not have.
@@ -46,6 +48,7 @@ def load_config(
         cfg = Config.fromfile(path)
         _check_keys(cfg, cfg_options or {})
         cfg.merge_from_dict(cfg_options or {})
+        settle_image_size(cfg)
     except UserError:
         raise
     except Exception as e:  # a config is code: whatever it raises, the user can correct
@@ -77,7 +80,7 @@ def _check_keys(cfg: Config, options: dict) -> None:
     known = {*cfg, *read}
     for option in options:
         first = option.split('.')[0]
-        if first in cfg and first not in read:
+        if first in cfg and first not in read and first != 'img_scale':
             raise UserError(
                 f"invalid --cfg-options key '{option}': '{first}' is only read while the config file is parsed. "
                 'Set the keys that use its value, or change it in a config file of your own'

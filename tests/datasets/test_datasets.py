@@ -11,7 +11,8 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from conftest import ROOT
 from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
-from mmdyn.datasets.annotation_checks import bad_boxes, image_fault, read_annotations
+from mmdyn.annotations import read_coco
+from mmdyn.annotations.image_files import look_at_images
 from mmdyn.datasets.digits import _split_materials, make_image
 from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
@@ -133,7 +134,7 @@ BROKEN = [
     ),
     pytest.param(lambda c: json.dumps(broken(c, 'annotations', 0, bbox=None)), 'bbox None', id='no-numbers'),
     pytest.param(
-        lambda c: json.dumps(broken(c, 'annotations', 0, bbox=[1, 2, float('nan'), 4])), 'not four numbers', id='nan'
+        lambda c: json.dumps(broken(c, 'annotations', 0, bbox=[1, 2, float('nan'), 4])), 'is not JSON', id='nan'
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'images', 0, width='60')),
@@ -182,7 +183,7 @@ def test_a_broken_data_set_is_refused_with_the_reason(coco, spoil, message):
 
 def test_missing_annotation_file_says_where_and_what_next(tmp_path):
     with pytest.raises(UserError, match=rf'no annotation file at {tmp_path}.*cocodataset.org.*digits'):
-        read_annotations(tmp_path / 'none.json')
+        read_coco(tmp_path / 'none.json')
 
 
 @pytest.mark.parametrize(('name', 'cut'), [('a.jpg', 1), ('a.jpg', 100), ('b.png', 100)])
@@ -194,26 +195,31 @@ def test_truncated_image_is_named(coco, tmp_path, name, cut):
         build()
 
 
+def fault(path):
+    """What is wrong with an image that annotations state as 60 x 40 pixels."""
+    return look_at_images([path], str(path)).faults_for(np.array([[60, 40]])).get(0)
+
+
 def test_image_fault(tmp_path):
     text = tmp_path / 'text.jpg'
     text.write_text('hello')
-    assert image_fault(text, 1, 1).startswith('not a whole image')
-    assert image_fault(tmp_path / 'none.jpg', 1, 1) == 'missing'
+    assert fault(text).startswith('not a whole image')
+    assert fault(tmp_path / 'none.jpg') == 'missing'
 
 
 def test_bytes_after_the_end_of_an_image_are_no_fault(tmp_path):
     path = tmp_path / 'a.jpg'
     cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
     path.write_bytes(path.read_bytes() + b'trailer' * 50)
-    assert image_fault(path, 60, 40) is None
+    assert fault(path) is None
 
 
 def test_truncated_bmp_is_named(tmp_path):
     path = tmp_path / 'a.bmp'
     cv2.imwrite(str(path), np.full((40, 60, 3), 128, np.uint8))
-    assert image_fault(path, 60, 40) is None
+    assert fault(path) is None
     path.write_bytes(path.read_bytes()[:2000])
-    assert image_fault(path, 60, 40) == 'truncated'
+    assert fault(path) == 'truncated'
 
 
 def perfect_predictions(dataset):
@@ -253,10 +259,10 @@ def test_skipped_images_do_not_count_in_the_metric(coco, tmp_path):
 
 
 def test_bad_images_are_skipped_with_a_count(coco, tmp_path, monkeypatch):
-    from mmdyn.datasets import checked_coco
+    from mmdyn.datasets import array_dataset
 
     messages = []
-    monkeypatch.setattr(checked_coco, 'print_log', lambda message, **kwargs: messages.append(message))
+    monkeypatch.setattr(array_dataset, 'print_log', lambda message, **kwargs: messages.append(message))
     _, build = coco
     (tmp_path / 'a.jpg').unlink()
     dataset = build(on_bad_images='skip')
@@ -271,9 +277,8 @@ def test_bad_images_are_skipped_with_a_count(coco, tmp_path, monkeypatch):
 def test_bad_boxes(coco, box):
     content, build = coco
     content['annotations'][0]['bbox'] = box
-    assert [a['id'] for a in bad_boxes(content)] == [1]
     assert [len(info['instances']) for info in build()] == [0, 1]
-    with pytest.raises(UserError, match="1 bad boxes .annotation 1, box .*on_bad_boxes='skip'"):
+    with pytest.raises(UserError, match="1 bad boxes .a.jpg: box .*on_bad_boxes='skip'"):
         build(on_bad_boxes='error')
 
 
@@ -316,8 +321,8 @@ def test_voc_boxes_are_clipped_and_dropped_and_counted(voc):
     )
     result = convert_voc(root, 'train')
     assert result.classes == ['cat', 'dog']
-    assert [a['bbox'] for a in result.annotations] == [[0, 0, 60, 40], [10, 5, 10, 10], [49, 29, 11, 11]]
-    assert [a['category_id'] for a in result.annotations] == [1, 2, 1]
+    assert [a['bbox'] for a in result.content()['annotations']] == [[0, 0, 60, 40], [10, 5, 10, 10], [49, 29, 11, 11]]
+    assert [a['category_id'] for a in result.content()['annotations']] == [1, 2, 1]
     assert (result.clipped, result.dropped) == (1, 3)
     assert '1 clipped to their image, 3 dropped' in str(result)
     assert [i['file_name'] for i in result.images] == ['one.jpg', 'two.jpg']

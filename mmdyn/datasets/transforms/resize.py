@@ -1,4 +1,4 @@
-"""Resize as the original YOLO11 reads its images: the long side to a size, the short one rounded up, bilinear.
+"""Resize as the original YOLO11 reads its images: to fit a size, the shorter side rounded up, bilinear.
 
 On MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks: one pixel and another
 interpolation are enough to move scores by some thousandths.
@@ -13,7 +13,7 @@ from mmyolo.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class LongSideResize(YOLOv5KeepRatioResize):
-    """Resize an image, and its boxes, to fit into a square. Arguments are those of ``YOLOv5KeepRatioResize``.
+    """Resize an image, and its boxes, to fit into ``scale``. Arguments are those of ``YOLOv5KeepRatioResize``.
 
     Example:
         >>> resize = LongSideResize(scale=(640, 640))
@@ -23,9 +23,10 @@ class LongSideResize(YOLOv5KeepRatioResize):
 
     def _resize_img(self, results: dict) -> None:
         height, width = results['img'].shape[:2]
-        longest = max(self.scale)
-        ratio = longest / max(height, width)
-        new_width, new_height = (min(math.ceil(side * ratio), longest) for side in (width, height))
+        ratio = min(self.scale[0] / width, self.scale[1] / height)
+        new_width, new_height = (
+            min(math.ceil(side * ratio), limit) for side, limit in zip((width, height), self.scale, strict=True)
+        )
         if ratio != 1:
             channels = results['img'].shape[2:]
             resized = mmcv.imresize(

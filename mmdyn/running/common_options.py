@@ -1,0 +1,93 @@
+"""What people set most: the data, the image size, epochs, batch, workers and learning rate, in one config."""
+
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from mmdyn.datasets.data_source import DataSource, find_data
+from mmdyn.errors import UserError
+
+from .image_size import innermost_dataset, set_image_size
+
+LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
+KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'indices')  # arguments of a data set that stay
+
+
+def set_common_options(
+    cfg: Config,
+    data: str | Path | None = None,
+    imgsz: tuple[int, int] | None = None,
+    epochs: int | None = None,
+    batch: int | None = None,
+    workers: int | None = None,
+    lr: float | None = None,
+) -> None:
+    """Change a config; None leaves as it is.
+
+    Args:
+        cfg: Config, changed in place.
+        data: A ``data.yaml``, or a folder of COCO or VOC: where training, validation and test images come from.
+        imgsz: Height and width of the images in pixels.
+        epochs: Epochs of the training.
+        batch: Images of a batch in every process.
+        workers: Processes that load images, for every process that trains.
+        lr: Learning rate.
+
+    Raises:
+        UserError: A value is invalid, or the data is.
+    """
+    for name, value, least in (('--epochs', epochs, 1), ('--batch', batch, 1), ('--workers', workers, 0)):
+        if value is not None and value < least:
+            raise UserError(f'invalid {name} {value}: set it to {least} or more')
+    if lr is not None and not 0 < lr < float('inf'):
+        raise UserError(f'invalid --lr {lr:g}: set it to a number above 0')
+    if data is not None:
+        source = find_data(data)
+        print(source)
+        use_data(cfg, source)
+    if imgsz is not None:
+        set_image_size(cfg, *imgsz)
+    if epochs is not None:
+        cfg.train_cfg.max_epochs = epochs
+        cfg.train_cfg.val_interval = min(cfg.train_cfg.get('val_interval', 1), max(1, epochs // 10))
+    for loader in LOADERS:
+        if cfg.get(loader) and batch is not None:
+            cfg[loader].batch_size = batch
+        if cfg.get(loader) and workers is not None:
+            cfg[loader].num_workers = workers
+            cfg[loader].persistent_workers = workers > 0
+    if lr is not None:
+        cfg.optim_wrapper.optimizer.lr = lr
+
+
+def use_data(cfg: Config, source: DataSource) -> None:
+    """Train, validate and test on a data set; the model gets its class count from it.
+
+    Args:
+        cfg: Config, changed in place.
+        source: The data set.
+
+    Raises:
+        UserError: It has no images to validate with.
+    """
+    if 'train' not in source.splits or not {'val', 'test'} & source.splits.keys():
+        missing = (
+            'validation images: name them val or valid'
+            if 'train' in source.splits
+            else 'training images: name them train'
+        )
+        raise UserError(f'{source.path} has no {missing}')
+    for loader, splits in LOADERS.items():
+        split = next((source.splits[s] for s in splits if s in source.splits), None)
+        if cfg.get(loader) and split is not None:
+            kept = innermost_dataset(cfg[loader])
+            cfg[loader].dataset = {key: kept[key] for key in KEPT if key in kept} | split
+    _set_everywhere(cfg.model, 'num_classes', len(source.classes))
+
+
+def _set_everywhere(node: Any, key: str, value: Any) -> None:
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        _set_everywhere(child, key, value)
+    if isinstance(node, dict) and key in node:
+        node[key] = value
