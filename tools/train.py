@@ -57,7 +57,7 @@ def train(args) -> None:
         work_dir = Path(runner.work_dir)
         best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
         checkpoint = best[-1] if best else latest_checkpoint(work_dir)
-        print(f'Done. To test: python tools/test.py {work_dir / Path(args.config).name} {checkpoint}')
+        print(f'Done. To test: python tools/test.py {work_dir / Path(cfg.filename).name} {checkpoint}')
 
 
 if __name__ == '__main__':
