@@ -17,6 +17,7 @@ setup(  # what can be said without code is in pyproject.toml
     version=re.search(r"__version__ = '(.+)'", (HERE / 'mmdyn/version.py').read_text())[1],
     long_description=(HERE / 'README.md').read_text(),
     long_description_content_type='text/markdown',
+    scripts=['tools/mmdyn'],  # imports no package, so that --help answers at once
     packages=find_packages(include=('mmdyn', 'mmdyn.*')),
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
     package_data={

@@ -15,12 +15,12 @@ from _arguments import ROOT, run_tool, tool_parser
 EXAMPLE = '  python demo/digits_demo.py --epochs 4'
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('--config', default=str(ROOT / 'configs/yolo11n_dynconv_digits.py'), help='config file')
     parser.add_argument('--epochs', type=int, help='epochs (as the config says)')
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='where to write (demo_output)')
-    return parser.parse_args()
+    return parser
 
 
 @contextlib.contextmanager
@@ -68,4 +68,4 @@ def run_demo(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(run_demo, parse_args()))
+    sys.exit(run_tool(run_demo, make_parser()))

@@ -17,7 +17,7 @@ writes demo_output/vis/* and demo_output/preds/*.json"""
 EXPORTED = ('.onnx', '.xml', '.param')
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('inputs', help='image, folder of images, URL, video, or number of a camera')
     parser.add_argument('model', nargs='+', metavar='MODEL', help='CONFIG CHECKPOINT, or an exported file')
@@ -27,7 +27,7 @@ def parse_args():
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (0.3)')
     parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of an exported file (1)')
     parser.add_argument('--show', action='store_true', help='show pictures in a window as they come; q ends')
-    return parser.parse_args()
+    return parser
 
 
 def open_model(args):
@@ -59,4 +59,4 @@ def detect(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(detect, parse_args()))
+    sys.exit(run_tool(detect, make_parser()))

@@ -18,13 +18,13 @@ STATIC, DYNAMIC = ROOT / 'configs/yolo11n_digits.py', ROOT / 'configs/yolo11n_dy
 SHOWN_IMAGES, LEAST_SCORE = 5, 0.25  # images of the page, and score of a box
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('--epochs', type=int, nargs=2, default=(8, 4), help='of static training, of fine-tuning (8 4)')
     parser.add_argument('--data-root', default='data/digits/', help='where the digits are, or are made')
     parser.add_argument('--out-dir', type=Path, default=Path('lifecycle_output'), help='where to (lifecycle_output)')
     parser.add_argument('--rounds', type=int, default=15, help='rounds of timing (15)')
-    return parser.parse_args()
+    return parser
 
 
 def config(path: Path, args, **options):
@@ -172,4 +172,4 @@ def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(tell_story, parse_args()))
+    sys.exit(run_tool(tell_story, make_parser()))

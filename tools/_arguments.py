@@ -6,10 +6,57 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 if (ROOT / 'mmdyn').is_dir():  # a clone that is not installed
     sys.path.insert(0, str(ROOT))
+
+
+class Command(NamedTuple):
+    """A command of ``mmdyn``: the file that it runs, and what it does."""
+
+    file: str
+    purpose: str
+
+
+COMMANDS = {
+    'train': Command('tools/train.py', 'train a detector, on any data set in one flag'),
+    'test': Command('tools/test.py', 'average precision of a checkpoint or of an exported file'),
+    'detect': Command('demo/image_demo.py', 'draw boxes in images, videos and cameras'),
+    'export': Command('tools/export.py', 'write ONNX, OpenVINO, torch.export or ncnn'),
+    'convert': Command('tools/convert_ultralytics.py', "the original's weights, both ways"),
+    'upcycle': Command('tools/upcycle.py', 'a dynamic detector of a static one, with the same outputs'),
+    'collapse': Command('tools/collapse.py', 'a static detector of a dynamic one'),
+    'ablate': Command('tools/ablate.py', 'compare configs fairly, with seeds and intervals'),
+    'routing': Command('tools/analyze_routing.py', 'how the dynamic layers of a checkpoint route'),
+    'flops': Command('tools/get_flops.py', 'parameters and multiply-adds of a config'),
+    'browse': Command('tools/browse_dataset.py', 'the data set as training sees it'),
+    'configs': Command('tools/list_configs.py', 'the configs of the package'),
+    'completion': Command('tools/completion.py', 'completion for a shell'),
+    'env': Command('tools/environment.py', 'versions and devices, for a bug report'),
+}
+
+
+def overview() -> str:
+    """What ``mmdyn --help`` shows."""
+    lines = [f'  {name:<11} {command.purpose}' for name, command in COMMANDS.items()]
+    return '\n'.join([
+        'usage: mmdyn COMMAND …\n',
+        *lines,
+        '\nexample:\n  mmdyn train yolo11n_dynconv_coco --data my/data.yaml --imgsz 320 --epochs 100',
+        'mmdyn COMMAND --help says what a command takes.',
+    ])  # fmt: skip
+
+
+typed: str | None = None  # the command, where mmdyn runs the tool
+
+
+def as_typed(text: str) -> str:
+    """A text whose commands are those of ``mmdyn``, where that runs the tool."""
+    for name, command in COMMANDS.items() if typed else ():
+        text = text.replace(f'python {command.file}', f'mmdyn {name}')
+    return text
 
 
 def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
@@ -20,7 +67,10 @@ def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
         example: Commands to copy.
     """
     return argparse.ArgumentParser(
-        description=doc, epilog=f'example:\n{example}', formatter_class=argparse.RawDescriptionHelpFormatter
+        f'mmdyn {typed}' if typed else None,
+        description=doc,
+        epilog=f'example:\n{as_typed(example)}',
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
 
@@ -97,9 +147,7 @@ def config_of(args: argparse.Namespace):
     from mmdyn.running.config_file import load_config
 
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
-    cfg = load_config(
-        args.config, options_of(args), getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none')
-    )
+    cfg = load_config(args.config, options_of(args), getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none'))
     set_options(cfg, args)
     return cfg
 
@@ -113,8 +161,9 @@ def set_options(cfg, args: argparse.Namespace) -> None:
         set_common_options(cfg, **values)
 
 
-def run_tool(command: Callable[[argparse.Namespace], None], args: argparse.Namespace) -> int:
+def run_tool(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Run a tool's command; an error that a user can correct becomes one message and exit code 1."""
+    args = parser.parse_args()
     from mmdyn.running.messages import exit_code
 
     return exit_code(lambda: command(args))

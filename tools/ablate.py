@@ -13,7 +13,7 @@ EXAMPLE = """  python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_
     --seeds 3 --work-dir work_dirs/mine"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files; the first one is the control')
     parser.add_argument('--seeds', type=int, default=3, help='seeds of every config: 0, 1, … (3)')
@@ -31,7 +31,7 @@ def parse_args():
     parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
     parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
     add_cfg_options(parser)
-    return parser.parse_args()
+    return parser
 
 
 def ablate(args) -> None:
@@ -77,4 +77,4 @@ def ablate(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(ablate, parse_args()))
+    sys.exit(run_tool(ablate, make_parser()))

@@ -9,14 +9,14 @@ EXAMPLE = """  python tools/analyze_routing.py configs/yolo11n_dynconv_digits.py
   python tools/analyze_routing.py CONFIG CHECKPOINT --split train --images 1000 --out-dir routing"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='images of which set (val)')
     parser.add_argument('--images', type=int, default=500, metavar='N', help='how many images at most (500)')
     parser.add_argument('--out-dir', type=Path, metavar='DIR', help='where to (routing/ beside the checkpoint)')
-    return parser.parse_args()
+    return parser
 
 
 def analyze(args) -> None:
@@ -33,4 +33,4 @@ def analyze(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(analyze, parse_args()))
+    sys.exit(run_tool(analyze, make_parser()))

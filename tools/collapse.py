@@ -13,7 +13,7 @@ EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHE
   python tools/test.py static.py static.pth"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint of the dynamic detector')
@@ -28,7 +28,7 @@ def parse_args():
         help='collapse only layers whose kernels move less, on average relative to their norm: e.g. 0.02 (all layers)',
     )
     parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after')
-    return parser.parse_args()
+    return parser
 
 
 def collapse(args) -> None:
@@ -55,4 +55,4 @@ def collapse(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(collapse, parse_args()))
+    sys.exit(run_tool(collapse, make_parser()))

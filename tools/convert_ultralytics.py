@@ -13,14 +13,14 @@ EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/convert_ultralytics.py --reverse work_dirs/mine/epoch_100.pth back.pt"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
     parser.add_argument('dst', help='checkpoint to write; must not exist')
     parser.add_argument('--reverse', action='store_true', help='from this project to a state dict of the original')
     parser.add_argument('--scale', choices=tuple('nsmlx'), help='expected scale; another one is an error')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names in order, for a file without them')
-    return parser.parse_args()
+    return parser
 
 
 def convert(args) -> None:
@@ -63,4 +63,4 @@ def print_reverse(path: str, conversion) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(convert, parse_args()))
+    sys.exit(run_tool(convert, make_parser()))

@@ -23,7 +23,7 @@ def batch(text: str) -> int | None:
     return None if text == 'dynamic' else int(text)
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
@@ -48,7 +48,7 @@ def parse_args():
         '(mixed_outputs is the default for ncnn)',
     )
     parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after --int8')
-    return parser.parse_args()
+    return parser
 
 
 def export(args) -> None:
@@ -88,4 +88,4 @@ def export(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(export, parse_args()))
+    sys.exit(run_tool(export, make_parser()))

@@ -8,7 +8,7 @@ EXAMPLE = """  python tools/get_flops.py configs/yolo11n_dynconv_coco.py
   python tools/get_flops.py configs/yolo11n_dynconv_coco.py --shape 320 320"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument(
@@ -18,7 +18,7 @@ def parse_args():
         metavar='N',
         help='height and width in pixels, or one number for both (those that the config validates at, or else 640)',
     )
-    return parser.parse_args()
+    return parser
 
 
 def show(args) -> None:
@@ -44,4 +44,4 @@ def show(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(show, parse_args()))
+    sys.exit(run_tool(show, make_parser()))

@@ -13,7 +13,7 @@ EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/
 EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     add_data_arguments(parser)
@@ -29,7 +29,7 @@ def parse_args():
     parser.add_argument('--show', action='store_true', help='show every picture in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write every picture to WORK_DIR/TIMESTAMP/DIR')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays (2)')
-    return parser.parse_args()
+    return parser
 
 
 def test_exported(cfg, args):
@@ -74,4 +74,4 @@ def test(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(test, parse_args()))
+    sys.exit(run_tool(test, make_parser()))

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_data_arguments, add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import add_data_arguments, add_run_arguments, as_typed, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
   python tools/train.py yolo11n_dynconv_coco --data my/data.yaml --imgsz 320 --epochs 100
@@ -12,7 +12,7 @@ EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
   torchrun --nproc_per_node 8 tools/train.py configs/yolo11n_dynconv_coco.py --launcher pytorch"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     add_data_arguments(parser)
@@ -26,7 +26,7 @@ def parse_args():
         metavar='CHECKPOINT',
         help='resume from CHECKPOINT, or from the last one in the work dir',
     )
-    return parser.parse_args()
+    return parser
 
 
 def train(args) -> None:
@@ -57,8 +57,9 @@ def train(args) -> None:
         work_dir = Path(runner.work_dir)
         best = sorted(work_dir.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
         checkpoint = best[-1] if best else latest_checkpoint(work_dir)
-        print(f'Done. To test: python tools/test.py {work_dir / Path(cfg.filename).name} {checkpoint}')
+        test = as_typed('python tools/test.py')
+        print(f'Done. To test: {test} {work_dir / Path(cfg.filename).name} {checkpoint}')
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(train, parse_args()))
+    sys.exit(run_tool(train, make_parser()))

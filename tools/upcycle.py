@@ -14,13 +14,13 @@ EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/train.py configs/yolo11n_dynconv-bn_coco.py --cfg-options load_from=yolo11n_dynconv-bn.pth"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('static', help='checkpoint of the static detector')
     add_config_arguments(parser)
     parser.add_argument('out', help='checkpoint to write; must not exist')
     parser.add_argument('--seed', type=int, default=0, help='seed of the routers (0)')
-    return parser.parse_args()
+    return parser
 
 
 def upcycle(args) -> None:
@@ -46,4 +46,4 @@ def layers_of(tensors) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(upcycle, parse_args()))
+    sys.exit(run_tool(upcycle, make_parser()))

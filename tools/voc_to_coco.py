@@ -10,7 +10,7 @@ EXAMPLE = """  git clone https://github.com/Shenggan/BCCD_Dataset data/BCCD_Data
   python tools/train.py configs/yolo11n_dynconv_bccd.py"""
 
 
-def parse_args():
+def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('root', type=Path, help='folder with Annotations, ImageSets/Main and JPEGImages')
     parser.add_argument(
@@ -24,7 +24,7 @@ def parse_args():
         '--classes', nargs='+', metavar='NAME', help='class names in order (those of the first set, sorted)'
     )
     parser.add_argument('--out', type=Path, metavar='DIR', help='folder for the JSON files (ROOT/annotations)')
-    return parser.parse_args()
+    return parser
 
 
 def convert(args) -> None:
@@ -43,4 +43,4 @@ def convert(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(convert, parse_args()))
+    sys.exit(run_tool(convert, make_parser()))

@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import DATASETS, DefaultScope
 
 from conftest import ROOT
-from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.annotations import read_coco
 from mmdyn.annotations.image_files import look_at_images
+from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.digits import _split_materials, make_image
 from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
@@ -195,9 +195,9 @@ def test_truncated_image_is_named(coco, tmp_path, name, cut):
         build()
 
 
-def fault(path):
-    """What is wrong with an image that annotations state as 60 x 40 pixels."""
-    return look_at_images([path], str(path)).faults_for(np.array([[60, 40]])).get(0)
+def fault(path, width=60, height=40):
+    """What is wrong with an image of which annotations state this size."""
+    return look_at_images([path], str(path)).faults_for(np.array([[width, height]])).get(0)
 
 
 def test_image_fault(tmp_path):
@@ -402,8 +402,8 @@ def test_sides_may_be_swapped_only_where_exif_says_so(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / 'turned.jpg', exif=exif)
-    assert image_fault(tmp_path / 'plain.jpg', 40, 60) == '60x40 pixels where the annotations say 40x60'
-    assert image_fault(tmp_path / 'turned.jpg', 40, 60) is None
+    assert fault(tmp_path / 'plain.jpg', 40, 60) == '60x40 pixels where the annotations say 40x60'
+    assert fault(tmp_path / 'turned.jpg', 40, 60) is None
 
 
 def test_classes_as_a_text_are_refused(coco):
