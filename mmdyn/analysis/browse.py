@@ -1,0 +1,147 @@
+"""A page of a data set: images before and after the pipeline, statistics of the labels, what the checks say."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jinja2
+import matplotlib
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmyolo.registry import DATASETS
+from tqdm import tqdm
+
+from mmdyn.errors import UserError
+from mmdyn.files import write_image, write_text
+from mmdyn.running.image_size import innermost_dataset
+
+from .pictures import figure_image
+
+matplotlib.use('Agg')
+from matplotlib import pyplot as plt
+
+HEIGHT = 320  # of a picture on the page, in pixels
+SHOWN_CLASSES = 40
+
+
+def write_page(cfg: Config, split: str, folder: str | Path, count: int = 12, seed: int = 0) -> Path:
+    """Draw images of a data set before and after its pipeline, and its statistics.
+
+    Args:
+        cfg: Config.
+        split: ``'train'``, ``'val'`` or ``'test'``.
+        folder: Where ``index.html`` and the pictures go.
+        count: Images that are drawn.
+        seed: Seed of the choice and of the augmentation.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: The config has no such data, or the data is invalid.
+    """
+    if count < 1:
+        raise UserError(f'invalid --count {count}: set it to 1 or more')
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader:
+        raise UserError(f'the config has no {split}_dataloader: choose another --split')
+    init_default_scope(cfg.get('default_scope', 'mmyolo'))
+    folder = Path(folder)
+    dataset = DATASETS.build(innermost_dataset(loader))
+    np.random.seed(seed)
+    chosen = np.sort(np.random.permutation(len(dataset))[:count]).tolist()
+    pairs = []
+    for index in tqdm(chosen, desc='drawing', unit='image'):
+        info = dataset.get_data_info(index)
+        before, after = _before(dataset, info), _after(dataset, index)
+        name = f'pictures/{index:06d}.jpg'
+        write_image(folder / name, np.hstack([before, np.full((HEIGHT, 12, 3), 255, np.uint8), after]))
+        pairs.append(dict(file=name, name=Path(info['img_path']).name, objects=len(info['instances'])))
+    write_image(folder / 'statistics.png', draw_statistics(dataset))
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template('browse.html.jinja')
+    page = folder / 'index.html'
+    write_text(page, template.render(split=split, pairs=pairs, facts=facts(dataset), source=dataset.source))
+    return page
+
+
+def facts(dataset: Any) -> list[str]:
+    """What there is to say of a data set: counts, and what the checks left out.
+
+    Args:
+        dataset: An :class:`mmdyn.datasets.ArrayDataset`.
+    """
+    table = dataset.annotations
+    per_image = np.diff(table.starts)
+    lines = [
+        f'{len(dataset):,} images are used of {len(table):,}; {len(table.boxes):,} objects of '
+        f'{len(table.classes)} classes.',
+        f'Objects an image: {per_image.mean():.1f} on average, {per_image.max()} at most; '
+        f'{int((per_image == 0).sum()):,} images have none.',
+    ]
+    bad, skipped = int((~table.trainable).sum()), len(dataset.metainfo['skipped_images'])
+    if bad:
+        lines.append(f'{bad:,} boxes without area, or outside of their image, are not trained on.')
+    if skipped:
+        lines.append(f'{skipped:,} images that are missing or broken are left out.')
+    if crowd := int(table.crowd.sum()):
+        lines.append(f'{crowd:,} objects are groups (iscrowd, or difficult).')
+    lines += [f'{key}: {value:,}' for key, value in table.notes.items() if value]
+    return lines
+
+
+def draw_statistics(dataset: Any) -> np.ndarray:
+    """Objects by class, sizes of boxes, and objects by image, as BGR bytes.
+
+    Args:
+        dataset: As for :func:`facts`.
+    """
+    table = dataset.annotations
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(14, 4), dpi=110, constrained_layout=True)
+    counts = np.bincount(table.labels, minlength=len(table.classes))
+    order = np.argsort(-counts, kind='stable')[:SHOWN_CLASSES]
+    left.bar(range(len(order)), counts[order])
+    left.set_xticks(range(len(order)), [table.classes[i] for i in order], rotation=60, ha='right', fontsize=8)
+    left.set(title='objects by class' + (f', the first {SHOWN_CLASSES}' if len(counts) > SHOWN_CLASSES else ''))
+    sides = np.sqrt(np.maximum(table.boxes[:, 2] * table.boxes[:, 3], 1))
+    middle.hist(sides, bins=np.geomspace(1, max(2.0, sides.max(initial=2.0)), 40))
+    for limit, text in ((32, 'small'), (96, 'medium')):
+        middle.axvline(limit, color='0.4', linewidth=0.8)
+        middle.text(limit, 0.98, f'{text} ', ha='right', va='top', fontsize=8, transform=middle.get_xaxis_transform())
+    middle.set(xscale='log', title='side of a square of the area of the box', xlabel='pixels')
+    per_image = np.diff(table.starts)
+    right.hist(per_image, bins=np.arange(per_image.max() + 2) - 0.5)
+    right.set(title='objects by image', xlabel='objects', ylabel='images')
+    for axis in (left, middle, right):
+        axis.grid(axis='y', alpha=0.3)
+    return figure_image(figure)
+
+
+def _before(dataset: Any, info: dict) -> np.ndarray:
+    image = mmcv.imread(info['img_path'])
+    boxes = [instance['bbox'] for instance in info['instances']]
+    return _drawn(image, boxes, [i['bbox_label'] for i in info['instances']], dataset.metainfo['classes'])
+
+
+def _after(dataset: Any, index: int) -> np.ndarray:
+    result = dataset[index]
+    instances = result['data_samples'].gt_instances
+    boxes = instances.bboxes.tensor if hasattr(instances.bboxes, 'tensor') else instances.bboxes
+    image = np.ascontiguousarray(result['inputs'].permute(1, 2, 0).numpy())  # (3, H, W) -> (H, W, 3)
+    return _drawn(image, boxes.tolist(), instances.labels.tolist(), dataset.metainfo['classes'])
+
+
+def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, ...]) -> np.ndarray:
+    """An image with boxes, (HEIGHT, width, 3)."""
+    scale = HEIGHT / image.shape[0]
+    image = cv2.resize(image, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
+    for box, label in zip(boxes, labels, strict=True):
+        hue = np.array([[[label * 47 % 180, 220, 230]]], np.uint8)
+        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+        left, top, right, bottom = (round(side * scale) for side in box)
+        cv2.rectangle(image, (left, top), (right, bottom), colour, 1)
+        cv2.putText(image, names[label], (left, max(top - 2, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1)
+    return image
