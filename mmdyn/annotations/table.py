@@ -149,7 +149,7 @@ class Annotations:
 
         nothing = np.zeros(len(boxes), bool)
         corners = [np.asarray(outlines[i], np.float64) for i in order] if outlines is not None else []
-        lengths = [len(c) for c in corners] if corners else np.zeros(len(boxes), np.int64)
+        lengths = np.array([len(c) for c in corners]) if corners else np.zeros(len(boxes), np.int64)
         return cls(
             files=names,
             sizes=np.asarray(sizes, np.int32).reshape(-1, 2),

@@ -22,6 +22,7 @@ from .table import Annotations
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 SHOWN_LINES = 5
 ROUNDING = 1e-3  # by which coordinates may leave the image
+NO_CORNERS = np.empty((0, 2))
 
 
 class Fault(NamedTuple):
@@ -149,7 +150,7 @@ def _read(
     boxes = np.array([box for each in parsed for box in each.boxes], np.float64).reshape(-1, 4)
     extent = boxes[:, 2:] * scale
     outlines = [outline for each in parsed for outline in each.outlines]
-    points = np.array([k for each in parsed for k in each.keypoints], np.float64).reshape(len(boxes), -1, 3)
+    points = np.array([k for each in parsed for k in each.keypoints], np.float64).reshape(len(boxes), keypoints[0], 3)
     points[..., :2] *= scale[:, None]
     return Annotations.of(
         files=map(str, images),
@@ -158,7 +159,9 @@ def _read(
         boxes=np.concatenate([boxes[:, :2] * scale - extent / 2, extent], axis=1),
         labels=[label for each in parsed for label in each.classes],
         classes=classes,
-        outlines=[outline * size for outline, size in zip(outlines, scale, strict=True)],
+        outlines=[outline * size for outline, size in zip(outlines, scale, strict=True)]
+        if any(map(len, outlines))
+        else None,
         keypoints=points,
         notes=dict(
             background=counts.count(0), orphans=_orphans(labels), repeated=sum(each.repeated for each in parsed)
@@ -218,29 +221,24 @@ def _add(result: _Labels, fields: list[str], classes: int, keypoints: tuple[int,
             f' with {count} keypoints' if count else ', or 7, 9, 11, … for an outline'
         )
         return f'{len(fields)} fields instead of {shapes}'
-    if label != int(label) or not 0 <= label < classes:
+    if not (0 <= label < classes and label.is_integer()):
         return f'class {fields[0]}, but the names have the classes 0 to {classes - 1}'
-    coordinates = np.array(values)
-    places = coordinates if not count else np.concatenate(
-        [coordinates[:4], coordinates[4:].reshape(count, numbers)[:, :2].ravel()]
-    )  # fmt: skip
-    outside = (places < -ROUNDING) | (places > 1 + ROUNDING)
-    if outside.any() or not np.isfinite(places).all():
-        first = float(places[outside | ~np.isfinite(places)][0])
-        return f'{first:g} is not from 0 to 1; coordinates are in units of the width and the height of the image'
+    places = values if not count else [*values[:4], *(v for i, v in enumerate(values[4:]) if i % numbers < 2)]
+    outside = [v for v in places if not -ROUNDING <= v <= 1 + ROUNDING]  # not a number is outside, too
+    if outside:
+        return f'{outside[0]:g} is not from 0 to 1; coordinates are in units of the width and the height of the image'
     result.classes.append(int(label))
+    result.outlines.append(NO_CORNERS)
     if outline:
-        corners = coordinates.reshape(-1, 2)
+        result.outlines[-1] = corners = np.array(values).reshape(-1, 2)  # (p, 2)
         low, high = corners.min(0), corners.max(0)
-        result.boxes.append([*((low + high) / 2), *(high - low)])
-    else:
-        corners = np.empty((0, 2))
-        result.boxes.append(values[:4])
-    result.outlines.append(corners)
-    shaped = coordinates[4:].reshape(count, numbers) if count else np.empty((0, 3))
-    if numbers == 2 and count:  # a keypoint without visibility is seen, one at the origin is not labelled
-        shaped = np.column_stack([shaped, np.where(shaped.any(1), 2.0, 0.0)])
-    result.keypoints.append(shaped)
+        values = [*((low + high) / 2), *(high - low)]
+    result.boxes.append(values[:4])
+    if count:
+        points = np.array(values[4:]).reshape(count, numbers)  # (K, 2 or 3)
+        if numbers == 2:  # without visibility a keypoint is visible, and at the origin it is not labelled
+            points = np.column_stack([points, np.where(points.any(1), 2.0, 0.0)])
+        result.keypoints.append(points)
     return None
 
 
