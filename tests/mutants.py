@@ -10,8 +10,8 @@ operator applies:
 - ``and`` and ``or``; a ``not`` left out; the condition of an ``if`` negated
 - a number plus one; ``True`` and ``False``
 
-The tree is copied, so nothing is changed in place. Quick tests run before slow ones, which get five minutes. A mutant is
-killed by a failing test, or by quick tests that do not end.
+The tree is copied, so nothing is changed in place. Quick tests run before slow ones, which get five minutes. A mutant
+is killed by a failing test, or by quick tests that do not end.
 """
 
 import argparse
