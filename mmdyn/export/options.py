@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from mmdyn.errors import UserError
@@ -71,6 +72,13 @@ def check_options(options: ExportOptions) -> None:
         raise UserError(f'--form must be one of {", ".join(FORMS)}, got {options.form}')
 
 
+def writes_loops() -> bool:
+    """Whether PyTorch's ONNX exporter knows ``scan``, as it does from PyTorch 2.8 on."""
+    from torch.onnx._internal.exporter._torchlib.ops import hop
+
+    return hasattr(hop, 'higher_order_scan')
+
+
 def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | None, str]:
     """How dynamic convolutions are written, and what that costs.
 
@@ -81,6 +89,9 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     Args:
         model: The detector.
         options: What is exported.
+
+    Raises:
+        UserError: This PyTorch cannot write the form.
     """
     layers = dynamic_layers(model)
     if not layers:
@@ -89,5 +100,11 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     experts = max(layer.num_experts for layer in layers.values())
     if form != 'per_sample':
         return form, f'{len(layers)} layers with constant kernels and {experts} times their work, for any batch'
-    how = 'one convolution per image' if (options.batch or UNROLLED + 1) <= UNROLLED else 'a loop over the images'
+    loop = options.batch is None or options.batch > UNROLLED
+    if loop and options.format in ('onnx', 'openvino') and not writes_loops():
+        raise UserError(
+            f'PyTorch {torch.__version__} cannot write ONNX that loops over the images of a batch. Install PyTorch 2.8 '
+            f'or later, or give --batch N of at most {UNROLLED}, or --form mixed_outputs'
+        )
+    how = 'a loop over the images' if loop else 'one convolution per image'
     return form, f'{len(layers)} layers with kernels mixed in the graph: {how}, no more arithmetic than static'

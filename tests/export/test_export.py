@@ -15,7 +15,7 @@ from mmdyn.export.export import export_detector
 from mmdyn.export.graph import DetectionGraph, _nms_by_class
 from mmdyn.export.options import ExportOptions
 from mmdyn.inference.runtimes import open_exported
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import DynamicConv, dynamic_layers
 from mmdyn.running import load_checkpoint_model
 
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
@@ -124,6 +124,19 @@ def operators(path) -> set[str]:
                     yield from below(attribute.g)
 
     return {node.op_type for node in below(onnx.load(path).graph)}
+
+
+def test_a_loop_needs_an_exporter_that_knows_it(monkeypatch):
+    from mmdyn.export import options
+
+    model = torch.nn.Sequential(DynamicConv(4, 4, 3))
+    monkeypatch.setattr(options, 'writes_loops', lambda: False)
+    for batch in (None, 17):
+        with pytest.raises(UserError, match='Install PyTorch 2.8 or later, or give --batch N of at most 16, or --form'):
+            options.choose_form(model, ExportOptions(batch=batch))
+    assert options.choose_form(model, ExportOptions(batch=16))[0] == 'per_sample'
+    assert options.choose_form(model, ExportOptions(form='mixed_outputs'))[0] == 'mixed_outputs'
+    assert options.choose_form(model, ExportOptions(format='torch_export'))[0] == 'per_sample'
 
 
 def test_the_form_is_that_of_the_target(files):
