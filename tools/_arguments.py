@@ -100,8 +100,20 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--imgsz', type=image_size, metavar='N|HxW', help='image size in pixels, rounded up to multiples of 32'
     )
+
+
+def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
+    """How images are loaded."""
     parser.add_argument('--batch', type=int, metavar='N', help='images of a batch in every process')
     parser.add_argument('--workers', type=int, metavar='N', help='processes that load images, for every process')
+
+
+def add_training_arguments(parser: argparse.ArgumentParser) -> None:
+    """What is trained on, for how long."""
+    add_data_arguments(parser)
+    add_loader_arguments(parser)
+    parser.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
+    parser.add_argument('--lr', type=float, metavar='X', help='learning rate')
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -156,7 +168,9 @@ def set_options(cfg, args: argparse.Namespace) -> None:
     """Change a config as the arguments of ``add_data_arguments`` and of training say."""
     from mmdyn.running.common_options import set_common_options
 
-    values = {key: getattr(args, key, None) for key in ('data', 'imgsz', 'epochs', 'batch', 'workers', 'lr')}
+    keys = ['data', 'imgsz', 'epochs', 'workers', 'lr']
+    keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
+    values = {key: getattr(args, key, None) for key in keys}
     if any(value is not None for value in values.values()):
         set_common_options(cfg, **values)
 

@@ -7,7 +7,7 @@ interrupted comparison, and more configs or seeds add to it. Every run has one d
 import sys
 from pathlib import Path
 
-from _arguments import add_cfg_options, options_of, run_tool, tool_parser
+from _arguments import add_cfg_options, add_training_arguments, options_of, run_tool, set_options, tool_parser
 
 EXAMPLE = """  python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_dynconv-bn_digits.py \\
     --seeds 3 --work-dir work_dirs/mine"""
@@ -30,6 +30,7 @@ def make_parser():
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the finished runs')
     parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
     parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
+    add_training_arguments(parser)
     add_cfg_options(parser)
     return parser
 
@@ -47,7 +48,14 @@ def ablate(args) -> None:
     if args.seeds < 1 or (args.jobs is not None and args.jobs < 1) or args.latency_rounds < 0:
         numbers = f'{args.seeds}, {args.jobs} and {args.latency_rounds}'
         raise UserError(f'--seeds and --jobs start at 1, --latency-rounds at 0; got {numbers}')
-    plan = make_plan(args.configs, range(args.seeds), args.work_dir, options_of(args), args.amp)
+    plan = make_plan(
+        args.configs,
+        range(args.seeds),
+        args.work_dir,
+        options_of(args),
+        args.amp,
+        lambda cfg: set_options(cfg, args),
+    )
     train_tool = Path(__file__).with_name('train.py')
     if args.launcher == 'slurm':
         script = write_slurm(plan, train_tool, args.jobs)

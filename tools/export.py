@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, config_of, overrides, run_tool, tool_parser
+from _arguments import add_config_arguments, add_data_arguments, config_of, overrides, run_tool, tool_parser
 
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
@@ -26,6 +26,7 @@ def batch(text: str) -> int | None:
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
+    add_data_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='what to write (onnx)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='where to (beside the checkpoint)')

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_data_arguments, add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import add_data_arguments, add_loader_arguments, add_run_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures
@@ -17,6 +17,7 @@ def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
     add_data_arguments(parser)
+    add_loader_arguments(parser)
     parser.add_argument(
         'checkpoint', help='checkpoint file, or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py'
     )

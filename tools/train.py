@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_data_arguments, add_run_arguments, as_typed, config_of, run_tool, tool_parser
+from _arguments import add_run_arguments, add_training_arguments, as_typed, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
   python tools/train.py yolo11n_dynconv_coco --data my/data.yaml --imgsz 320 --epochs 100
@@ -15,9 +15,7 @@ EXAMPLE = """  python tools/train.py configs/yolo11n_dynconv_digits.py
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_run_arguments(parser)
-    add_data_arguments(parser)
-    parser.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
-    parser.add_argument('--lr', type=float, metavar='X', help='learning rate')
+    add_training_arguments(parser)
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument(
         '--resume',
