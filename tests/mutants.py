@@ -10,8 +10,8 @@ operator applies:
 - ``and`` and ``or``; a ``not`` left out; the condition of an ``if`` negated
 - a number plus one; ``True`` and ``False``
 
-The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout; its quick tests run
-before its slow ones.
+The tree is copied, so nothing is changed in place. A mutant is killed by a failing test or a timeout; its quick tests
+run before its slow ones.
 """
 
 import argparse
