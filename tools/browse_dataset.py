@@ -1,4 +1,4 @@
-"""Browse a data set as the training pipeline makes it: MMYOLO's tool, with the host prepared."""
+"""Browse the images of the training pipeline: MMYOLO's tool, with the host packages prepared."""
 
 import runpy
 import sys

@@ -1,6 +1,6 @@
-"""Checks of a COCO annotation file and its images, before anything is trained on them.
+"""Checks of a COCO annotation file and its images before training.
 
-Format: https://cocodataset.org/#format-data. Reads files, changes nothing.
+Format: https://cocodataset.org/#format-data. Files are only read.
 """
 
 import json
@@ -23,8 +23,8 @@ ENDINGS = {'JPEG': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 
 HELP_COCO = (
     'Download the data set (the top of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
-    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to where it is. '
-    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
+    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to its folder. '
+    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py generates its own.'
 )
 
 
@@ -56,13 +56,13 @@ RECORDS: dict[str, tuple[str, dict[str, Requirement]]] = {
 
 
 def read_annotations(ann_file: str | Path) -> dict:
-    """Read a COCO annotation file and check that what it refers to exists in it.
+    """Read a COCO annotation file and check its records and references.
 
     Args:
         ann_file: The JSON file.
 
     Returns:
-        Its content.
+        The content of the file.
 
     Raises:
         UserError: The file does not exist, is not JSON or lists no image, a key is missing or has an invalid value, an
@@ -119,7 +119,7 @@ def _check_references(path: Path, content: dict, key: str, target: str) -> None:
 
 
 def bad_boxes(content: dict) -> list[dict]:
-    """Annotations whose box has no area or lies outside of its image; a data set drops these.
+    """Annotations whose box has no area or is outside the image; a data set drops them.
 
     Args:
         content: A checked annotation file.
@@ -135,12 +135,12 @@ def bad_boxes(content: dict) -> list[dict]:
 
 
 def image_fault(path: str | Path, width: int, height: int) -> str | None:
-    """What is wrong with an image file, or None. Reads its header and its end, and its pixels only in doubt.
+    """The fault of an image file, or None. Reads header and end of the file, and its pixels only if these are unclear.
 
     Args:
         path: The file.
         width: Width in pixels that the annotations state.
-        height: Height in pixels likewise.
+        height: Height in pixels that the annotations state.
     """
     path = Path(path)
     if not path.is_file():
@@ -151,9 +151,9 @@ def image_fault(path: str | Path, width: int, height: int) -> str | None:
             if not _ends_well(path, image.format):
                 image.load()
     except OSError as e:
-        return 'truncated' if 'truncated' in str(e) else f'not a whole image ({e})'
+        return 'truncated' if 'truncated' in str(e) else f'damaged or not an image ({e})'
     if (width, height) != size and not (turned and (width, height) == size[::-1]):
-        return f'{size[0]}x{size[1]} pixels where the annotations say {width}x{height}'
+        return f'{size[0]}x{size[1]} pixels, but the annotations state {width}x{height}'
     return None
 
 
@@ -170,10 +170,10 @@ def faulty_images(images: list[dict], folder: str | Path) -> dict[int, str]:
 
     Args:
         images: Image records of an annotation file.
-        folder: Where the files are.
+        folder: Folder of the image files.
 
     Returns:
-        What is wrong, by image id; sound images are left out.
+        Faults by image id; images without a fault are omitted.
     """
 
     def fault(record: dict) -> tuple[int, str | None]:

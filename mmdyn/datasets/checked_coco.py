@@ -23,16 +23,15 @@ OnFault = Literal['error', 'skip']
 class CheckedCocoDataset(YOLOv5CocoDataset):
     """COCO-format data set, checked when it is loaded.
 
-    Without ``metainfo`` its classes are the categories of the annotation file in their order there, so no config has to
-    repeat them. The path of the annotation file is kept in ``metainfo['ann_file']`` for
-    :class:`DatasetCocoMetric`.
+    Without ``metainfo`` its classes are the categories of the annotation file in their order, so no config has to
+    repeat them. The path of the annotation file is stored in ``metainfo['ann_file']`` for :class:`DatasetCocoMetric`.
 
     Args:
-        check_images: Look at the header and the end of every image file; costs about 0.1 ms an image on a local disk.
-        on_bad_images: ``'error'`` stops at missing, truncated or wrongly sized images, ``'skip'`` leaves them out and
-            says how many.
-        on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
-            trained on, but evaluation keeps to the annotation file and counts them.
+        check_images: Check header and end of every image file; costs about 0.1 ms per image on a local disk.
+        on_bad_images: ``'error'`` stops at missing, truncated or wrongly sized images, ``'skip'`` omits them and logs
+            their number.
+        on_bad_boxes: The same for boxes without area or outside their image; COCO itself has some. They are not used
+            in training, but evaluation uses the annotation file and counts them.
         **kwargs: As in ``YOLOv5CocoDataset``.
 
     Raises:
@@ -80,10 +79,10 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         return data_list
 
     def filter_data(self) -> list[dict]:
-        """Filter as COCO does; nothing left is an error."""
+        """Filter as COCO does; raise an error if no image is left."""
         data_list = super().filter_data()
         if not data_list:
-            raise UserError(f'{self.ann_file}: zero images left after filter_cfg={self.filter_cfg}')
+            raise UserError(f'{self.ann_file}: no image is left after filter_cfg={self.filter_cfg}')
         if not self.test_mode and not any(info['instances'] for info in data_list):
             raise UserError(
                 f'{self.ann_file}: no image has a box to train on. Are the boxes in pixels, as [x, y, width, height]?'
@@ -123,4 +122,4 @@ class CheckedCocoDataset(YOLOv5CocoDataset):
         if reaction == 'error':
             raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
-        print_log(f'{message}: left out{note}', logger='current', level=logging.WARNING)
+        print_log(f'{message}: omitted{note}', logger='current', level=logging.WARNING)

@@ -1,10 +1,10 @@
-"""COCO API for annotation files that leave out what can be derived: many exporters write neither area nor iscrowd."""
+"""COCO API for annotation files without ``area`` or ``iscrowd``, which many exporters omit."""
 
 from mmdet.datasets.api_wrappers import COCO
 
 
 class CompleteCOCO(COCO):
-    """``mmdet``'s COCO API; ``area`` defaults to that of the box, also where it is zero, ``iscrowd`` to no."""
+    """``mmdet``'s COCO API; a missing or zero ``area`` becomes that of the box, a missing ``iscrowd`` becomes 0."""
 
     def createIndex(self) -> None:
         """Complete the annotations, then index them."""

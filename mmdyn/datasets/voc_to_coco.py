@@ -1,4 +1,4 @@
-"""Pascal VOC annotations to COCO: clips boxes to their image, drops those that are broken, and counts both.
+"""Pascal VOC annotations to COCO: clips boxes to their image, drops invalid boxes, and counts both.
 
 VOC: http://host.robots.ox.ac.uk/pascal/VOC/; COCO: https://cocodataset.org/#format-data.
 VOC counts pixels from 1 and includes the last one; the box of COCO starts at 0.
@@ -23,7 +23,7 @@ class VocAnnotations:
     dropped: int = 0
 
     def content(self) -> dict:
-        """What goes into the file."""
+        """The content of the COCO file as a dict."""
         categories = [dict(id=i, name=name) for i, name in enumerate(self.classes, 1)]
         return dict(images=self.images, annotations=self.annotations, categories=categories)
 
@@ -64,13 +64,13 @@ def convert_voc(root: str | Path, image_set: str, classes: Sequence[str] | None 
     Args:
         root: Folder with ``Annotations``, ``ImageSets/Main`` and ``JPEGImages``.
         image_set: Name of a file in ``ImageSets/Main``, without ``.txt``.
-        classes: Class names in the order of their ids; None takes those found, sorted.
+        classes: Class names in the order of their ids; None takes all classes in the annotations, sorted.
 
     Returns:
         The annotations; ids start at 1.
 
     Raises:
-        UserError: A file is missing or not what it should be, or a class is not in ``classes``.
+        UserError: A file is missing or invalid, or a class is not in ``classes``.
     """
     root = Path(root)
     set_file = root / 'ImageSets' / 'Main' / f'{image_set}.txt'

@@ -1,4 +1,4 @@
-"""COCO average precision against the annotation file of the data set itself, so that no config has to name it twice."""
+"""COCO average precision with the annotation file of the data set, so that a config names it only once."""
 
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
@@ -11,7 +11,7 @@ from mmdyn.datasets.complete_coco import CompleteCOCO
 class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` whose ``ann_file`` comes from the data set's ``metainfo['ann_file']`` unless given.
 
-    Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
+    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Arguments are those of
     ``mmdet.CocoMetric``.
 
     Example:

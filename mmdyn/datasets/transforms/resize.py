@@ -1,7 +1,7 @@
-"""Resize as the original YOLO11 reads its images: the long side to a size, the short one rounded up, bilinear.
+"""Resize as in the original YOLO11: the long side to a given size, the short side rounded up, bilinear.
 
-On MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks: one pixel and another
-interpolation are enough to move scores by some thousandths.
+Subclass of MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks. One pixel and a
+different interpolation change scores by some thousandths.
 """
 
 import math
