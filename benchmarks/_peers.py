@@ -1,4 +1,4 @@
-"""The peers of the benchmarks: the published form of the dynamic convolution, and the original YOLO11."""
+"""The baselines of the benchmarks: the published form of the dynamic convolution, and the original YOLO11."""
 
 import sys
 
@@ -26,7 +26,7 @@ class PublishedDynamicConv(nn.Module):
 
 
 def in_published_form(model: nn.Module) -> nn.Module:
-    """Exchange every DynamicConv of a model, in place."""
+    """Replace every DynamicConv of a model by the published form, in place."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, DynamicConv):
@@ -39,7 +39,7 @@ def in_published_form(model: nn.Module) -> nn.Module:
 
 
 def original_yolo11():
-    """The module that builds the original's models, or None where the package is not installed."""
+    """The module that builds the original's models, or None if the package is not installed."""
     sys.path.insert(0, str(ROOT / 'tests' / 'parity'))
     try:
         import original

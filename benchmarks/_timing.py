@@ -18,23 +18,23 @@ sys.path.insert(0, str(ROOT))
 PACKAGES = ('torch', 'torchvision', 'timm', 'mmengine', 'mmcv-lite', 'mmdet', 'mmyolo', 'ultralytics', 'numpy', 'mmdyn')
 PACKAGES += ('onnxruntime', 'openvino')
 
-os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # the profiler tells stderr of every start and stop
+os.environ.setdefault('KINETO_LOG_LEVEL', '5')  # otherwise the profiler logs every start and stop to stderr
 
 
 def benchmark_parser(doc: str, example: str) -> argparse.ArgumentParser:
-    """A parser with what every benchmark takes."""
+    """A parser with the common arguments of the benchmarks."""
     parser = argparse.ArgumentParser(
         description=doc, epilog=f'example:\n{example}', formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--short', action='store_true', help='a smaller grid or fewer rounds, in minutes')
-    parser.add_argument('--repeats', type=int, default=7, help='how often each alternative is timed (7)')
-    parser.add_argument('--threads', type=int, help='threads (as many as cores)')
+    parser.add_argument('--repeats', type=int, default=7, help='timings of each alternative (7)')
+    parser.add_argument('--threads', type=int, help='number of threads (number of cores)')
     parser.add_argument('--out', type=Path, default=RESULTS, help='folder for the results (benchmarks/results)')
     return parser
 
 
 def prepare(threads: int | None) -> None:
-    """The process as ``tools/train.py`` has it on a CPU: freed memory is kept, all cores are used."""
+    """Set up the process like ``tools/train.py`` on a CPU: freed memory is kept, all cores are used."""
     import logging
     import warnings
 
@@ -42,7 +42,7 @@ def prepare(threads: int | None) -> None:
 
     from mmdyn.host import keep_freed_memory
 
-    logging.disable(logging.INFO)  # of every parameter that is initialised
+    logging.disable(logging.INFO)  # MMEngine logs every initialised parameter
     warnings.filterwarnings('ignore', 'torch.meshgrid')
     keep_freed_memory()
     if threads:
@@ -50,10 +50,10 @@ def prepare(threads: int | None) -> None:
 
 
 def peak_memory(call: Callable[[], object]) -> int:
-    """Bytes of tensors that a call holds at its peak beyond what was there before, by PyTorch's profiler."""
+    """Peak memory of tensors during a call minus the memory before it, in bytes, by PyTorch's profiler."""
     from torch.profiler import profile
 
-    call()  # what is allocated once, such as momentum, is there before
+    call()  # allocates persistent tensors, such as momentum, before the measurement
     with profile(profile_memory=True) as recorded:
         call()
     held = highest = 0
@@ -99,7 +99,7 @@ def pyplot():
 
 
 def write_results(args: argparse.Namespace, stem: str, content: dict, figure) -> None:
-    """Write what was measured, and the figure drawn of it, where the command line says."""
+    """Write the results and their figure to the output folder."""
     path = args.out / (f'{stem}_short' if args.short else stem)
     write_json(path.with_suffix('.json'), content)
     figure.tight_layout()
@@ -108,14 +108,14 @@ def write_results(args: argparse.Namespace, stem: str, content: dict, figure) ->
 
 
 def caption() -> str:
-    """The machine in a line, for plots."""
+    """One line about the machine, for plots."""
     m = machine()
     packages = m['packages']
     return f'{m["cpu"]}, {m["threads"]} threads, torch {packages["torch"]}, mmdyn {packages["mmdyn"]}, {m["date"]}'
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write a result and the machine that it is of, all or nothing."""
+    """Write a result and its machine atomically."""
     from mmdyn.files import write_text
 
     write_text(path, json.dumps({'machine': machine(), **content}, indent=1) + '\n')

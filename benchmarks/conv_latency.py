@@ -14,7 +14,7 @@ LARGEST_GMACS = 8.0  # of a static forward pass; larger cells are left out, and 
 
 
 class Shape(NamedTuple):
-    """A convolution, and the side of the square map that it gets."""
+    """A convolution, and the side of its square input map."""
 
     used_in: str
     in_channels: int
@@ -44,7 +44,7 @@ YOLO11 = {
 
 
 def grid_shapes() -> list[Shape]:
-    """The strided convolutions of YOLO11 n to x at 640, then what else a DynamicConv is put in the place of."""
+    """The strided convolutions of YOLO11 n to x at 640 px, then other convolutions that a DynamicConv can replace."""
     shapes: dict[tuple[int, int, int], Shape] = {}
     for scale, (stem, c1, c2, c3, c4) in YOLO11.items():
         backbone = (stem, c1, 320), (c2, c2, 160), (c3, c3, 80), (c3, c4, 40)
@@ -84,7 +84,7 @@ def cells(short: bool) -> Iterator[Cell]:
 
 
 def alternatives(cell: Cell) -> dict[str, Callable[[], object]]:
-    """Calls that run a cell: forward, or forward and backward with gradients of everything."""
+    """Functions that run a cell: forward, or forward and backward with all gradients."""
     import torch
     from _peers import PublishedDynamicConv
     from torch import nn
@@ -136,7 +136,7 @@ def measure(cell: Cell, repeats: int) -> dict:
 
 
 def ratio(row: dict, over: str, under: str) -> float:
-    """Of medians."""
+    """Ratio of the medians of two alternatives."""
     return row['seconds'][over]['median'] / row['seconds'][under]['median']
 
 

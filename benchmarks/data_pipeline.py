@@ -19,11 +19,11 @@ SIDE = 640  # of the mosaic, as in the COCO config
 def parse_args():
     """The command line."""
     parser = benchmark_parser(__doc__, EXAMPLE)
-    parser.add_argument('--images', type=Path, help='folder of images (newly made digits)')
+    parser.add_argument('--images', type=Path, help='folder of images (generated digits)')
     parser.add_argument('--annotations', type=Path, help='their boxes in COCO format')
     args = parser.parse_args()
     if (args.images is None) != (args.annotations is None):
-        parser.error('--images and --annotations go together')
+        parser.error('--images and --annotations must be set together')
     return args
 
 
@@ -43,7 +43,7 @@ def our_loader(images: Path, annotations: Path) -> Iterator:
 
 
 def original_loader(original, images: Path, annotations: Path, folder: Path) -> Iterator:
-    """Batches of the original's, with the augmentation that the config has."""
+    """Batches of the original's pipeline, with the augmentation of the config."""
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_dataloader, build_yolo_dataset
     from ultralytics.data.utils import check_det_dataset
@@ -55,7 +55,7 @@ def original_loader(original, images: Path, annotations: Path, folder: Path) -> 
 
 
 def rate(batches: Iterator, count: int) -> float:
-    """Images per second, after what had been fetched ahead."""
+    """Images per second, after the prefetched batches."""
     for _ in range(4):
         next(batches)
     start = time.perf_counter()
@@ -77,7 +77,7 @@ def loaders(args, folder: Path) -> dict[str, Callable[[], Iterator]]:
     found = {'mmdyn': lambda: our_loader(images, annotations)}
     original = original_yolo11()
     if original is None:
-        print('without the original: pip install -r requirements/parity.txt to compare with it')
+        print('the original is not installed: pip install -r requirements/parity.txt to compare with it')
     else:
         found['original'] = lambda: original_loader(original, images, annotations, folder / 'original')
     return found

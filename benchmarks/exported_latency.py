@@ -15,7 +15,7 @@ RUNTIMES = {'onnx': 'ONNX Runtime', 'openvino': 'OpenVINO'}
 
 
 def trained_alike(config: str, folder: Path) -> Path:
-    """A checkpoint with random weights and batch norm statistics of a photograph."""
+    """A checkpoint with random weights, and batch norm statistics of a photograph."""
     import torch
     from mmengine.config import Config
 
@@ -37,9 +37,9 @@ def export_all(variants: dict, folder: Path, kind: str, batches: list) -> dict[t
 
     Args:
         variants: By name: config, checkpoint, and form of the export.
-        folder: Where to.
+        folder: Output folder.
         kind: Format.
-        batches: Images at a time, None for any.
+        batches: Batch sizes, None for dynamic.
     """
     from mmdyn.export.export import export_detector
     from mmdyn.export.options import ExportOptions
@@ -57,11 +57,11 @@ def time_files(files: dict, batch: int, side: int, repeats: int, threads: int | 
     """Seconds of a batch by name of the file, interleaved.
 
     Args:
-        files: Exported files that take such a batch.
-        batch: Images.
-        side: Their height and width.
-        repeats: Rounds.
-        threads: Of the runtime.
+        files: Exported files that accept this batch size.
+        batch: Batch size.
+        side: Height and width of the images.
+        repeats: Number of rounds.
+        threads: Threads of the runtime.
     """
     import numpy as np
 

@@ -25,7 +25,7 @@ class Case(NamedTuple):
 
 
 class Detector(NamedTuple):
-    """A detector: how it is built and run."""
+    """Kind and settings of a detector."""
 
     kind: str  # static, dynconv, published (timm's layer inside), original (the Ultralytics package)
     layout: str
@@ -46,7 +46,7 @@ CASES = [
     Case('m', 'inference', 320, 4, 'bfloat16'),
 ]
 MEMORY = [Case(scale, 'training', 640, 4, 'bfloat16') for scale in 'nx']
-BOXES = 8  # an image
+BOXES = 8  # per image
 
 
 def detectors(case: Case, has_original: bool) -> list[Detector]:
@@ -113,7 +113,7 @@ def call(detector: Detector, case: Case) -> Callable[[], object]:
 
         return infer
 
-    fused = detector.kind != 'original'  # as the configs have it, and as the original has it
+    fused = detector.kind != 'original'  # as in the configs, and as in the original
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.937, nesterov=True, fused=fused)
     losses = losses_of(detector, model, case, generator)
 
@@ -157,7 +157,7 @@ def measure(case: Case, repeats: int, has_original: bool) -> dict:
 
 
 def measure_memory(case: Case) -> dict:
-    """Peak of a training step beyond parameters and momentum, which are there before it; gradients are part of it."""
+    """Peak memory of a training step, including gradients, without parameters and momentum."""
     rows = {}
     for kind in ('static', 'dynconv', 'published'):
         detector = Detector(kind, 'nhwc')
@@ -167,7 +167,7 @@ def measure_memory(case: Case) -> dict:
 
 
 def summarise(rows: list[dict], memory: list[dict]) -> list[dict]:
-    """The targets and what was reached, each detector in its fastest layout."""
+    """The ratios that have a target, with each detector in its fastest layout."""
 
     def best(row: dict, kind: str, folded: bool = False, layout: str = '') -> float:
         names = [n for n in row['seconds'] if n.startswith(f'{kind} {layout}') and n.endswith(' folded') == folded]
@@ -202,7 +202,7 @@ def summarise(rows: list[dict], memory: list[dict]) -> list[dict]:
 
 
 def plot(rows: list[dict]):
-    """Images per second, a group of bars a case."""
+    """Images per second, one group of bars per case."""
     colours = {'static': 'tab:grey', 'dynconv': 'tab:blue', 'published': 'tab:orange', 'original': 'tab:green'}
     labels = {
         'static': 'static, ours',
@@ -240,7 +240,7 @@ def main() -> None:
     prepare(args.threads)
     has_original = original_yolo11() is not None
     if not has_original:
-        print('without the original: pip install -r requirements/parity.txt to compare with it')
+        print('the original is not installed: pip install -r requirements/parity.txt to compare with it')
     repeats = min(3, args.repeats) if args.short else args.repeats
     rows = [measure(case, repeats, has_original) for case in tqdm(CASES, unit='case', disable=None)]
     memory = [measure_memory(case) for case in tqdm(MEMORY[: 1 if args.short else None], unit='case', disable=None)]

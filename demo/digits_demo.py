@@ -1,4 +1,4 @@
-"""The demo: make the digits, train YOLO11-n with DynamicConv on them, test it, draw boxes and curves.
+"""The demo: generate the digits, train YOLO11-n with DynamicConv on them, test it, draw boxes and curves.
 
 Needs no data, no download and no GPU. `make demo` runs this.
 """
@@ -18,14 +18,14 @@ EXAMPLE = '  python demo/digits_demo.py --epochs 4'
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('--config', default=str(ROOT / 'configs/yolo11n_dynconv_digits.py'), help='config file')
-    parser.add_argument('--epochs', type=int, help='epochs (as the config says)')
-    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='where to write (demo_output)')
+    parser.add_argument('--epochs', type=int, help='number of epochs (that of the config)')
+    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
     return parser
 
 
 @contextlib.contextmanager
 def quiet():
-    """Build a runner whose log goes to its file alone: MMEngine's handler keeps the stream that it finds."""
+    """Redirect the console log while the runner is built: MMEngine's handler keeps the stream of that time."""
     with open(os.devnull, 'w') as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
@@ -61,7 +61,7 @@ def run_demo(args) -> None:
     print(
         f'\nValidation set: box AP {metrics["coco/bbox_mAP"]:.3f}, AP50 {metrics["coco/bbox_mAP_50"]:.3f}\n'
         f'checkpoint   {checkpoint}\n'
-        f'predictions  {grid} (left the truth, right the model)\n'
+        f'predictions  {grid} (left: ground truth, right: model)\n'
         f'curves       {curves}\n'
         f'next         python tools/test.py {args.config} {checkpoint}'
     )

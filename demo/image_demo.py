@@ -1,6 +1,6 @@
-"""Detect objects in an image, a folder of images, a video or a camera: draws them, and writes them as JSON.
+"""Detect objects in an image, a folder of images, a video or a camera; draws them and writes them as JSON.
 
-With a config and a checkpoint, or with an exported file (.onnx, .xml of OpenVINO, .param of ncnn) alone.
+The model is a config with a checkpoint, or an exported file (.onnx, .xml of OpenVINO, .param of ncnn).
 """
 
 import sys
@@ -22,16 +22,16 @@ def make_parser():
     parser.add_argument('inputs', help='image, folder of images, URL, video, or number of a camera')
     parser.add_argument('model', nargs='+', metavar='MODEL', help='CONFIG CHECKPOINT, or an exported file')
     add_cfg_options(parser)
-    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='where to write (demo_output)')
-    parser.add_argument('--device', help='of a checkpoint: cuda:0, cpu, … (a GPU if there is one)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='least score of a box (0.3)')
-    parser.add_argument('--batch-size', type=int, default=1, help='images at a time, of an exported file (1)')
-    parser.add_argument('--show', action='store_true', help='show pictures in a window as they come; q ends')
+    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
+    parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
+    parser.add_argument('--score-thr', type=float, default=0.3, help='score threshold (0.3)')
+    parser.add_argument('--batch-size', type=int, default=1, help='batch size of an exported file (1)')
+    parser.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
     return parser
 
 
 def open_model(args):
-    """The model: of a config and a checkpoint, or an exported file."""
+    """Load the model from a config and a checkpoint, or from an exported file."""
     from mmdyn.errors import UserError
     from mmdyn.inference import load_model
 
@@ -39,7 +39,7 @@ def open_model(args):
         return load_model(args.model[0])
     if len(args.model) != 2:
         raise UserError(
-            f'give CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
+            f'MODEL must be CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
         )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)

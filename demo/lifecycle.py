@@ -1,4 +1,4 @@
-"""The life of a detector on the digits, from static training to deployment and back, ending in one page.
+"""The life of a detector on the digits, from static training to deployment and back, reported on one page.
 
 Train a static YOLO11-n -> upcycle it (equal outputs) -> fine-tune the dynamic detector -> fold batch norms -> export
 to ONNX and OpenVINO (equal AP) -> collapse to a static detector -> export that. `make lifecycle` runs this.
@@ -15,20 +15,26 @@ from _arguments import ROOT, run_tool, tool_parser
 
 EXAMPLE = '  python demo/lifecycle.py --epochs 6 4'
 STATIC, DYNAMIC = ROOT / 'configs/yolo11n_digits.py', ROOT / 'configs/yolo11n_dynconv-bn_digits.py'
-SHOWN_IMAGES, LEAST_SCORE = 5, 0.25  # images of the page, and score of a box
+SHOWN_IMAGES, LEAST_SCORE = 5, 0.25  # images on the page, and score threshold
 
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    parser.add_argument('--epochs', type=int, nargs=2, default=(8, 4), help='of static training, of fine-tuning (8 4)')
-    parser.add_argument('--data-root', default='data/digits/', help='where the digits are, or are made')
-    parser.add_argument('--out-dir', type=Path, default=Path('lifecycle_output'), help='where to (lifecycle_output)')
+    parser.add_argument(
+        '--epochs', type=int, nargs=2, default=(8, 4), help='epochs of static training and of fine-tuning (8 4)'
+    )
+    parser.add_argument(
+        '--data-root', default='data/digits/', help='folder of the digits, which are generated if missing'
+    )
+    parser.add_argument(
+        '--out-dir', type=Path, default=Path('lifecycle_output'), help='output folder (lifecycle_output)'
+    )
     parser.add_argument('--rounds', type=int, default=15, help='rounds of timing (15)')
     return parser
 
 
 def config(path: Path, args, **options):
-    """A config of the story, on the data of the command line."""
+    """Load a config, with the data root of the command line."""
     from mmdyn.running.config_file import load_config
 
     data = {f'{split}_dataloader.dataset.data_root': args.data_root for split in ('train', 'val', 'test')}
@@ -36,7 +42,7 @@ def config(path: Path, args, **options):
 
 
 def train(path: Path, epochs: int, args, **options) -> Path:
-    """Train; the checkpoint of the last epoch."""
+    """Train, and return the checkpoint of the last epoch."""
     import torch
 
     from mmdyn.engine.optim.wrappers import cpu_has_bf16
@@ -98,11 +104,11 @@ def tell_story(args) -> None:
     pictures = draw_steps(models, args)
     seconds = time_all(files, args.rounds)
     write_page(args, equal, collapse, exports, figures, pictures, seconds, time.time() - began)
-    print(f'\nThe page: {out / "lifecycle.md"}. The figures: {out / "results.json"}')
+    print(f'\nReport: {out / "lifecycle.md"}. Figures: {out / "results.json"}')
 
 
 def draw_steps(models: dict, args) -> dict[str, str]:
-    """Detections of every step in the same images, one strip a step."""
+    """Draw the detections of every step on the same images, one strip per step."""
     import cv2
     import numpy as np
 
@@ -123,7 +129,7 @@ def draw_steps(models: dict, args) -> dict[str, str]:
 
 
 def time_all(files: dict, rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of a batch of files made for it, by runtime and batch, and by variant."""
+    """Median seconds per batch, by runtime and batch size, and by variant."""
     sys.path.insert(0, str(ROOT / 'benchmarks'))
     from exported_latency import time_files
 
@@ -137,7 +143,7 @@ def time_all(files: dict, rounds: int) -> dict[str, dict[str, float]]:
 
 
 def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent) -> None:
-    """The page, and its figures as JSON."""
+    """Write the page, and its figures as JSON."""
     from mmdyn.files import write_json, write_text
     from mmdyn.inference.evaluation import ap_table
 
@@ -152,12 +158,12 @@ def write_page(args, equal, collapse, exports, figures, pictures, seconds, spent
         [
             '# The life of a detector',
             f'YOLO11-n on the digits at 320 px: {args.epochs[0]} epochs static, {args.epochs[1]} more dynamic. '
-            f'Everything on this page was made in {spent / 60:.0f} minutes by `python demo/lifecycle.py`.',
-            '## Average precision\n\nOn the validation set, one evaluator for all. Fine-tuning is more training, '
-            'too: what the experts add needs a static control with as many epochs.\n\n' + ap_table(figures),
+            f'`python demo/lifecycle.py` made everything on this page in {spent / 60:.0f} minutes.',
+            '## Average precision\n\nOn the validation set, with one evaluator. Fine-tuning is also more training: '
+            'to measure the effect of the experts, a static control needs as many epochs.\n\n' + ap_table(figures),
             '## Upcycling\n\n'
-            f'{len(equal.layers)} convolutions became dynamic. On a photograph the raw outputs were '
-            f'{equal.difference:.1e} of the largest apart, in float64.',
+            f'{len(equal.layers)} convolutions became dynamic. The largest difference of the raw outputs on a '
+            f'photograph was {equal.difference:.1e} of the largest output, in float64.',
             '## Collapse\n\n' + collapse.table(),
             '## Export\n\n| file | dynamic convolutions | boxes off by | scores off by |\n|---|---|---|---|\n'
             + '\n'.join(rows),

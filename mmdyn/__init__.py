@@ -1,6 +1,6 @@
 """mmdyn: dynamic convolution for MMDetection and MMYOLO.
 
-Importing it prepares the host packages and registers everything.
+The import prepares the host packages and registers all classes.
 """
 
 from mmdyn import host

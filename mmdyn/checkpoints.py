@@ -1,6 +1,6 @@
-"""Checkpoint files: read safely, compared with a model, written whole.
+"""Checkpoint files: safe loading, comparison with a model, atomic writing.
 
-A checkpoint is a ``.pth`` of MMEngine (``state_dict``, ``meta``) or a bare state dict. Nothing in a file is executed.
+A checkpoint is a ``.pth`` of MMEngine (``state_dict``, ``meta``) or a plain state dict. Nothing in a file is executed.
 """
 
 import pickle
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, replacing
 
-SHOWN_TENSORS = 4  # of a message
+SHOWN_TENSORS = 4  # in a message
 SHOWN_LAYERS = 24
 
 
@@ -22,13 +22,13 @@ def check_checkpoint(path: str) -> dict | None:
     """Check that a file is a checkpoint that loads safely, before a run is built.
 
     Args:
-        path: Local path, or a URL, which is left to MMEngine.
+        path: Local path, or a URL, which MMEngine checks itself.
 
     Returns:
-        Its content without the data of its tensors; None for a URL.
+        The content of the file without the data of its tensors; None for a URL.
 
     Raises:
-        UserError: No such file, or it is not a checkpoint, or it holds objects that the safe loader refuses.
+        UserError: The file is missing, is not a checkpoint, or contains objects that the safe loader refuses.
     """
     if '://' in path:
         return None
@@ -38,10 +38,10 @@ def check_checkpoint(path: str) -> dict | None:
         content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
         readable = zipfile.is_zipfile(path) or isinstance(e, pickle.UnpicklingError)
-        reason = str(e).splitlines()[0] if readable else 'it is no archive of torch.save, or its end is missing'
+        reason = str(e).splitlines()[0] if readable else 'it was not written by torch.save, or it is truncated'
         raise UserError(f'{path} is not a checkpoint that loads safely: {reason}') from e
     if not isinstance(content, dict):
-        raise UserError(f'{path} holds a {type(content).__name__}, not a checkpoint')
+        raise UserError(f'{path} contains a {type(content).__name__}, not a checkpoint')
     return content
 
 
@@ -49,17 +49,17 @@ def read_tensors(checkpoint: str | Path) -> tuple[dict[str, Tensor], tuple[str, 
     """The state dict and the class names of a checkpoint file.
 
     Raises:
-        UserError: There is none, or it does not load safely.
+        UserError: The file is missing, has no state dict, or does not load safely.
     """
     if '://' in str(checkpoint):
-        raise UserError(f'{checkpoint} is an address: download the file first')
+        raise UserError(f'{checkpoint} is a URL: download the file first')
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, map_location='cpu', weights_only=True)
     return state_dict_of(content, checkpoint), classes_of(content)
 
 
 def write_checkpoint(content: dict, target: str | Path) -> None:
-    """Write a new file as ``torch.save`` does, all or nothing.
+    """Write a new file with ``torch.save``, atomically.
 
     Raises:
         UserError: ``target`` exists.
@@ -69,22 +69,22 @@ def write_checkpoint(content: dict, target: str | Path) -> None:
 
 
 def state_dict_of(content: dict, source: str | Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, without the prefix that a parallel model puts before each.
+    """The state dict of a checkpoint, without the ``module.`` prefix of a parallel model.
 
     Raises:
-        UserError: There are none.
+        UserError: The checkpoint has no state dict.
     """
     tensors = content.get('state_dict', content)
     if not isinstance(tensors, dict) or not all(
         isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items()
     ):
-        raise UserError(f'{source} holds no state dict of tensors by name')
+        raise UserError(f'{source} contains no state dict of tensors')
     parallel = all(k.startswith('module.') for k in tensors)
     return with_current_names({k.removeprefix('module.'): v for k, v in tensors.items()} if parallel else tensors)
 
 
 def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors of a model by today's names: the router of a dynamic convolution was once called ``routing``."""
+    """A state dict with current names: earlier versions called the router of a dynamic convolution ``routing``."""
     former = '.routing.weight'
     layers = {k.removesuffix(former) for k in tensors if k.endswith(former)}
     layers = {name for name in layers if getattr(tensors.get(f'{name}.weight'), 'ndim', 0) == 2}  # flat experts
@@ -93,7 +93,7 @@ def with_current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def classes_of(content: dict) -> tuple[str, ...] | None:
-    """Names of the classes that a checkpoint was trained on, where it has them."""
+    """Names of the classes that a checkpoint was trained on; None if it does not contain them."""
     meta = content.get('meta')
     dataset_meta = meta.get('dataset_meta') if isinstance(meta, dict) else None
     names = dataset_meta.get('classes') if isinstance(dataset_meta, dict) else None
@@ -108,7 +108,7 @@ def state_dict_differences(expected: dict, found: dict) -> list[str]:
         found: State dict of the checkpoint.
 
     Returns:
-        One line for every missing key, unexpected key and other shape, in the order of the model.
+        One line for every missing key, unexpected key and different shape, in the order of the model.
     """
     counters = 'num_batches_tracked'
     missing = [f'missing {k} {tuple(v.shape)}' for k, v in expected.items() if k not in found and counters not in k]
@@ -122,25 +122,25 @@ def state_dict_differences(expected: dict, found: dict) -> list[str]:
 
 
 def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, partly: bool = False) -> None:
-    """Compare a checkpoint with a model.
+    """Raise an error if a checkpoint does not fit a model.
 
     Args:
         model: The model.
         checkpoint: Content of the checkpoint.
-        name: What to call it in the message.
+        name: Name of the checkpoint in the message.
         partly: A quarter of the tensors is enough, as for fine-tuning.
 
     Raises:
-        UserError: It does not fit; with the first keys that differ.
+        UserError: It does not fit; the message lists the first keys that differ.
     """
     expected = (model.module if isinstance(model, BaseTTAModel) else model).state_dict()
     found = _tensors(checkpoint)
     differing = state_dict_differences(expected, found)
     fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
-    enough = fits > len(expected) / 4  # another scale or another detector shares a handful of shapes by chance
+    enough = fits > len(expected) / 4  # another scale or detector shares a few shapes by chance
     if differing and not (partly and enough):
         raise UserError(
-            f'{name} is of another architecture than the config: {len(differing)} differences, '
+            f'{name} has another architecture than the config: {len(differing)} differences, '
             f'first {"; ".join(differing[:SHOWN_TENSORS])}. Give the config that it was trained with'
         )
 
@@ -151,15 +151,15 @@ def _tensors(checkpoint: dict) -> dict:
 
 
 def loading_summary(expected: dict, checkpoint: dict, name: str) -> str:
-    """A line that counts the tensors taken from a checkpoint, and names the newly initialised layers."""
+    """One line with the number of tensors loaded from a checkpoint and the newly initialised layers."""
     found = _tensors(checkpoint)
     missing = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
-    message = f'{name}: {len(expected) - len(missing)} of {len(expected)} tensors taken'
+    message = f'{name}: {len(expected) - len(missing)} of {len(expected)} tensors loaded'
     if not missing:
         return message
     layers = list(dict.fromkeys(k.rpartition('.')[0] for k in missing))
     more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
     why = ''
     if all('.cls_preds.' in layer for layer in layers):
-        why = ' (of the class branch only, as the number of classes is another)'
+        why = ' (of the class branch only, because the number of classes differs)'
     return f'{message}; newly initialised{why}: {", ".join(layers[:SHOWN_LAYERS])}{more}'

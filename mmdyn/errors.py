@@ -5,4 +5,4 @@ The command-line tools print it without a traceback and exit with 1.
 
 
 class UserError(Exception):
-    """Something outside the code is wrong, and the message says what to do about it."""
+    """An invalid input, file or setting; the message says how to correct it."""

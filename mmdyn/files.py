@@ -1,4 +1,4 @@
-"""Files, written all or nothing: beside their place first, and moved there when they are whole."""
+"""Atomic file writing: a temporary file in the same folder is moved to the final path when it is complete."""
 
 import json
 import os
@@ -19,11 +19,11 @@ def new_file(path: str | Path) -> Path:
     """A path at which nothing exists.
 
     Raises:
-        UserError: Something does.
+        UserError: A file exists there.
     """
     path = Path(path)
     if os.path.lexists(path):
-        raise UserError(f'{path} exists and is not overwritten. Give another name, or remove it')
+        raise UserError(f'{path} exists and is not overwritten. Set another name, or remove it')
     return path
 
 
@@ -31,8 +31,8 @@ def new_file(path: str | Path) -> Path:
 def replacing(path: str | Path) -> Iterator[Path]:
     """A path to write to in place of ``path``.
 
-    What was written there is moved to ``path`` when the block ends well, also across a power failure, and removed
-    when it does not. The folder of ``path`` is made.
+    After the block the file is moved to ``path``, safely across a power failure; after an error it is removed. The
+    folder of ``path`` is created.
 
     Args:
         path: The file to write or to replace.
@@ -55,19 +55,19 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def partial_path(path: str | Path) -> Path:
-    """Where a file is written until it is whole: beside ``path``, with the same suffix. Makes the folder."""
+    """Path of the temporary file for ``path``: same folder, same suffix. Creates the folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.stem}.{os.getpid()}{PARTIAL}{path.suffix}')
-    partial.unlink(missing_ok=True)  # a link of that name would be followed
+    partial.unlink(missing_ok=True)  # a symbolic link of this name would be followed
     return partial
 
 
 def move_into_place(partial: Path, path: str | Path) -> None:
-    """Replace ``path`` by a whole file of :func:`partial_path`, so that a power failure leaves the one or the other."""
+    """Replace ``path`` by a complete file of :func:`partial_path`; after a power failure either version is intact."""
     _synchronise(partial)
     os.replace(partial, path)
-    with suppress(OSError):  # some network file systems synchronise no folders
+    with suppress(OSError):  # some network file systems do not synchronise folders
         _synchronise(Path(path).parent)
 
 
@@ -80,37 +80,37 @@ def _synchronise(path: Path) -> None:
 
 
 def remove_partial_files(folder: str | Path) -> None:
-    """Remove what processes that were killed while writing left in a folder; no other may be writing there.
+    """Remove temporary files of killed processes from a folder; no other process may be writing there.
 
     Args:
-        folder: The folder; its subfolders stay as they are.
+        folder: The folder; its subfolders remain unchanged.
     """
     for partial in Path(folder).glob(f'.*{PARTIAL}*'):
         partial.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write bytes, all or nothing."""
+    """Write bytes atomically."""
     with replacing(path) as partial:
         partial.write_bytes(data)
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write text in UTF-8, all or nothing."""
+    """Write text in UTF-8 atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
-    """Write JSON, all or nothing."""
+    """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=indent))
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:
-    """Write a picture, all or nothing.
+    """Write an image atomically.
 
     Args:
-        path: The file; its suffix says the format.
-        image: Bytes as BGR, (H, W, 3).
+        path: The file; its suffix sets the format.
+        image: BGR uint8 array, (H, W, 3).
 
     Raises:
         UserError: OpenCV cannot write it.

@@ -1,4 +1,4 @@
-"""Logs of a work dir: what the runs in it told MMEngine's visualizer, in their order."""
+"""Logs of a work dir: the records that its runs wrote through MMEngine's visualizer."""
 
 import json
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ def log_records(work_dir: str | Path, last_only: bool = False) -> Iterator[dict]
     """Every record that the runs of a work dir logged, the oldest first.
 
     Args:
-        work_dir: Folder of the runs; each has a folder of its own in it.
+        work_dir: Folder of the runs; each has its own subfolder.
         last_only: Only those of the last run.
     """
     logs = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))

@@ -1,6 +1,6 @@
-"""Tasks: what a model predicts, and what depends on that outside of the model.
+"""Tasks: what a model predicts, and the settings that depend on it outside the model.
 
-Each task registers itself beside its head, so no file knows all of them.
+Each task is registered in the module of its head.
 """
 
 from typing import NamedTuple
@@ -11,7 +11,7 @@ from mmdyn.errors import UserError
 
 
 class Task(NamedTuple):
-    """What a model predicts.
+    """The settings of a task.
 
     Example:
         >>> TASKS['detect'].metrics['AP']
@@ -22,7 +22,7 @@ class Task(NamedTuple):
     title: str  # in messages
     original_head: str  # name of the last layer's class in the Ultralytics package
     fields: tuple[str, ...]  # of the instances that are predicted
-    metrics: dict[str, str]  # heading of a table -> key of the evaluator; the first is the one that is compared
+    metrics: dict[str, str]  # table heading -> key of the evaluator; comparisons use the first
 
 
 TASKS: dict[str, Task] = {}
@@ -38,10 +38,10 @@ def task_of(model: nn.Module) -> Task:
     """The task of a model, which its head states.
 
     Raises:
-        UserError: The head states none, as those of other packages.
+        UserError: The head has no ``task``, as in other packages.
     """
     head = getattr(model, 'bbox_head', None)
     name = getattr(head, 'task', None)
     if name not in TASKS:
-        raise UserError(f'{type(head).__name__} states no task: one of {", ".join(TASKS)} is needed')
+        raise UserError(f'{type(head).__name__} has no task: set its attribute task to one of {", ".join(TASKS)}')
     return TASKS[name]

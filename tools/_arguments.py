@@ -63,8 +63,8 @@ def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
     """A parser that shows an example.
 
     Args:
-        doc: What the tool does.
-        example: Commands to copy.
+        doc: Description of the tool.
+        example: Example commands.
     """
     return argparse.ArgumentParser(
         f'mmdyn {typed}' if typed else None,
@@ -75,18 +75,18 @@ def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """The config and what overrides it."""
+    """Add the config and ``--cfg-options``."""
     parser.add_argument('config', help='config file')
     add_cfg_options(parser)
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """What overrides the config."""
+    """Add ``--cfg-options``."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         metavar='KEY=VALUE',
-        help='override the config: a.b=1 c="[1,2]" d.0.e=x (no blanks within a value)',
+        help='override the config: a.b=1 c="[1,2]" d.0.e=x (no spaces within a value)',
     )
 
 
@@ -126,7 +126,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """The config, the folder of the run, and how processes are launched."""
+    """Add the config, the work dir and the launcher."""
     add_config_arguments(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (work_dirs/NAME OF CONFIG)')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
@@ -135,7 +135,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def options_of(args: argparse.Namespace) -> dict | None:
-    """What the argument of ``add_cfg_options`` overrides: dotted keys and values."""
+    """The values of ``--cfg-options``: dotted keys and values."""
     from mmengine.config import DictAction
 
     from mmdyn.errors import UserError
@@ -150,7 +150,7 @@ def options_of(args: argparse.Namespace) -> dict | None:
 
 
 def overrides(args: argparse.Namespace) -> str:
-    """The argument of ``add_cfg_options`` as it was typed, a blank before it, for a command that a tool suggests."""
+    """``--cfg-options`` as typed, after a space, for a suggested command."""
     return f' --cfg-options {shlex.join(args.cfg_options)}' if args.cfg_options else ''
 
 

@@ -22,14 +22,14 @@ def make_parser():
     parser.add_argument(
         '--jobs',
         type=int,
-        help='runs at a time, which share the cores or the GPUs (1; under Slurm, as many as it starts)',
+        help='number of parallel runs, which share the cores or the GPUs (1; under Slurm: no limit)',
     )
     parser.add_argument(
         '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
     )
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the finished runs')
     parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
-    parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 leaves it out (15)')
+    parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 skips it (15)')
     add_training_arguments(parser)
     add_cfg_options(parser)
     return parser
@@ -47,7 +47,7 @@ def ablate(args) -> None:
 
     if args.seeds < 1 or (args.jobs is not None and args.jobs < 1) or args.latency_rounds < 0:
         numbers = f'{args.seeds}, {args.jobs} and {args.latency_rounds}'
-        raise UserError(f'--seeds and --jobs start at 1, --latency-rounds at 0; got {numbers}')
+        raise UserError(f'--seeds and --jobs must be at least 1, --latency-rounds at least 0; got {numbers}')
     plan = make_plan(
         args.configs,
         range(args.seeds),
@@ -68,19 +68,17 @@ def ablate(args) -> None:
         try:
             failed = run_all(plan, train_tool, args.jobs or 1)
         except KeyboardInterrupt:
-            raise UserError(
-                'stopped. The same command continues from there; --report-only reports the finished runs'
-            ) from None
+            raise UserError('stopped. The same command continues; --report-only reports the finished runs') from None
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds, plan.seeds)
     folder = args.report_dir or plan.work_dir
     files = write_report(comparison, folder)
-    runs = dict.fromkeys([*plan.runs(), *recorded_runs(plan.work_dir)])  # those of earlier calls are in the table, too
+    runs = dict.fromkeys([*plan.runs(), *recorded_runs(plan.work_dir)])  # the table includes runs of earlier calls
     write_commands(list(runs), train_tool, folder / 'commands.sh')
-    print(f'\n{markdown(comparison)}\nThe page: {files["report.html"]}')
+    print(f'\n{markdown(comparison)}\nReport: {files["report.html"]}')
     if failed:
         raise UserError(
             f'{len(failed)} of {len(plan.runs())} runs failed and are not in the table: see their train.log. '
-            'The same command tries them again, except those whose loss is not finite'
+            'The same command runs them again, except those with a loss that is not finite'
         )
 
 

@@ -1,4 +1,4 @@
-"""Look at how a trained detector routes: experts by layer and by class, and the images that it tells apart most."""
+"""Draw the routing of a trained detector: weights by layer and by class, images that are routed most differently."""
 
 import sys
 from pathlib import Path
@@ -13,9 +13,11 @@ def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='images of which set (val)')
-    parser.add_argument('--images', type=int, default=500, metavar='N', help='how many images at most (500)')
-    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='where to (routing/ beside the checkpoint)')
+    parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='split of the data set (val)')
+    parser.add_argument('--images', type=int, default=500, metavar='N', help='maximum number of images (500)')
+    parser.add_argument(
+        '--out-dir', type=Path, metavar='DIR', help='output folder (routing/ in the folder of the checkpoint)'
+    )
     return parser
 
 
@@ -29,7 +31,7 @@ def analyze(args) -> None:
     for name, layer in found.layers.items():
         if layer.collapsed:
             print(f'{name} has collapsed: {layer.collapsed}')
-    print(f'The pictures: {folder}')
+    print(f'Pictures: {folder}')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
-"""Turn a dynamic detector into a static one, by the mean routing over images of its training set.
+"""Turn a dynamic detector into a static one, with the mean routing weights over images of its training set.
 
-Writes the checkpoint, its config and a report beside each other, and prints what every layer loses. With --threshold
-only layers whose kernels move little become static.
+Writes the checkpoint, its config and a report to the same folder, and prints the kernel error of every layer. With
+--threshold only layers with a small error become static.
 """
 
 import sys
@@ -25,9 +25,9 @@ def make_parser():
         '--threshold',
         type=float,
         metavar='ERROR',
-        help='collapse only layers whose kernels move less, on average relative to their norm: e.g. 0.02 (all layers)',
+        help='collapse only layers with at most this mean relative kernel error, for example 0.02 (all layers)',
     )
-    parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after')
+    parser.add_argument('--no-eval', action='store_true', help='skip AP before and after')
     return parser
 
 
@@ -39,12 +39,12 @@ def collapse(args) -> None:
 
     target = Path(args.out)
     if target.suffix != '.pth':
-        raise UserError(f'--out is the checkpoint to write and ends in .pth, got {target}')
+        raise UserError(f'--out must end in .pth, got {target}')
     report = new_file(target.with_suffix('.md'))
     cfg = config_of(args)
     done = collapse_checkpoint(cfg, args.checkpoint, target, args.data, args.threshold)
     count = sum(layer.collapsed for layer in done.layers)
-    text = f'{count} of {len(done.layers)} layers are static now, by their mean routing over {done.images} images\n\n'
+    text = f'{count} of {len(done.layers)} layers are static now, with mean routing weights of {done.images} images\n\n'
     text += f'{done.table()}\n'
     if not args.no_eval:
         rows = {'before': evaluate(cfg, args.checkpoint), 'after': evaluate(done.cfg, str(target))}

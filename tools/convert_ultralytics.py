@@ -18,7 +18,7 @@ def make_parser():
     parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
     parser.add_argument('dst', help='checkpoint to write; must not exist')
     parser.add_argument('--reverse', action='store_true', help='from this project to a state dict of the original')
-    parser.add_argument('--scale', choices=tuple('nsmlx'), help='expected scale; another one is an error')
+    parser.add_argument('--scale', choices=tuple('nsmlx'), help='expected scale; any other is an error')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names in order, for a file without them')
     return parser
 
@@ -29,7 +29,7 @@ def convert(args) -> None:
 
     if args.reverse:
         if args.scale or args.classes:
-            raise UserError('--scale and --classes are for conversion from the original, leave them out with --reverse')
+            raise UserError('--scale and --classes are for conversion from the original: omit them with --reverse')
         print_reverse(args.dst, convert_to_original(args.src, args.dst))
     else:
         print_forward(args.dst, convert_from_original(args.src, args.dst, args.scale, args.classes))
@@ -55,7 +55,7 @@ def print_reverse(path: str, conversion) -> None:
     variant = conversion.variant
     print(f'{path}: {describe(conversion)}')
     if 'dynconv' in variant.config or variant.options.keys() - {'model.bbox_head.head_module.num_classes'}:
-        print('the original needs the patch that gives it DynamicConv before it can load this')
+        print('the original needs a patch with DynamicConv to load this file')
     else:
         load = 'safetensors.torch.load_file' if path.endswith('.safetensors') else 'torch.load'
         print(f"load it:  model = DetectionModel('yolo11{variant.scale}.yaml', nc={variant.classes})")

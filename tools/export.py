@@ -1,8 +1,8 @@
-"""Export a detector to ONNX, OpenVINO, torch.export or ncnn, and compare it with PyTorch on the way.
+"""Export a detector to ONNX, OpenVINO, torch.export or ncnn, and compare it with PyTorch.
 
-The graph takes letterboxed images (B, 3, H, W), normalised as the config says (YOLO11: RGB from 0 to 1), and gives
+The graph takes letterboxed images (B, 3, H, W), normalised as in the config (YOLO11: RGB from 0 to 1), and returns
 boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
-(B, K). Class names, stride and sizes are in the file. Needs: pip install -r requirements/deploy.txt
+(B, K). Class names, stride and sizes are in the file. Requires: pip install -r requirements/deploy.txt
 """
 
 import argparse
@@ -19,7 +19,7 @@ SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn':
 
 def batch(text: str) -> int | None:
     if text != 'dynamic' and not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'dynamic' or a number of images, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be 'dynamic' or a number of images, got {text!r}")
     return None if text == 'dynamic' else int(text)
 
 
@@ -28,27 +28,29 @@ def make_parser():
     add_config_arguments(parser)
     add_data_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='what to write (onnx)')
-    parser.add_argument('--out', type=Path, metavar='FILE', help='where to (beside the checkpoint)')
+    parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='output format (onnx)')
+    parser.add_argument('--out', type=Path, metavar='FILE', help='output file (in the folder of the checkpoint)')
     parser.add_argument(
-        '--batch', type=batch, default=None, metavar='N', help="images at a time: 'dynamic' (default), or a number"
+        '--batch', type=batch, default=None, metavar='N', help="batch size: 'dynamic' (default), or a number"
     )
     parser.add_argument('--nms', action='store_true', help='put NMS into the graph')
     parser.add_argument('--half', action='store_true', help='float16; images and results stay float32')
-    parser.add_argument('--int8', action='store_true', help="quantise with the runtime's toolkit; AP before and after")
+    parser.add_argument(
+        '--int8', action='store_true', help="quantise with the runtime's toolkit; prints AP before and after"
+    )
     parser.add_argument(
         '--calibration', type=int, default=128, metavar='N', help='images of the training set for --int8 (128)'
     )
-    parser.add_argument('--dynamic-size', action='store_true', help='leave height and width open, multiples of 32')
+    parser.add_argument('--dynamic-size', action='store_true', help='dynamic height and width, multiples of 32')
     parser.add_argument('--opset', type=int, default=18, metavar='N', help='version of ONNX operators, 18 to 23 (18)')
     parser.add_argument(
         '--form',
         choices=('per_sample', 'mixed_outputs', 'mixed_inputs'),
-        help='how dynamic convolutions are written: kernels mixed in the graph (per_sample, the default), or constant '
-        'kernels and M times the work of the layer, for runtimes that cannot convolve with a computed kernel '
+        help='export form of dynamic convolutions: kernels mixed in the graph (per_sample, the default), or constant '
+        'kernels with M times the work of the layer, for runtimes that cannot convolve with a computed kernel '
         '(mixed_outputs is the default for ncnn)',
     )
-    parser.add_argument('--no-eval', action='store_true', help='leave out AP before and after --int8')
+    parser.add_argument('--no-eval', action='store_true', help='skip AP before and after --int8')
     return parser
 
 
@@ -74,7 +76,7 @@ def export(args) -> None:
     if done.boxes == done.boxes:
         print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
     else:
-        print('nothing in the photograph is above test_cfg.score_thr, in PyTorch neither: no box could be compared')
+        print('no box of the photograph is above test_cfg.score_thr, also in PyTorch: no box was compared')
     if args.int8 and not args.no_eval:
         from mmdyn.inference.evaluation import ap_table, evaluate
 

@@ -16,7 +16,7 @@ def make_parser():
         type=int,
         nargs='+',
         metavar='N',
-        help='height and width in pixels, or one number for both (those that the config validates at, or else 640)',
+        help='height and width in pixels, or one number for both (those of validation in the config, else 640)',
     )
     return parser
 

@@ -29,7 +29,7 @@ def make_parser():
     parser.add_argument('--fuse', action='store_true', help='fold batch norms into convolutions first')
     parser.add_argument('--show', action='store_true', help='show every picture in a window')
     parser.add_argument('--show-dir', metavar='DIR', help='write every picture to WORK_DIR/TIMESTAMP/DIR')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds a shown picture stays (2)')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that --show displays each picture (2)')
     return parser
 
 
@@ -38,7 +38,7 @@ def test_exported(cfg, args):
     from mmdyn.inference.exported_detector import use_exported
 
     if args.tta or args.fuse:
-        raise UserError(f'--tta and --fuse are for checkpoints; {args.checkpoint} is as it was exported')
+        raise UserError(f'--tta and --fuse are for checkpoints: omit them for the exported file {args.checkpoint}')
     return use_exported(cfg, args.checkpoint)
 
 

@@ -1,4 +1,4 @@
-"""Train a detector, validating as it goes."""
+"""Train a detector, with validation during training."""
 
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def train(args) -> None:
     resume = args.resume or ('auto' if cfg.get('resume') and not cfg.get('load_from') else None)
     if resume is not None:
         last = checkpoint_for_all(cfg.work_dir) if resume == 'auto' else resume
-        if last is None:  # the weights that the config starts from stay
+        if last is None:  # load_from of the config still applies
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
         else:
             cfg.resume, cfg.load_from = True, str(last)

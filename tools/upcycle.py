@@ -1,8 +1,8 @@
-"""Turn a trained static detector into a dynamic one that computes the same, as a start for training.
+"""Turn a trained static detector into a dynamic one that computes the same, as a starting point for training.
 
-Every expert begins as the static kernel, with routers that keep the sum of their weights: the outputs are equal for
-every image, and experts part in training. The config needs batch norm after its dynamic convolutions (-bn in its name),
-as the static detector has.
+Every expert starts as a copy of the static kernel, and the routing weights have a constant sum. So the outputs are
+equal for every image, and the experts diverge in training. The config needs batch norm after its dynamic convolutions
+(-bn in its name), like the static detector.
 """
 
 import sys
@@ -29,13 +29,11 @@ def upcycle(args) -> None:
     done = upcycle_checkpoint(args.static, config_of(args), args.out, args.seed)
     experts = ' or '.join(str(n) for n in sorted(set(done.num_experts)))
     print(f'{args.out}: {len(done.layers)} layers with {experts} experts each')
-    print(
-        f'outputs equal those of {args.static}: {done.difference:.1e} of the largest apart, on a photograph in float64'
-    )
+    print(f'outputs equal those of {args.static}: {done.difference:.1e} relative difference on a photograph in float64')
     if done.new:
-        print(f'newly initialised, as {args.static} has none of their shape: {layers_of(done.new)}')
+        print(f'newly initialised, because {args.static} has none of their shape: {layers_of(done.new)}')
     if done.left:
-        print(f'only in {args.static}, left out: {layers_of(done.left)}')
+        print(f'only in {args.static}, not used: {layers_of(done.left)}')
     args.cfg_options = [f'load_from={args.out}', *(args.cfg_options or [])]
     print(f'train it: python tools/train.py {args.config}{overrides(args)}')
 

@@ -1,1 +1,1 @@
-"""Fair comparisons of configs: runs of several seeds, what they scored, and one report."""
+"""Fair comparisons of configs: runs with several seeds, their results, and one report."""

@@ -1,4 +1,4 @@
-"""The command line of a run, for the sweep, for Slurm, and for use by hand."""
+"""The command line of a run, for the sweep, for Slurm, and for manual use."""
 
 import shlex
 import sys
@@ -25,7 +25,7 @@ def command_of(run: Run, train_tool: str | Path) -> list[str]:
 
 
 def short(path: str | Path) -> str:
-    """A path as one would type it here.
+    """Shorten a path for a command line.
 
     Args:
         path: The path; one below the current folder becomes relative.
@@ -35,7 +35,7 @@ def short(path: str | Path) -> str:
 
 
 def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
-    """Write the command of every run, a line each, to be run by hand or by a scheduler.
+    """Write the command of every run, one per line, for manual use or a scheduler.
 
     Args:
         runs: Runs in the order of the lines.
@@ -47,7 +47,7 @@ def write_commands(runs: list[Run], train_tool: str | Path, path: Path) -> None:
 
 
 def log_line(run: Run, train_tool: str | Path) -> str:
-    """The command line of a run with what it prints in its log.
+    """The command line of a run with its output redirected to its log.
 
     Args:
         run: Config, seed and folder.

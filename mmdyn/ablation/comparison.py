@@ -1,10 +1,10 @@
-"""The comparison: what every arm scored over its seeds, and its paired difference to the control.
+"""The comparison: the AP of every arm over its seeds, and its paired difference to the control.
 
-Seed K of an arm is paired with seed K of the control, whose data order it shares as far as workers allow. The interval
-is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is wide for few
-seeds, as it should be: with three, 4.3 standard errors to either side. It looks at one arm alone; that many arms are
-compared with one control is taken into account by Dunnett's test (https://doi.org/10.2307/2281208), in blocks, which
-also draws on the spread of all arms. A difference counts as shown where both agree.
+Seed K of an arm is paired with seed K of the control. Both have the same data order as far as workers allow. The
+interval is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is
+wide for few seeds, as it should be: with three, 4.3 standard errors to either side. It is of one arm alone. Dunnett's
+test (https://doi.org/10.2307/2281208) in blocks accounts for several arms that are compared with one control, and uses
+the spread of all arms. A difference is shown if the interval and p agree.
 """
 
 import math
@@ -29,11 +29,11 @@ from .speed import Speed, measure_speed
 CONFIDENCE = 0.95
 # The evaluator rounds AP to three decimals, so a difference is known to this deviation: two uniform errors of 0.001.
 ROUNDING = 0.001 * math.sqrt(2 / 12)
-POINTS = 20_000  # of an integral, for every dimension: p to three decimals
+POINTS = 20_000  # sample points of the integral per dimension: p is accurate to three decimals
 
 
 class Difference(NamedTuple):
-    """Mean of paired differences, and the interval that holds the true one in 95 of 100 experiments."""
+    """Mean of paired differences, and its 95 % confidence interval."""
 
     mean: float
     low: float
@@ -43,7 +43,7 @@ class Difference(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """What it shows, in words; ``only alone`` is what chance does to one of many comparisons."""
+        """The result in words; ``only alone``: the interval excludes zero, but p is too large."""
         if self.pairs < 2:
             return 'one pair: no interval' if self.pairs else 'no pair'
         if self.low <= 0 <= self.high:
@@ -54,7 +54,7 @@ class Difference(NamedTuple):
 
 
 class Arm(NamedTuple):
-    """A config, over its seeds."""
+    """The runs of one config, over all seeds."""
 
     name: str
     runs: tuple[RunResult, ...]
@@ -65,7 +65,7 @@ class Arm(NamedTuple):
 
     @property
     def done(self) -> list[RunResult]:
-        """Runs that count."""
+        """Runs that are complete."""
         return [run for run in self.runs if run.done]
 
     @property
@@ -99,7 +99,7 @@ class Comparison(NamedTuple):
 
     arms: tuple[Arm, ...]
     cfg: Config  # of the control
-    size: tuple[int, int]  # height and width that cost and latency are of
+    size: tuple[int, int]  # image height and width for cost and latency
 
     @property
     def control(self) -> Arm:
@@ -108,12 +108,12 @@ class Comparison(NamedTuple):
 
     @property
     def missing(self) -> list[RunResult]:
-        """Runs of any arm that do not count."""
+        """Runs of any arm that failed or are not finished."""
         return [run for arm in self.arms for run in arm.missing]
 
 
 def spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; NaN where there are too few.
+    """Mean and sample standard deviation; NaN if there are too few values.
 
     Args:
         values: One for each seed.
@@ -124,7 +124,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def final_by_seed(runs: Iterable[RunResult]) -> dict[int, float]:
-    """AP of the last epoch by seed, of the runs that count.
+    """AP of the last epoch by seed, of the complete runs.
 
     Args:
         runs: Runs of one config.
@@ -143,15 +143,15 @@ def paired_difference(values: Mapping[int, float], control: Mapping[int, float])
     average, deviation = spread(pairs)
     half = math.nan
     if len(pairs) > 1:
-        error = max(deviation, ROUNDING) / math.sqrt(len(pairs))  # equal differences are a matter of rounding
+        error = max(deviation, ROUNDING) / math.sqrt(len(pairs))  # equal differences can be due to rounding
         half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
     return Difference(average, average - half, average + half, len(pairs))
 
 
 def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -> list[float]:
-    """How likely chance makes some arm differ as much from the control as this one does.
+    """Dunnett's p: the probability under no effect that the largest difference of all arms is at least this large.
 
-    Dunnett's test in blocks: what a seed does to all arms is taken out first, and the deviation that is left is taken
+    The test is in blocks: the effect of a seed on all arms is subtracted first, and the remaining deviation is assumed
     to be the same in all arms. For a single arm it is the paired t test.
 
     Args:
@@ -159,8 +159,8 @@ def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -
         control: AP by seed of the control.
 
     Returns:
-        A p-value for each arm; NaN for arms that lack a seed of the control, and for all if the control has less than
-        two or nothing but seeds makes a difference.
+        A p-value for each arm; NaN for arms that lack a seed of the control, and for all arms if the control has fewer
+        than two seeds or only the seeds make a difference.
     """
     whole = [arm for arm in arms if arm.keys() >= control.keys()]
     if not whole or len(control) < 2:
@@ -173,7 +173,7 @@ def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -
         return [math.nan] * len(arms)
     t = np.abs(table[1:].mean(1) - table[0].mean()) / (deviation * math.sqrt(2 / len(control)))
     count = len(whole)  # differences to one control have a correlation of a half
-    law = stats.multivariate_t(shape=(np.eye(count) + 1) / 2, df=free, seed=0)  # its integral is by random points
+    law = stats.multivariate_t(shape=(np.eye(count) + 1) / 2, df=free, seed=0)  # integrated with random points
     values = iter(1 - law.cdf(np.full(count, v), lower_limit=np.full(count, -v), maxpts=POINTS * count) for v in t)
     return [max(0.0, float(next(values))) if arm in whole else math.nan for arm in arms]
 
@@ -188,7 +188,7 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
         seeds: Seeds that the configs of ``order`` should have; those without a run are missing.
 
     Raises:
-        KeyError: The folder has no config of such a name.
+        KeyError: The folder has no config of this name.
     """
     configs = recorded_arms(work_dir)
     control, configs = order[0], {name: configs[name] for name in order} | configs

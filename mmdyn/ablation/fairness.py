@@ -1,4 +1,4 @@
-"""What may differ between the arms of a comparison, and what must not: data, budget, evaluation, start, precision."""
+"""What must be equal in the arms of a comparison: data, budget, evaluation, starting weights, precision."""
 
 import inspect
 import re
@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
 
-# What must be the same for a comparison to mean something: data, budget, evaluation, starting point, precision.
+# Fields that must be equal for a fair comparison: data, budget, evaluation, starting weights, precision.
 EQUAL = (
     'train_dataloader',
     'model.data_preprocessor',
@@ -31,15 +31,15 @@ EQUAL = (
     'model.bbox_head.head_module.num_classes',
     'model.test_cfg',
 )
-PRETRAINED = re.compile(r'\.init_cfg(\.\d+)?\.checkpoint$')  # a start, wherever in the model
-# Custom hooks that change the data or average the weights; any other may be what is compared.
+PRETRAINED = re.compile(r'\.init_cfg(\.\d+)?\.checkpoint$')  # pretrained weights in any part of the model
+# Custom hooks that change the data or average the weights. Other hooks may differ between arms.
 EQUAL_HOOKS = re.compile(r'EMA|Mosaic|Pipeline')
 DEFAULTS = {name: p.default for name, p in inspect.signature(Runner).parameters.items()}
 # The keys of a config that are used; its other names are variables of the file.
 READ = {*DEFAULTS, 'last_epochs_pipeline', 'tta_model', 'tta_pipeline', 'keep_freed_memory'}
 READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
-# These change no result, so they may differ between arms and between two calls. The number of workers is not one of
-# them: each worker draws its own random numbers, and keeps its own images for mosaics.
+# These change no result, so they may differ between arms and between two calls. The number of workers changes results:
+# each worker draws its own random numbers, and keeps its own images for mosaics.
 INCIDENTAL = (
     'pin_memory',
     'prefetch_factor',
@@ -55,7 +55,7 @@ SHOWN_FIELDS = 5  # in a message
 
 
 def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of a config, without what is incidental."""
+    """Dotted keys and values of a config, without fields that change no result."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else None
     if items is None or not node:
         yield prefix, list(node) if isinstance(node, tuple) else node
@@ -66,7 +66,7 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def config_differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]:
-    """Fields that two configs have differently, with both values.
+    """Fields that differ between two configs, with both values.
 
     Args:
         one: A config.
@@ -79,7 +79,7 @@ def config_differences(one: Config, other: Config) -> dict[str, tuple[Any, Any]]
 
 
 def _rank(key: str) -> tuple[int, int] | None:
-    """Place of a field among those that must be equal, the telling ones first; None if it need not be."""
+    """Rank of a field among those that must be equal, the most informative first; None if it may differ."""
     fields = (i for i, field in enumerate(EQUAL) if key == field or key.startswith(f'{field}.'))
     first = next(fields, len(EQUAL) if PRETRAINED.search(key) else None)
     return None if first is None else (first, key.count('.'))
@@ -90,13 +90,13 @@ def _equal_hooks(cfg: Config) -> list[dict]:
 
 
 def check_comparable(arms: Mapping[str, Config]) -> None:
-    """Check that configs differ in nothing that would make their comparison unfair.
+    """Check that the configs have the same data, budget and evaluation.
 
     Args:
         arms: Configs by name; each is compared with the first one.
 
     Raises:
-        UserError: They differ in data, budget, evaluation or start; names the fields and both values.
+        UserError: They differ in data, budget, evaluation or starting weights; names the fields and both values.
     """
     control, *others = arms
     for arm in others:
@@ -113,6 +113,9 @@ def check_comparable(arms: Mapping[str, Config]) -> None:
             ]
             more = f'\n  and {len(unequal) - SHOWN_FIELDS} more' if len(unequal) > SHOWN_FIELDS else ''
             raise UserError(
-                f'{control} and {arm} cannot be compared, as data or budget differ:\n' + '\n'.join(lines) + more + '\n'
-                'Make them equal in the configs, or set --cfg-options KEY=VALUE for all'
+                f'{control} and {arm} cannot be compared, because data or budget differ:\n'
+                + '\n'.join(lines)
+                + more
+                + '\n'
+                'Make them equal in the configs, or set --cfg-options KEY=VALUE, which applies to all configs'
             )

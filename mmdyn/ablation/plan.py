@@ -1,7 +1,7 @@
-"""The plan of a comparison: which configs with which seeds, read, checked and written down.
+"""The plan of a comparison: its configs and seeds, read, checked and written to the work dir.
 
-A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it is run, whatever happens to the file
-that it came from, and ``WORK_DIR/CONFIG/seed_K/`` an ordinary work dir of MMEngine's runner. No other state is kept.
+A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it is run, even if the original file
+changes. ``WORK_DIR/CONFIG/seed_K/`` is an ordinary work dir of MMEngine's runner. No other state is kept.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ CONFIG_NAME = 'config.py'
 
 
 class Run(NamedTuple):
-    """One training: a config with a seed."""
+    """The training of one config with one seed."""
 
     arm: str  # name of the config
     seed: int
@@ -32,12 +32,12 @@ class Run(NamedTuple):
 
     @property
     def config(self) -> Path:
-        """The config that it runs."""
+        """Path of the config that is run."""
         return self.folder.parent / CONFIG_NAME
 
 
 class Plan(NamedTuple):
-    """A comparison: its arms by name, in order, the first one the control, and their seeds."""
+    """A comparison: its arms by name in order, the control first, and their seeds."""
 
     work_dir: Path
     arms: Mapping[str, Config]
@@ -54,19 +54,19 @@ class Plan(NamedTuple):
         return next(iter(self.arms.values())).train_cfg.max_epochs
 
     def runs(self) -> list[Run]:
-        """All runs; seed by seed, so that an unfinished comparison is a smaller one."""
+        """All runs, seed by seed, so that an interrupted comparison is complete for its first seeds."""
         return [Run(arm, seed, self.work_dir / arm / f'seed_{seed}') for seed in self.seeds for arm in self.arms]
 
 
 def make_plan(
     paths: Sequence[str], seeds: Sequence[int], work_dir: str | Path, options: dict | None = None, amp: bool = False
 ) -> Plan:
-    """Read the configs of a comparison and check them, against each other and against what the folder has.
+    """Read the configs of a comparison, and check them against each other and against the folder.
 
     Args:
         paths: Config files; the first one is the control.
         seeds: Seeds of every config.
-        work_dir: Folder of the comparison. What an earlier call put there stays part of it.
+        work_dir: Folder of the comparison. Runs of earlier calls remain part of it.
         options: Dotted keys and values to override in all of them.
         amp: Train with mixed precision.
 
@@ -74,15 +74,15 @@ def make_plan(
         The plan of this call's configs. Nothing is written, see :func:`record`.
 
     Raises:
-        UserError: A config does not load or build, or is not trained for epochs and scored by COCO; two have one name;
-            they cannot be compared with each other or with what is in the folder; or the folder has another config of
-            the same name.
+        UserError: A config does not load or build, or is not trained for epochs and evaluated by COCO; two configs
+            have the same name; they cannot be compared with each other or with those in the folder; or the folder has
+            a different config of the same name.
     """
     arms: dict[str, Config] = {}
     for path in paths:
         name = Path(path).stem
         if name in arms:
-            raise UserError(f'two configs have the name {name}, which is that of their folder: rename one')
+            raise UserError(f'two configs have the name {name}, which names their folder: rename one')
         arms[name] = _trainable(path, options, amp)
     plan = Plan(Path(work_dir), arms, tuple(seeds))
     _check_folder(plan)
@@ -90,7 +90,7 @@ def make_plan(
 
 
 def _trainable(path: str, options: dict | None, amp: bool) -> Config:
-    """A config as it will be run, but for its seed and its folder."""
+    """A config as it will be run, except for its seed and its folder."""
     cfg = load_config(path, options, None, 'none')
     _check_readable(path, cfg)
     with config_errors():
@@ -104,11 +104,11 @@ def _trainable(path: str, options: dict | None, amp: bool) -> Config:
 
 
 def _check_readable(path: str, cfg: Config) -> None:
-    """See that the report will find a box AP of the last epoch in the logs."""
+    """Check that the logs will contain a box AP of the last epoch."""
     loop = cfg.get('train_cfg') or {}
     epochs, begin = loop.get('max_epochs'), loop.get('val_begin', 1)
     if not epochs:
-        raise UserError(f'{path} does not train for a number of epochs (train_cfg.max_epochs): only that is compared')
+        raise UserError(f'{path} does not train for a number of epochs : set train_cfg.max_epochs')
     if begin > epochs:
         raise UserError(f'{path} is never validated: train_cfg.val_begin is {begin}, max_epochs {epochs}')
     evaluators = cfg.get('val_evaluator') or []
@@ -122,13 +122,13 @@ def _check_readable(path: str, cfg: Config) -> None:
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     if not any(str(b.get('type')).endswith('LocalVisBackend') for b in backends):
         raise UserError(
-            f"{path} has no LocalVisBackend, whose log is what is compared: add dict(type='LocalVisBackend') to "
-            'visualizer.vis_backends, beside any other'
+            f"{path} has no LocalVisBackend, whose log the report reads: add dict(type='LocalVisBackend') to "
+            'visualizer.vis_backends'
         )
 
 
 def _check_folder(plan: Plan) -> dict[str, Config]:
-    """What the folder has, after seeing that it can be compared with the plan."""
+    """The configs of the folder, after checking that they can be compared with the plan."""
     known = recorded_arms(plan.work_dir)
     for name, cfg in plan.arms.items():
         changed = config_differences(known.get(name, cfg), cfg)
@@ -143,13 +143,13 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
 
 
 def record(plan: Plan) -> None:
-    """Write the configs that the folder lacks, or has with other incidental values. The caller holds its lock.
+    """Write the configs that are new, or differ only in fields that change no result. The caller holds the lock.
 
     Args:
         plan: The plan.
 
     Raises:
-        UserError: As in :func:`make_plan`, of a folder that has changed since.
+        UserError: As in :func:`make_plan`, if the folder has changed since then.
     """
     known = _check_folder(plan)
     for name, cfg in plan.arms.items():
@@ -158,7 +158,7 @@ def record(plan: Plan) -> None:
 
 
 def check_recorded(plan: Plan) -> None:
-    """See that there is something to report.
+    """Check that the folder has every config of the plan.
 
     Args:
         plan: The plan.
@@ -177,6 +177,6 @@ def recorded_arms(work_dir: Path) -> dict[str, Config]:
     """The configs that a folder has, by name.
 
     Args:
-        work_dir: Folder of a comparison, or of nothing.
+        work_dir: Folder of a comparison; it may be empty.
     """
     return {path.parent.name: Config.fromfile(path) for path in sorted(work_dir.glob(f'*/{CONFIG_NAME}'))}

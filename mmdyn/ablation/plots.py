@@ -14,10 +14,10 @@ from .comparison import Arm, Comparison, final_by_seed
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
-# By Okabe and Ito, told apart by everybody (https://jfly.uni-koeln.de/color/); black is the control's.
+# Palette of Okabe and Ito for all types of colour vision (https://jfly.uni-koeln.de/color/); black is the control.
 COLOURS = ('#000000', '#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9', '#8c564b', '#7f7f7f', '#bcbd22')
 STYLE: Any = {'font.size': 9, 'axes.spines.top': False, 'axes.spines.right': False, 'svg.fonttype': 'none'}
-# The same picture has the same bytes.
+# These settings make the SVG output deterministic.
 STYLE |= {'svg.hashsalt': 'mmdyn'}
 
 
@@ -32,7 +32,7 @@ def line(index: int) -> str:
 
 
 def label(arm: Arm, names: Sequence[str]) -> str:
-    """Name of an arm without what all names have at their ends.
+    """Name of an arm without the prefix and suffix that all names share.
 
     Args:
         arm: The arm.
@@ -134,7 +134,7 @@ def trade_offs(comparison: Comparison) -> str:
 
 
 def routing(comparison: Comparison) -> str | None:
-    """How every layer of every dynamic arm routes at the end, mean over seeds; None if no arm is dynamic."""
+    """Routing figures of every layer at the last validation, mean over seeds; None if no arm is dynamic."""
     rows, figures = [], ('entropy', 'balance', 'sample_spread', 'class_spread')
     for arm, name in zip(comparison.arms, labels(comparison), strict=True):
         logged = [run.routing for run in arm.done if run.routing]
@@ -146,7 +146,7 @@ def routing(comparison: Comparison) -> str | None:
     grid = np.array([values for _, values in rows])
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots(figsize=(5.6, 0.6 + 0.2 * len(rows)))
-        # each quantity has a scale of its own
+        # each quantity has its own scale
         scaled = grid / np.where(np.nanmax(grid, axis=0) > 0, np.nanmax(grid, axis=0), 1)
         axis.imshow(scaled, aspect='auto', cmap='Blues', vmin=0, vmax=2)
         for y, x in np.ndindex(*grid.shape):

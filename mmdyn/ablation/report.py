@@ -48,7 +48,7 @@ def row(arm: Arm, control: Arm) -> list[str]:
 
     Args:
         arm: The arm.
-        control: The arm that ratios are to.
+        control: The arm that the ratios refer to.
     """
     average, deviation = spread(arm.final)
     found = arm.difference
@@ -73,7 +73,7 @@ def row(arm: Arm, control: Arm) -> list[str]:
 
 
 def describe(comparison: Comparison) -> list[str]:
-    """What was compared, a sentence each."""
+    """Sentences that describe data, budget, statistics and timing."""
     cfg, (height, width) = comparison.cfg, comparison.size
     loader, optimizer = cfg.train_dataloader, cfg.optim_wrapper.optimizer
     folder = loader.dataset.get('data_root', loader.dataset.get('ann_file', loader.dataset.type))
@@ -84,24 +84,24 @@ def describe(comparison: Comparison) -> list[str]:
         f'Data: {folder}, {width} x {height} px. Every run: {cfg.train_cfg.max_epochs} epochs with a batch of '
         f'{loader.get("batch_size", "?")}{f", gradients summed to {nominal}" if nominal else ""}'
         f'{", mixed precision" if cfg.get("amp") else ""}. {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
-        f'{" in the control; other arms have a recipe of their own, see below" if own else ""}.',
-        'AP is COCO box AP on the validation set after the last epoch; "best" is the best validation, which choosing '
-        'flatters.',
+        f'{" in the control; other arms have their own recipe, see below" if own else ""}.',
+        'AP is COCO box AP on the validation set after the last epoch; "best" is that of the best validation, which is '
+        'optimistic.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
-        "alone. p is Dunnett's with seeds as blocks, of all comparisons together: how likely chance makes one of them "
-        'differ as much. A difference is shown where the interval leaves out zero and p is below 0.05; "only alone" is '
-        'where p is not.',
-        'Train is the time of the iterations that the logs have, without validation; runs that shared a machine slowed '
-        'each other, so compare steps: forward and backward of the network on a training batch, measured in turn, like '
-        'latency: one image in float32, batch norms not folded, without decoding and NMS. Both are medians, with the '
-        'ratio to the control. They, parameters and FLOPs (two for every multiply-add, mixing of experts included) '
-        f'are at {width} x {height} px.',
-        *([f'Stopped and resumed, with other random numbers from there on: {", ".join(resumed)}.'] if resumed else ()),
+        "arm alone. p is Dunnett's with seeds as blocks, of all arms together: the probability, if no arm differed, "
+        'that the largest difference is at least as large. A difference is shown where the interval excludes zero and '
+        'p is below 0.05; "only alone" means that the interval excludes zero and p is too large.',
+        'Train is the time of the iterations in the logs, without validation. Runs that shared a machine slowed each '
+        'other down, so compare step and latency. Step is forward and backward of the network on a training batch; '
+        'latency is one image in float32, batch norms not folded, without decoding and NMS. Both are medians, measured '
+        'in turn, with the ratio to the control. Both, parameters and FLOPs (two for every multiply-add, mixing of '
+        f'experts included) are at {width} x {height} px.',
+        *([f'Resumed, with different random numbers after that: {", ".join(resumed)}.'] if resumed else ()),
     ]
 
 
 def setting() -> str:
-    """Machine and versions, in a line."""
+    """Machine and versions in one line."""
     facts = environment()
     versions = [f'{name} {facts[name]}' for name in ('mmdyn', 'torch', 'mmengine', 'mmdet', 'mmyolo')]
     device = facts['CPU'] if facts['GPU'] == 'none' else facts['GPU']
@@ -135,7 +135,7 @@ def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
 
 
 def summary_csv(comparison: Comparison) -> str:
-    """One line an arm; scores to ten digits, as the last ones of a float differ between machines."""
+    """One line per arm; scores have ten digits, because the last digits of a float differ between machines."""
     names = 'config seeds missing ap ap_std difference low high pairs p best_ap parameters flops'
     names += ' train_s iteration_s step_s latency_s'
     rows = []
@@ -148,7 +148,7 @@ def summary_csv(comparison: Comparison) -> str:
 
 
 def runs_csv(comparison: Comparison) -> str:
-    """One line for every validation of every run."""
+    """One line per validation of every run."""
 
     def lines(run: RunResult):
         for epoch, ap in run.ap.items():
@@ -159,7 +159,7 @@ def runs_csv(comparison: Comparison) -> str:
 
 
 def html(comparison: Comparison) -> str:
-    """The report as one page that needs no other file."""
+    """The report as one self-contained HTML page."""
     environment_ = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -188,14 +188,14 @@ def html(comparison: Comparison) -> str:
 
 
 def write_report(comparison: Comparison, folder: Path) -> dict[str, Path]:
-    """Write all forms of the report.
+    """Write the report in all formats.
 
     Args:
         comparison: The comparison to report.
-        folder: Where to.
+        folder: Output folder.
 
     Returns:
-        The files by form.
+        The files by name.
     """
     forms = {
         'report.md': markdown,

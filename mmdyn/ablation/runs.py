@@ -13,23 +13,23 @@ from mmdyn.logs import log_records
 from .plan import CONFIG_NAME, Run
 
 METRIC = 'coco/bbox_mAP'
-LOG_NAME = 'train.log'  # what the process printed
+LOG_NAME = 'train.log'  # output of the process
 ROUTING = 'routing/'
 
 
 class RunResult(NamedTuple):
-    """One run as its logs have it."""
+    """The results of one run, read from its logs."""
 
     run: Run
-    epochs: int  # that it should have
+    epochs: int  # planned
     ap: dict[int, float]  # box AP by epoch
     ap50: dict[int, float]
-    loss: dict[int, float]  # last of every epoch
-    routing: dict[str, dict[str, float]]  # figures of every dynamic layer at its last validation
-    iteration: float  # median seconds
+    loss: dict[int, float]  # last value of every epoch
+    routing: dict[str, dict[str, float]]  # figures of every dynamic layer at the last validation
+    iteration: float  # median seconds of an iteration
     iterations: int
-    attempts: int  # one, and one more for every resumption
-    error: str | None  # why it is not finished
+    attempts: int  # 1 plus the number of resumes
+    error: str | None  # reason why it is not finished
 
     @property
     def done(self) -> bool:
@@ -48,7 +48,7 @@ class RunResult(NamedTuple):
 
     @property
     def best(self) -> float:
-        """Best AP of any validation; choosing it on the validation set flatters it."""
+        """Best AP of any validation; it is optimistic, because it is chosen on the validation set."""
         return max(self.ap.values())
 
     @property
@@ -70,7 +70,7 @@ def read_run(run: Run) -> RunResult:
         if METRIC in record:
             ap[step], ap50[step] = record[METRIC], record.get(f'{METRIC}_50', math.nan)
         elif 'loss' in record:
-            # what a resumed run repeats replaces what it had
+            # epochs that a resumed run repeats replace the earlier records
             loss[record['epoch']], last = record['loss'], max(last, step)
             times.append(record['time'])
         else:
@@ -106,7 +106,7 @@ def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, floa
 
 
 def _last_words(log: Path) -> str:
-    """Why a run ended: the last line of its log, where that is an error or the end of a traceback."""
+    """The reason why a run ended, from the last line of its log."""
     if not log.is_file():
         return 'no log'
     with log.open('rb') as file:
@@ -118,7 +118,7 @@ def _last_words(log: Path) -> str:
 
 
 def recorded_runs(work_dir: Path) -> list[Run]:
-    """All runs that a folder has, whichever call began them.
+    """All runs in a folder, of this and earlier calls.
 
     Args:
         work_dir: Folder of a comparison.

@@ -1,4 +1,4 @@
-"""A comparison as an array job of Slurm (https://slurm.schedmd.com/job_array.html), a task for every run."""
+"""A comparison as an array job of Slurm (https://slurm.schedmd.com/job_array.html), one task per run."""
 
 import os
 import shlex
@@ -17,9 +17,9 @@ SLURM = """\
 #SBATCH --job-name={name}
 #SBATCH --array=0-{last}{limit}
 #SBATCH --output={output}
-# Partition, time and devices are yours to add:
+# Add partition, time and devices:
 #   sbatch --partition P --gres gpu:1 --cpus-per-task 8 --time 24:00:00 {path}
-# Submitting it again continues what was stopped; a finished run ends at once.
+# Submit it again to continue interrupted runs; a finished run ends at once.
 cd {cwd} || exit
 case $SLURM_ARRAY_TASK_ID in
 {cases}
@@ -28,10 +28,10 @@ esac
 
 
 def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> Path:
-    """Write an array script for Slurm, a task for every run that is not done.
+    """Write an array script for Slurm, one task per run that is not done.
 
-    Slurm keeps a copy of what is submitted, and a task holds the folder of its run, so that this can be called again
-    while tasks wait.
+    Slurm keeps a copy of a submitted script, and a task locks the folder of its run. So this can be called again while
+    tasks are pending.
 
     Args:
         plan: Configs and seeds.
@@ -42,7 +42,7 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> 
         The script.
 
     Raises:
-        UserError: Every run is done, or a sweep is at work in the folder.
+        UserError: Every run is done, or a sweep is running in the folder.
     """
     with locked(plan.work_dir):
         record(plan)
@@ -58,7 +58,7 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> 
         name=plan.control,
         last=len(waiting) - 1,
         limit=f'%{jobs}' if jobs else '',
-        output=f'"{short(plan.work_dir)}/slurm-%a.log"',  # what a run prints is in its own log
+        output=f'"{short(plan.work_dir)}/slurm-%a.log"',  # the output of a run is in its own log
         path=script,
         cwd=shlex.quote(os.getcwd()),
         cases='\n'.join(cases),

@@ -1,6 +1,6 @@
-"""How fast the arms of a comparison are, measured in turn in one process, so that their ratios can be believed.
+"""Speed of the arms of a comparison, measured in turn in one process, so that their ratios are reliable.
 
-The logs of the runs have times, too, but runs that shared a machine slowed each other.
+The logs of the runs also have times, but runs that shared a machine slowed each other down.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ from mmdyn.analysis.timing import interleaved
 from mmdyn.engine.optim.wrappers import cpu_has_bf16
 from mmdyn.models.build import run_network
 
-STEP_ROUNDS = 3  # a training step is timed in one of so many rounds
+STEP_ROUNDS = 3  # a training step is timed in one third of the rounds
 
 
 class Speed(NamedTuple):
-    """Median seconds of one model; NaN where they were not measured."""
+    """Median seconds of one model; NaN if not measured."""
 
     latency: float = math.nan  # one image through the network, in float32
     step: float = math.nan  # forward and backward of a training batch through the network
@@ -29,17 +29,17 @@ class Speed(NamedTuple):
 def measure_speed(
     models: Mapping[str, nn.Module], size: tuple[int, int], rounds: int, batch: int, amp: bool
 ) -> dict[str, Speed]:
-    """Time models against each other: the networks alone, without losses, decoding or an optimizer.
+    """Time the networks of several models in turn, without losses, decoding or an optimizer.
 
     Args:
         models: Detectors, as in :func:`~mmdyn.analysis.flops.run_network`; they are left in training mode.
         size: Height and width of the images in pixels.
         rounds: Rounds of timing; 0 measures nothing.
-        batch: Images of a training step.
-        amp: The training step is in mixed precision, where the machine has it.
+        batch: Batch size of a training step.
+        amp: Run the training step in mixed precision, if the machine supports it.
 
     Returns:
-        The speed of each; a detector whose network does not train alone has no ``step``.
+        The speed of each model; ``step`` is NaN if the network alone cannot be trained.
     """
     if not rounds:
         return dict.fromkeys(models, Speed())
@@ -70,7 +70,7 @@ def measure_speed(
     latency = interleaved({name: functools.partial(infer, model.eval()) for name, model in models.items()}, rounds)
     trainable = {}
     for name, model in models.items():
-        # whatever a detector of another package makes of it: no time, but a report
+        # a detector of another package may raise any error: the report then has no time
         with contextlib.suppress(Exception):
             train(model.train())
             trainable[name] = functools.partial(train, model)
@@ -79,7 +79,7 @@ def measure_speed(
 
 
 def _outputs(node: Any) -> Iterator[Tensor]:
-    """Tensors that have a gradient, of whatever a network returns."""
+    """Tensors that require a gradient, in the nested outputs of a network."""
     if isinstance(node, Tensor):
         if node.requires_grad:
             yield node

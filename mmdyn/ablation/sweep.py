@@ -1,6 +1,6 @@
-"""The sweep: every run of a plan in a process of its own, by ``tools/train.py``, until all are done.
+"""The sweep: trains every run of a plan in its own process with ``tools/train.py``.
 
-A run is one call of ``tools/train.py CONFIG --resume``: a stopped run continues, and a finished run is left alone. A
+A run is one call of ``tools/train.py CONFIG --resume``: an interrupted run continues, and a finished run is skipped. A
 run that fails does not stop the others.
 """
 
@@ -25,24 +25,24 @@ from .plan import Plan, Run, record
 from .runs import LOG_NAME, METRIC, read_run
 
 POLL_S = 1.0
-SHOW_S = 10.0  # between two looks into the logs, which grow long
-PATIENCE_S = 10.0  # for processes that are ending
+SHOW_S = 10.0  # interval between two reads of the logs, which can be long
+PATIENCE_S = 10.0  # wait for processes that are ending
 LOCK_NAME = '.lock'
 
 
 @contextlib.contextmanager
 def locked(folder: Path, patience: float = PATIENCE_S) -> Iterator[int]:
-    """Keep others out of a folder.
+    """Lock a folder against other sweeps.
 
     Args:
-        folder: Folder of a comparison or of a run, made if there is none.
-        patience: Seconds to wait for processes that are just ending.
+        folder: Folder of a comparison or of a run; created if missing.
+        patience: Seconds to wait for processes that are ending.
 
     Yields:
-        Descriptor of the lock; a process that has it holds the folder too.
+        File descriptor of the lock; a process that inherits it keeps the folder locked.
 
     Raises:
-        UserError: Another sweep, or a run of one that was killed, is at work there.
+        UserError: Another sweep, or a run of a killed sweep, uses the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + patience
@@ -55,7 +55,7 @@ def locked(folder: Path, patience: float = PATIENCE_S) -> Iterator[int]:
                 if time.monotonic() > until:
                     file.seek(0)
                     raise UserError(
-                        f'another sweep is at work in {folder}, or a run that it began ({file.read() or "Slurm"}). '
+                        f'another sweep, or a run that it started, uses {folder} ({file.read() or "Slurm"}). '
                         'Wait for it, stop it, or give another --work-dir'
                     ) from e
                 time.sleep(0.2)
@@ -66,18 +66,18 @@ def locked(folder: Path, patience: float = PATIENCE_S) -> Iterator[int]:
 
 
 def run_all(plan: Plan, train_tool: str | Path, jobs: int = 1) -> list[Run]:
-    """Train what is not trained yet, with a progress bar.
+    """Train all runs that are not done, with a progress bar.
 
     Args:
         plan: Configs and seeds.
         train_tool: Path of ``tools/train.py``.
-        jobs: Runs at a time; they share the cores, or the GPUs.
+        jobs: Number of parallel runs; they share the cores, or the GPUs.
 
     Returns:
         Runs that failed.
 
     Raises:
-        UserError: Another sweep is at work in the folder.
+        UserError: Another sweep uses the folder.
     """
     with locked(plan.work_dir) as lock:
         record(plan)
@@ -126,7 +126,7 @@ def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: in
 
 
 def _end(run: Run, status: int) -> str | None:
-    """Why a run that ended is not done; its log is told the signal that ended it, which it could not write itself."""
+    """The reason why an ended run is not done. If a signal ended the run, the signal is added to its log."""
     if status < 0:
         with (run.folder / LOG_NAME).open('a') as log:
             log.write(f'ended by {signal.Signals(-status).name}\n')
@@ -161,7 +161,7 @@ def _share(slot: int, jobs: int) -> dict[str, str]:
 
 @contextlib.contextmanager
 def _ended_as_interrupted() -> Iterator[None]:
-    """A sweep that is told to end, or whose terminal is closed, ends its runs, too; `nohup` is respected."""
+    """Treat SIGTERM and a closed terminal like Ctrl-C, so that the sweep ends its runs too; `nohup` is respected."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -185,7 +185,7 @@ class Progress:
     def __init__(self, plan: Plan) -> None:
         self.epochs = plan.epochs
         self.reached = {run: _epoch(run, plan.epochs) for run in plan.runs()}
-        self.due = 0.0  # when to look again
+        self.due = 0.0  # time of the next read
         self.bar = tqdm(total=len(self.reached) * plan.epochs, initial=sum(self.reached.values()), unit='epoch')
 
     def __enter__(self) -> 'Progress':
@@ -195,10 +195,10 @@ class Progress:
         self.bar.close()
 
     def show(self, running: list[Run]) -> None:
-        """Read how far some runs are, now and then.
+        """Update the bar, at most once per interval.
 
         Args:
-            running: Those that may have moved.
+            running: Runs that may have progressed.
         """
         if time.monotonic() >= self.due:
             self.bar.set_description(', '.join(f'{run.arm} seed {run.seed}' for run in running), refresh=False)

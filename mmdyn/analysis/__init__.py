@@ -1,1 +1,1 @@
-"""What a model costs, and pictures of what it does."""
+"""Cost of a model, and pictures of its predictions and its training."""

@@ -1,9 +1,9 @@
-"""FLOPs and parameters, counted where the arithmetic happens.
+"""FLOPs and parameters, counted per operator.
 
 PyTorch's ``FlopCounterMode`` sees every convolution and matrix product as it runs, so the per-sample convolutions of
-a DynamicConv, the mixing of its experts and its router count as much as any layer. A counter that hooks modules
-misses them, which is where published figures of 4.8 GFLOPs against 6.6 come from. Batch norm, activations and pooling
-are not counted, as usual.
+a DynamicConv, the mixing of its experts and its router are counted like any layer. A counter that hooks modules
+misses them, which explains published figures of 4.8 GFLOPs against 6.6. Batch norm, activations and pooling are not
+counted, as usual.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from mmdyn.models.build import run_network
 
 
 class Cost(NamedTuple):
-    """What one image costs."""
+    """Parameters and multiply-adds for one image."""
 
     parameters: int
     macs: int
@@ -30,7 +30,7 @@ class Cost(NamedTuple):
 
 
 def count_cost(model: nn.Module, height: int, width: int) -> Cost:
-    """Count one image through a detector.
+    """Count the parameters and multiply-adds of a detector for one image.
 
     Args:
         model: Detector, as in :func:`run_network`.
@@ -41,20 +41,20 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
         Trainable parameters and multiply-adds of batch 1.
 
     Raises:
-        UserError: The model does not run on such an image.
+        UserError: The model does not accept an image of this size.
     """
     image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             run_network(model, image)
-        except Exception as e:  # whatever a detector of another package makes of it
+        except Exception as e:  # a detector of another package may raise any error
             raise UserError(
-                f'{type(model).__name__} does not take {height} x {width} pixels ({str(e) or type(e).__name__}), so '
-                'its cost cannot be counted: try multiples of 32'
+                f'{type(model).__name__} does not accept {height} x {width} pixels ({str(e) or type(e).__name__}), so '
+                'its cost cannot be counted: set multiples of 32'
             ) from e
     total, name = counter.get_total_flops() // 2, type(model).__name__
     parts = {child: sum(counter.flop_counts[f'{name}.{child}'].values()) // 2 for child, _ in model.named_children()}
     parts = {child: macs for child, macs in parts.items() if macs}
-    # MMEngine calls a head's methods, not the head, so that it is never entered as a module.
+    # MMEngine calls methods of the head, not the head itself, so the counter does not see it as a module.
     parts['head'] = total - sum(parts.values())
     return Cost(sum(p.numel() for p in model.parameters() if p.requires_grad), total, parts)

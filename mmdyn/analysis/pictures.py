@@ -1,4 +1,4 @@
-"""Pictures of a run: predictions beside ground truth, and losses and average precision over the epochs."""
+"""Pictures of a run: predictions next to ground truth, and losses and average precision over the epochs."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
 
 
 def figure_image(figure) -> np.ndarray:
-    """Draw a figure of Matplotlib as BGR bytes, and close it."""
+    """Render a Matplotlib figure as a BGR uint8 array, and close it."""
     figure.canvas.draw()
     image = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1].copy()
     plt.close(figure)
@@ -38,13 +38,13 @@ def prediction_grid(
     Args:
         cfg: Config of the run.
         checkpoint: Checkpoint file.
-        indices: Which images of the test set.
-        columns: Pairs of pictures in a row.
-        score: Least score of a prediction that is drawn.
-        device: Where to run the model.
+        indices: Indices of the images in the test set.
+        columns: Number of pairs in a row.
+        score: Score threshold of the predictions that are drawn.
+        device: Device of the model.
 
     Returns:
-        The grid as BGR bytes; all images must have one size.
+        The grid as a BGR uint8 array; all images must have the same size.
     """
     content = check_checkpoint(checkpoint)
     model = init_detector(cfg, checkpoint, palette='random', device=device)
@@ -75,7 +75,7 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
         path: Picture to write.
 
     Raises:
-        UserError: Nothing was logged there.
+        UserError: The folder has no training log.
     """
     records = list(log_records(work_dir, last_only=True))
     if not records:

@@ -4,15 +4,15 @@ import time
 from collections.abc import Callable, Mapping
 from statistics import median, quantiles
 
-SHORTEST_S = 0.004  # what is timed lasts at least this long, by repetition
+SHORTEST_S = 0.004  # calls are repeated until a timing lasts at least this long
 
 
 def interleaved(alternatives: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Time alternatives in turn, so that what disturbs the machine disturbs them all.
+    """Time alternatives in turn, so that a disturbance of the machine affects all of them.
 
     Args:
-        alternatives: What to call, by name.
-        repeats: Rounds; every alternative is timed once a round.
+        alternatives: Functions to time, by name.
+        repeats: Number of rounds; every alternative is timed once per round.
 
     Returns:
         By name: ``median``, ``q1`` and ``q3`` of seconds per call.

@@ -23,8 +23,8 @@ SHOWN_FAULTS = 3
 
 HELP_COCO = (
     'Download the data set (the top of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
-    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to where it is. '
-    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py makes its own.'
+    'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to its folder. '
+    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py generates its own.'
 )
 
 

@@ -46,7 +46,7 @@ class ImageFiles(NamedTuple):
         faults = {}
         for i in np.flatnonzero(~same).tolist():  # a file with a fault has no size
             (width, height), (stated_width, stated_height) = self.sizes[i], sizes[i]
-            other = f'{width}x{height} pixels where the annotations say {stated_width}x{stated_height}'
+            other = f'{width}x{height} pixels, but the annotations state {stated_width}x{stated_height}'
             faults[i] = self.faults[i] or other
         return faults
 
@@ -104,7 +104,7 @@ def _look_at(path: Path) -> tuple[tuple[int, int], bool, str]:
     except Image.DecompressionBombError:
         return (0, 0), False, 'more pixels than an image should have'
     except OSError as e:
-        return (0, 0), False, 'truncated' if 'truncated' in str(e) else f'not a whole image ({e})'
+        return (0, 0), False, 'truncated' if 'truncated' in str(e) else f'damaged or not an image ({e})'
 
 
 def _ends_well(path: Path, kind: str | None) -> bool:

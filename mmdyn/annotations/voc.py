@@ -1,6 +1,6 @@
 """Pascal VOC annotations (http://host.robots.ox.ac.uk/pascal/VOC/), read in place.
 
-VOC counts pixels from 1 and includes the last one; the boxes read here start at 0. Boxes are clipped to their image,
+VOC counts pixels from 1 and includes the last pixel; the boxes read here start at 0. Boxes are clipped to their image,
 those without area are dropped, and both are counted.
 """
 

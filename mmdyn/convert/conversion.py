@@ -1,4 +1,4 @@
-"""Conversion of YOLO11 checkpoints: from the Ultralytics package, and back to it. Strict both ways."""
+"""Conversion of YOLO11 checkpoints from the Ultralytics package and back. Both directions are strict."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ SHOWN_DIFFERENCES = 20  # differences in a message
 
 
 class Conversion(NamedTuple):
-    """What was converted.
+    """The result of a conversion.
 
     Example:
         >>> conversion = Conversion(Variant('n', 80, 'yolo11n_coco.py', {}), None, 'ema', 2_624_080)
@@ -31,8 +31,8 @@ class Conversion(NamedTuple):
     """
 
     variant: Variant
-    classes: tuple[str, ...] | None  # None where nobody named them
-    source: str  # which weights of the file
+    classes: tuple[str, ...] | None  # None if the names are unknown
+    source: str  # which weights of the file were used
     parameters: int
 
 
@@ -44,20 +44,22 @@ def convert_from_original(
     Args:
         source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
         target: Checkpoint to write; must not exist.
-        scale: Expected scale; another one is an error.
-        classes: Class names in their order, for a file without them.
+        scale: Expected scale; any other scale is an error.
+        classes: Class names in order, for a file without them.
 
     Raises:
-        UserError: ``source`` cannot be read or is no YOLO11 detector, a tensor is missing, too many or of another
-            shape, or ``target`` exists. Nothing is written then.
+        UserError: ``source`` cannot be read or is not a YOLO11 detector, a tensor is missing, unexpected or of a
+            different shape, or ``target`` exists. Nothing is written then.
     """
     source, target = Path(source), new_file(target)
     if target.suffix == '.safetensors':
-        raise UserError(f'{target}: a checkpoint of MMEngine is a .pth, .safetensors has no place for its meta data')
+        raise UserError(
+            f'invalid target {target}: .safetensors cannot store the meta data of MMEngine, set a .pth file'
+        )
     original = read_original(source)
     variant = find_variant(original.state_dict, original.head, source)
     if scale not in (None, variant.scale):
-        raise UserError(f'{source} is of scale {variant.scale}, not {scale}. Leave the scale out: it is detected')
+        raise UserError(f'{source} has scale {variant.scale}, not {scale}. Omit the scale: it is detected')
     classes = _class_names(original.classes, classes, variant.classes, source)
     state_dict = _to_project(original.state_dict, variant, source)
     meta = dict(
@@ -74,11 +76,11 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     """Convert a checkpoint of this project to a state dict that the Ultralytics package loads strictly.
 
     Args:
-        source: Checkpoint of a YOLO11; of a training checkpoint the EMA weights are taken, as in testing.
-        target: File to write, ``.safetensors`` or else as ``torch.save`` does; must not exist.
+        source: Checkpoint of a YOLO11; the EMA weights of a training checkpoint are used, as in testing.
+        target: File to write, as ``.safetensors`` or with ``torch.save``; must not exist.
 
     Raises:
-        UserError: ``source`` is no checkpoint of a YOLO11, or ``target`` exists. Nothing is written then.
+        UserError: ``source`` is not a checkpoint of a YOLO11, or ``target`` exists. Nothing is written then.
     """
     source, target = Path(source), new_file(target)
     check_checkpoint(str(source))
@@ -88,7 +90,7 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     try:
         names = original_names(tensors)
     except KeyError as e:
-        raise UserError(f'{source} is not a YOLO11 of this project: it holds {e}') from e
+        raise UserError(f'{source} is not a YOLO11 of this project: it contains {e}') from e
     original = {names[k]: _plain(v) for k, v in tensors.items()}
     variant = find_variant(original, 'Detect', source)
     original[PROJECTION] = _projection(original['model.23.cv2.0.2.bias'])
@@ -110,7 +112,7 @@ def _class_names(
 
 
 def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> dict[str, Tensor]:
-    """Tensors by this project's names, in its order; exactly those that the variant has."""
+    """The state dict with this project's names, in its order; its keys are exactly those of the variant."""
     expected = variant.expected()
     names = original_names(expected, variant.task)
     projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
@@ -124,29 +126,29 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
         )
     if not torch.equal(original[PROJECTION].float(), projection):
         last = projection.numel() - 1
-        raise UserError(f'{source} has a {PROJECTION} other than 0 … {last}, which is fixed in this project')
-    counter = torch.tensor(0)  # batches that a batch norm has seen; some tools leave it out of a state dict
+        raise UserError(f'{source} has a {PROJECTION} other than 0 … {last}, which this project does not support')
+    counter = torch.tensor(0)  # num_batches_tracked; some tools omit it from a state dict
     return {ours: _plain(original.get(theirs, counter)) for ours, theirs in names.items()}
 
 
 def _projection(box_bias: Tensor) -> Tensor:
-    """The original's fixed weights that turn the bins of a distance into the distance, (1, bins, 1, 1)."""
+    """The original's fixed weights that project the bins of a distance to the distance, (1, bins, 1, 1)."""
     return torch.arange(box_bias.numel() // 4, dtype=torch.float)[None, :, None, None]
 
 
 def _plain(tensor: Tensor) -> Tensor:
-    """A tensor of its own, floats in float32: published weights are in float16."""
+    """A copy of the tensor, floats in float32: published weights are in float16."""
     tensor = tensor.detach().clone(memory_format=torch.contiguous_format)
     return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _count(state_dict: dict[str, Tensor]) -> int:
-    """Parameters: what is neither a statistic nor a counter."""
+    """Number of parameters, without batch norm statistics and counters."""
     return sum(v.numel() for k, v in state_dict.items() if not k.endswith(('_mean', '_var', '_tracked')))
 
 
 def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) -> None:
-    """Write a file, all or nothing."""
+    """Write a file atomically."""
     if target.suffix != '.safetensors':
         return write_checkpoint(content, target)
     data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)

@@ -1,13 +1,13 @@
 """Names of YOLO11's tensors: those of this project, and those of the Ultralytics package.
 
-One table, from this project's names to the original's; the way back is its inverse. Names are facts of the file format
-of https://github.com/ultralytics/ultralytics.
+One table maps this project's names to the original's; its inverse maps them back. The names are facts of the file
+format of https://github.com/ultralytics/ultralytics.
 """
 
 import re
 from collections.abc import Iterable
 
-# Where a part of the model sits in the original's list of layers. First match counts.
+# Index of each part of the model in the original's list of layers. The first match counts.
 LAYERS = (
     (r'^backbone\.stem\.', 'model.0.'),
     (r'^backbone\.stage4\.2\.', 'model.9.'),
@@ -20,7 +20,7 @@ LAYERS = (
     (r'^neck\.downsample_layers\.1\.', 'model.20.'),
     (r'^neck\.bottom_up_layers\.1\.', 'model.22.'),
 )
-# The same of the head, by task.
+# The same for the head, by task.
 HEADS = {
     'detect': (
         (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
@@ -30,7 +30,7 @@ HEADS = {
         (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
     ),
 }
-# What is inside a part. All that match count, in this order: the third convolution of a C3k before that of a C3k2.
+# Names inside a part. All matches apply, in this order: the third convolution of a C3k before that of a C3k2.
 INSIDE = (
     (r'\.blocks\.(\d+)\.final_conv\.', r'.blocks.\1.cv3.'),
     (r'\.(main_conv|conv1)\.', '.cv1.'),
@@ -40,7 +40,7 @@ INSIDE = (
     (r'\.position\.', '.pe.'),
     (r'\.router\.', '.routing.'),
 )
-# The original keeps the fixed projection of its distances as weights; here it is no part of the state dict.
+# The original stores the fixed projection of its distances as weights; here the state dict does not contain it.
 PROJECTION = 'model.23.dfl.conv.weight'
 
 
@@ -48,14 +48,14 @@ def original_names(names: Iterable[str], task: str = 'detect') -> dict[str, str]
     """Name in the original of every tensor of a YOLO11 of this project.
 
     Args:
-        names: Keys of the whole state dict: whether a ``weight`` is that of a DynamicConv, its neighbours tell.
-        task: Name of the task, which says what the head is.
+        names: Keys of the whole state dict: other keys of a layer show whether it is a DynamicConv.
+        task: Name of the task, which selects the names of the head.
 
     Returns:
         This project's name -> the original's.
 
     Raises:
-        KeyError: A name is not of a YOLO11; with that name.
+        KeyError: A name does not belong to a YOLO11; the error contains it.
     """
     names = list(names)
     dynamic = {name.removesuffix('router.weight') for name in names if name.endswith('.router.weight')}

@@ -1,8 +1,8 @@
 """Reading a checkpoint of the Ultralytics package, without that package and without running anything from the file.
 
-Such a file is a pickle of live objects. PyTorch's restricted unpickler rebuilds tensors and plain containers from it;
-classes of other packages become inert :class:`StandIn` objects that only keep their state, and whatever else the
-pickle names is refused. Nothing named in the file is imported, and nothing in it is called.
+Such a file is a pickle of objects. PyTorch's restricted unpickler rebuilds tensors and plain containers from it.
+Classes of other packages become :class:`StandIn` objects that only keep their state. All other names in the pickle are
+refused. Nothing named in the file is imported, and nothing in it is called.
 """
 
 import json
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from mmdyn.errors import UserError
 
-MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has some 2,000, more is a file made to exhaust the reader
+MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has about 2,000. Protects against malicious files
 FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
 PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
 
@@ -36,30 +36,30 @@ class OriginalFile(NamedTuple):
     """
 
     state_dict: dict[str, Tensor]  # keys from 'model.0.' on
-    classes: tuple[str, ...] | None  # None where the file has no names
+    classes: tuple[str, ...] | None  # None if the file has no names
     head: str | None  # name of the class of the last layer; None in a plain state dict
-    source: str  # which of the file's weights these are
+    source: str  # which weights of the file were used
 
 
 class CallRefusedError(Exception):
-    """The pickle asks for a call; the message names it."""
+    """The pickle contains a call; the message names it."""
 
 
 class StandIn:
-    """Stands where the file has an object of a class of another package: keeps its state, does nothing."""
+    """Replaces an object of a class of another package: keeps its state, does nothing."""
 
     state: dict = {}
 
     def __init__(self, *args: Any) -> None:
         if args:
-            raise CallRefusedError(f'it asks to call {type(self).__module__}.{type(self).__name__}')
+            raise CallRefusedError(f'it calls {type(self).__module__}.{type(self).__name__}')
 
     def __setstate__(self, state: Any) -> None:
         self.state = state if isinstance(state, dict) else {}
 
 
 class PathStandIn(StandIn):
-    """Stands for a path among a training's arguments: a pickle builds it by a call."""
+    """Replaces a path in the training arguments, which a pickle builds by a call."""
 
     def __init__(self, *args: str) -> None:
         super().__init__()
@@ -69,10 +69,10 @@ def read_original(path: str | Path) -> OriginalFile:
     """Read a ``.pt`` of the Ultralytics package, a plain state dict, or a ``.safetensors`` file.
 
     Args:
-        path: The file. Of a training checkpoint the EMA weights are taken.
+        path: The file. The EMA weights of a training checkpoint are used.
 
     Raises:
-        UserError: There is no such file, it is damaged, it names what it must not, or there is no model in it.
+        UserError: The file is missing or damaged, contains forbidden names, or contains no model.
     """
     path = Path(path)
     if not path.is_file():
@@ -90,7 +90,7 @@ def read_original(path: str | Path) -> OriginalFile:
             raise UserError(f'{path}: the {type(holder).__name__} in it is not a model: {e}') from e
         return OriginalFile(_from_first_layer(tensors, path), _names(holder.state.get('names')), head, source)
     if not isinstance(holder, dict):
-        raise UserError(f'{path} holds a {type(holder).__name__}, not a model or a state dict')
+        raise UserError(f'{path} contains a {type(holder).__name__}, not a model or a state dict')
     return OriginalFile(_from_first_layer(holder, path), None, None, source)
 
 
@@ -98,14 +98,14 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | 
     try:
         with safe_open(path, framework='pt') as file:
             names = _names(json.loads((file.metadata() or {}).get('classes', 'null')))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # it is no dict
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
             return tensors, names
     except (SafetensorError, OSError, ValueError) as e:
-        raise UserError(f'{path} is not a whole .safetensors file: {e}') from e
+        raise UserError(f'{path} is damaged or not a .safetensors file: {e}') from e
 
 
 def _read_zip(path: Path) -> Any:
-    """Content of a file of ``torch.save``, with stand-ins for foreign classes."""
+    """Content of a ``torch.save`` file, with stand-ins for foreign classes."""
     try:
         _check_archive(path)
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
@@ -119,29 +119,29 @@ def _read_zip(path: Path) -> Any:
     except CallRefusedError as e:
         raise UserError(f'{path} is refused: {e}, which no checkpoint needs') from e
     except UnpicklingError as e:
-        match = re.search(r'error: \s*(.*)', str(e))  # PyTorch's message has advice for developers around it
-        raise UserError(f'{path} is refused: {match[1] if match else "it is no plain checkpoint"}') from e
-    except Exception as e:  # whatever a parser meets in a damaged file
+        match = re.search(r'error: \s*(.*)', str(e))  # PyTorch's message also contains advice for developers
+        raise UserError(f'{path} is refused: {match[1] if match else "it is not a plain checkpoint"}') from e
+    except Exception as e:  # a damaged file can raise any error
         reason = (str(e) or type(e).__name__).splitlines()[0]
-        raise UserError(f'{path} is not a whole PyTorch checkpoint: {reason}') from e
+        raise UserError(f'{path} is damaged or not a PyTorch checkpoint: {reason}') from e
 
 
 def _check_archive(path: Path) -> None:
-    """See that the archive is as ``torch.save`` writes it, uncompressed, and that its checksums hold."""
+    """Check that the archive is uncompressed, as ``torch.save`` writes it, and that its checksums are correct."""
     if not zipfile.is_zipfile(path):
-        raise ValueError('it is no archive of torch.save, or its end is missing')
+        raise ValueError('it was not written by torch.save, or it is truncated')
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
         unusual = [e.filename for e in entries if e.compress_type != zipfile.ZIP_STORED]
         if unusual or sum(e.file_size for e in entries) > path.stat().st_size:
-            raise ValueError('its archive is compressed or overlaps itself, which torch.save never does')
+            raise ValueError('its archive is compressed or has overlapping entries, which torch.save never writes')
         damaged = archive.testzip()
         if damaged:
             raise ValueError(f'the checksum of {damaged} in it is wrong')
 
 
 def _is_foreign_class(name: str) -> bool:
-    """Whether a name of the pickle may become a stand-in: layers of PyTorch, and other packages."""
+    """Whether a class in the pickle may become a stand-in: layers of PyTorch, and classes of other packages."""
     package = name.split('.')[0]
     if package == 'torch':
         return name.startswith('torch.nn.')
@@ -154,7 +154,7 @@ def _stand_in(name: str) -> type[StandIn]:
 
 
 def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:
-    """The state dict of a model of stand-ins, in the order of PyTorch."""
+    """The state dict of a model built of stand-ins, in PyTorch's order."""
     visited = 0
 
     def below(module: StandIn, prefix: str) -> Iterator[tuple[str, Tensor]]:
@@ -181,7 +181,7 @@ def _head(model: StandIn) -> str | None:
 
 
 def _names(names: Any) -> tuple[str, ...] | None:
-    """Class names of a list, or of a dict by number."""
+    """Class names from a list, or from a dict by index."""
     if isinstance(names, dict):
         names = [names.get(i) for i in range(len(names))]
     if not isinstance(names, list | tuple) or not names or not all(isinstance(n, str) for n in names):
@@ -190,27 +190,27 @@ def _names(names: Any) -> tuple[str, ...] | None:
 
 
 def _from_first_layer(tensors: dict, path: Path) -> dict[str, Tensor]:
-    """Keys as the package's model has them, whatever wraps the model."""
+    """The state dict with the keys of the original's model, without the prefix of any wrapper."""
     tensors = {k: v for k, v in tensors.items() if isinstance(k, str) and isinstance(v, Tensor)}
     if 'backbone.stem.conv.weight' in tensors:
         raise UserError(f'{path} is a checkpoint of this project already. --reverse converts it to the original')
     wrappers = [k[: match.start(1)] for k in tensors if (match := FIRST_LAYER.search(k))]
     if not wrappers:
-        raise UserError(f'{path} holds no YOLO model: none of its {len(tensors)} tensors is a first convolution')
+        raise UserError(f'{path} contains no YOLO model: none of its {len(tensors)} tensors is a first convolution')
     wrapper = min(wrappers, key=len)
     check_tensors(tensors, path)
     return {f'model.{k.removeprefix(wrapper)}': v for k, v in tensors.items() if k.startswith(wrapper)}
 
 
 def check_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """See that tensors are what a model keeps: whole, real and finite numbers.
+    """Check that all tensors are dense, with finite integers or floating-point numbers.
 
     Args:
         tensors: Tensors by name.
-        path: For messages.
+        path: File name for messages.
 
     Raises:
-        UserError: One is sparse, quantised, without data, larger than what is stored, of another type, or not finite.
+        UserError: A tensor is sparse, quantised, without data, larger than its storage, of another type, or not finite.
     """
     for name, tensor in tensors.items():
         counts = name.endswith('num_batches_tracked')
@@ -220,6 +220,8 @@ def check_tensors(tensors: dict[str, Tensor], path: Path) -> None:
         if tensor.is_complex() or not (counts or tensor.is_floating_point()):
             raise UserError(f'{path}: {name} is of type {kind}, and a weight must be a floating-point number')
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-            raise UserError(f'{path}: {name} is {tuple(tensor.shape)}, more numbers than the file stores for it')
+            raise UserError(
+                f'{path}: {name} has shape {tuple(tensor.shape)}, which is larger than its storage in the file'
+            )
         if not torch.isfinite(tensor).all():
-            raise UserError(f'{path}: {name} has infinite or undefined numbers: the training that wrote it diverged')
+            raise UserError(f'{path}: {name} has infinite or NaN values: its training diverged')

@@ -1,4 +1,4 @@
-"""Which YOLO11 a state dict of the Ultralytics package is: scale, classes, what is dynamic; and the config for it."""
+"""Detects scale, classes and variant of a YOLO11 state dict of the Ultralytics package, and its config."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -15,17 +15,17 @@ from mmdyn.tasks import TASKS
 
 STEM = 'model.0.conv.weight'
 ROUTING = 'routing.weight'
-MAX_CLASSES, MAX_EXPERTS = 100_000, 256  # numbers come from the file, and a model is built of them
+MAX_CLASSES, MAX_EXPERTS = 100_000, 256  # limits for numbers from an untrusted file
 # (channels of the stem, whether blocks are repeated) -> scale
 SCALES = {(16, False): 'n', (32, False): 's', (64, False): 'm', (64, True): 'l', (96, True): 'x'}
-# Part of the model and its option -> what stands there if it is dynamic, and where the original has the first of them.
+# Part of the model and its option -> the dynamic layer, and the first of these layers in the original.
 DYNAMIC_PARTS = {
     ('backbone', 'downsample_cfg'): ('DynamicConv', 'model.1.'),
     ('neck', 'downsample_cfg'): ('DynamicConv', 'model.17.'),
     ('backbone', 'block_cfg'): ('C3k2_DynamicConv', 'model.2.'),
     ('neck', 'block_cfg'): ('C3k2_DynamicConv', 'model.13.'),
 }
-# Last layer -> what such a model is.
+# Class of the last layer -> kind of model.
 OTHER_HEADS = {
     'Segment': 'a segmentation model',
     'Pose': 'a pose model',
@@ -33,7 +33,12 @@ OTHER_HEADS = {
     'Classify': 'a classifier',
 }
 CLASS_LOGITS = 'model.23.cv3.0.2.weight'
-YOLO11 = {STEM, 'model.10.m.0.attn.qkv.conv.weight', 'model.23.cv2.0.2.bias', CLASS_LOGITS}  # tensors of its own
+YOLO11 = {
+    STEM,
+    'model.10.m.0.attn.qkv.conv.weight',
+    'model.23.cv2.0.2.bias',
+    CLASS_LOGITS,
+}  # tensors that only a YOLO11 has
 
 
 class Variant(NamedTuple):
@@ -42,11 +47,11 @@ class Variant(NamedTuple):
     scale: str
     classes: int
     config: str  # name of the config file
-    options: dict[str, object]  # what to override in it
+    options: dict[str, object]  # values to override in it
     task: str = 'detect'
 
     def load_config(self) -> Config:
-        """The config with its options."""
+        """Load the config with its options."""
         cfg = Config.fromfile(CONFIGS / self.config)
         cfg.merge_from_dict(self.options)
         return cfg
@@ -63,7 +68,7 @@ class Variant(NamedTuple):
         )
 
     def expected(self) -> dict[str, Tensor]:
-        """State dict of the config's model, of shapes only."""
+        """State dict of the config's model, on the meta device."""
         with torch.device('meta'), DefaultScope.overwrite_default_scope('mmyolo'):
             return build_model(self.load_config()).state_dict()
 
@@ -73,28 +78,30 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
 
     Args:
         state_dict: Tensors by the original's names.
-        head: Class of the last layer, if known.
-        path: For messages.
+        head: Class name of the last layer, if known.
+        path: File name for messages.
 
     Raises:
-        UserError: It is not a YOLO11 detector (the message names its kind), or its scale is none of the five.
+        UserError: It is not a YOLO11 detector (the message names its kind), or its scale is unknown.
     """
     other = _other_model(state_dict, head)
     if other:
         titles = ', '.join(task.title for task in TASKS.values())
-        raise UserError(f'{path} is {other}. What can be converted is YOLO11 for {titles}, of scale n, s, m, l or x')
+        raise UserError(f'{path} is {other}. Only a YOLO11 for {titles}, of scale n, s, m, l or x, can be converted')
     if 'model.0.bn.weight' not in state_dict:
-        raise UserError(f'{path} has its batch norms folded into the convolutions. Convert the checkpoint it came from')
+        raise UserError(
+            f'{path} has its batch norms folded into the convolutions. Convert the checkpoint before folding'
+        )
     stem = tuple(state_dict[STEM].shape)
     scale = SCALES.get((stem[0] if stem else 0, 'model.2.m.1.cv1.conv.weight' in state_dict))
     if scale is None or stem[1:] != (3, 3, 3):
-        raise UserError(f'{path} is a YOLO11 of none of the scales n, s, m, l, x: its first kernels are {stem}')
+        raise UserError(f'{path} is not a YOLO11 of scale n, s, m, l or x: its first kernels are {stem}')
     classes = state_dict[CLASS_LOGITS].shape[:1].numel()
     experts = {part: _experts(state_dict, layer) for part, (_, layer) in DYNAMIC_PARTS.items()}
     if not 1 <= classes <= MAX_CLASSES or max(experts.values()) > MAX_EXPERTS:
         raise UserError(
             f'{path} has {classes} classes and up to {max(experts.values())} experts; '
-            f'at most {MAX_CLASSES} and {MAX_EXPERTS} are converted'
+            f'at most {MAX_CLASSES} and {MAX_EXPERTS} can be converted'
         )
     down, blocks = ('backbone', 'downsample_cfg'), ('backbone', 'block_cfg')
     kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
@@ -103,7 +110,7 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
 
 
 def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
-    """What a model is if not a YOLO11 for detection."""
+    """The kind of a model that is not a YOLO11 for detection; None if it is one."""
     if head is not None and head not in {task.original_head for task in TASKS.values()}:
         return OTHER_HEADS.get(head, f'a model that ends in {head}')
     if any(key.startswith('model.23.cv4.') for key in state_dict):
@@ -114,12 +121,12 @@ def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
 
 
 def _experts(state_dict: dict[str, Tensor], layer: str) -> int:
-    """Experts of the first DynamicConv in a layer; 0 where it is static."""
+    """Number of experts of the first DynamicConv in a layer; 0 if the layer is static."""
     return next((v.shape[:1].numel() for k, v in state_dict.items() if k.startswith(layer) and k.endswith(ROUTING)), 0)
 
 
 def _options(config: str, classes: int, experts: dict[tuple[str, str], int]) -> dict[str, object]:
-    """What differs from the config."""
+    """Values that differ from those of the config."""
     model = Config.fromfile(CONFIGS / config).model
     options: dict[str, object] = {}
     if model.bbox_head.head_module.num_classes != classes:

@@ -1,4 +1,4 @@
-"""Data sets, transforms and samplers: COCO format with checks, digits made on the spot, conversion of Pascal VOC."""
+"""Data sets, transforms and samplers: COCO format with checks, generated digits, conversion of Pascal VOC."""
 
 from .array_dataset import ArrayDataset
 from .checked_coco import CheckedCocoDataset

@@ -138,7 +138,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         if reaction == 'error':
             raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
-        print_log(f'{message}: left out{note}', logger='current', level=logging.WARNING)
+        print_log(f'{message}: omitted{note}', logger='current', level=logging.WARNING)
 
     def _sort_by_shape(self) -> None:
         """Let the policy sort the images and give each a rectangle."""
@@ -159,7 +159,7 @@ class ArrayDataset(BatchShapePolicyDataset):
             if self.filter_cfg.get('filter_empty_gt', False):
                 kept &= counts > 0
         if not kept.any():
-            raise UserError(f'{self.source}: zero images left after filter_cfg={self.filter_cfg}')
+            raise UserError(f'{self.source}: no image is left after filter_cfg={self.filter_cfg}')
         if not counts[kept].any():
             raise UserError(
                 f'{self.source}: no image has a box to train on. Are the boxes in pixels, as [x, y, width, height]?'

@@ -1,4 +1,4 @@
-"""COCO's API, as its evaluator needs it: from annotations that are in memory, or from a file that leaves things out."""
+"""COCO API of annotations in memory, or of a file without ``area`` or ``iscrowd``, which many exporters omit."""
 
 from mmdet.datasets.api_wrappers import COCO
 
@@ -6,7 +6,7 @@ from mmdyn.annotations import Annotations
 
 
 class CompleteCOCO(COCO):
-    """``mmdet``'s COCO API; ``area`` defaults to that of the box, also where it is zero, ``iscrowd`` to no."""
+    """``mmdet``'s COCO API; a missing or zero ``area`` becomes that of the box, a missing ``iscrowd`` becomes 0."""
 
     @classmethod
     def of(cls, annotations: Annotations) -> 'CompleteCOCO':

@@ -1,9 +1,9 @@
-"""Digits: a small detection data set that needs no download, made from what scikit-learn brings along.
+"""Digits: a small detection data set that needs no download, generated from the data that scikit-learn ships.
 
-Its 1,797 handwritten digits (8x8 pixels; https://archive.ics.uci.edu/dataset/80) are scaled, turned and recoloured
-and placed on crops of its two photographs, among strokes and fragments of other digits. Sizes from 12 to 120 pixels,
-overlap, clutter and low contrast make average precision tell models apart. Validation has its own digits and its own
-part of the photographs. The same seed gives the same bytes.
+The 1,797 handwritten digits (8x8 pixels; https://archive.ics.uci.edu/dataset/80) are scaled, rotated, recoloured and
+placed on crops of two photographs, among strokes and fragments of other digits. Sizes from 12 to 120 pixels, overlap,
+clutter and low contrast make the task hard enough to compare models. Validation has its own digits and its own part of
+the photographs. The same seed gives the same files, byte by byte.
 """
 
 import json
@@ -30,12 +30,12 @@ MAX_DIGITS = 10
 MIN_VISIBLE = 0.5
 VAL_FRACTION = 0.2  # of the digits
 TRAIN_COLUMNS = 415  # of the 640 of the photographs; the rest is for validation
-INK = 0.35  # opacity from which a pixel belongs to the digit
+INK = 0.35  # pixels with at least this opacity belong to the digit
 SPLITS = {'train': 800, 'val': 200}
 
 
 class Sprite(NamedTuple):
-    """A digit ready to be placed: opacity (h, w) cropped to its ink, and its label."""
+    """A transformed digit: opacity (h, w) cropped to its ink, and its label."""
 
     opacity: np.ndarray
     label: int
@@ -93,11 +93,11 @@ def _sprite(material: SplitMaterial, rng: Generator) -> Sprite:
 
 
 def _colour(under: np.ndarray, rng: Generator) -> np.ndarray:
-    """A colour that differs from what lies under it by a little or a lot."""
+    """A random colour with a low or high contrast to the background."""
     mean = under.reshape(-1, 3).mean(0)
     direction = rng.normal(size=3)
     step = direction / np.abs(direction).max() * rng.uniform(45, 200)
-    # Of the two ways, the one that stays further from the mean within the range of bytes.
+    # Of the two directions, the one with more contrast to the mean after clipping to 0..255.
     return max((np.clip(mean + sign * step, 0, 255) for sign in (1, -1)), key=lambda c: np.abs(c - mean).max())
 
 
@@ -126,7 +126,7 @@ def _clutter(image: np.ndarray, material: SplitMaterial, rng: Generator) -> None
 
 
 def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) -> tuple[int, int] | None:
-    """A place where neither this digit nor any under it loses more than half of its ink; None after some tries."""
+    """A position where no digit is covered by more than half; None if several random tries fail."""
     height, width = sprite.opacity.shape
     ink = sprite.opacity > INK
     for _ in range(20):
@@ -142,14 +142,14 @@ def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) 
 
 
 def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
-    """Make one image.
+    """Generate one image.
 
     Args:
         material: Digits and photographs of the split.
-        rng: Source of chance.
+        rng: Random generator.
 
     Returns:
-        Image (320, 320, 3) as BGR bytes, and for every digit its box ``[x, y, width, height]`` in pixels and its label.
+        BGR uint8 image (320, 320, 3), and for every digit its box ``[x, y, width, height]`` in pixels and its label.
     """
     image = _background(material, rng)
     _clutter(image, material, rng)
@@ -196,12 +196,12 @@ def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, 
 
 
 def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLITS) -> Path:
-    """Make the data set, all or nothing.
+    """Generate the data set atomically.
 
     Args:
-        folder: Where to; a folder that holds something is left as it is.
-        seed: Seed; the same seed gives the same files.
-        splits: Images in ``'train'`` and ``'val'``.
+        folder: Output folder; a folder that is not empty remains unchanged.
+        seed: The same seed gives the same files.
+        splits: Number of images in ``'train'`` and ``'val'``.
 
     Returns:
         ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
@@ -228,10 +228,10 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
 
 @DATASETS.register_module()
 class DigitsDataset(CheckedCocoDataset):
-    """The digits, made in ``data_root`` when they are not there.
+    """The digits, generated in ``data_root`` if they are missing.
 
     Args:
-        seed: Seed they are made with.
+        seed: Seed of the generated data.
         **kwargs: As in :class:`CheckedCocoDataset`; ``data_root`` is the folder of the data set.
 
     Example:
@@ -246,6 +246,6 @@ class DigitsDataset(CheckedCocoDataset):
         super().__init__(*args, **kwargs)
 
     def read(self) -> tuple[Annotations, ImageFiles | None]:
-        """Make the digits if they do not exist, then read their annotations."""
+        """Generate the digits if they are missing, then read their annotations."""
         make_digits(self.data_root, self.seed)
         return super().read()

@@ -1,4 +1,4 @@
-"""A real photograph that is always at hand, for comparing outputs."""
+"""A real photograph for comparing outputs."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Rectangles: validation images padded as little as the stride allows, and batches of images with one rectangle.
+"""Rectangles: validation images with minimal padding for the stride, and batches of images with the same rectangle.
 
 MMYOLO's ``BatchShapePolicy`` gives a batch the rectangle of its widest image, so the padding of an image, and with it
 its boxes, depends on the batch and on the number of processes. Here it depends on the image alone.
@@ -15,13 +15,13 @@ from torch.utils.data import BatchSampler, Sampler
 
 @TASK_UTILS.register_module()
 class ImageShapePolicy(BatchShapePolicy):
-    """Sort images by aspect ratio, and give each the rectangle that it would have in a batch of its own.
+    """Sort images by aspect ratio, and pad each to the rectangle that it would have at batch size 1.
 
     Args:
         img_size: Pixels of the long side.
         size_divisor: Height and width are multiples of this.
         extra_pad_ratio: Added to both before they are rounded up, in units of ``size_divisor``.
-        batch_size: Accepted from configs of ``BatchShapePolicy``, and not used.
+        batch_size: Unused, accepted for compatibility with ``BatchShapePolicy``.
 
     Example:
         >>> policy = ImageShapePolicy(img_size=640)
@@ -38,11 +38,11 @@ class ImageShapePolicy(BatchShapePolicy):
 
 @DATA_SAMPLERS.register_module()
 class SameShapeBatchSampler(BatchSampler):
-    """Batches of consecutive images that have one rectangle; images without any count as equal.
+    """Batches of consecutive images with the same rectangle; images without a rectangle are batched together.
 
     Args:
-        sampler: Gives the indices; its ``dataset`` knows the rectangles.
-        batch_size: Images of a batch at most.
+        sampler: Sampler of the indices; its ``dataset`` has the rectangles.
+        batch_size: Maximum batch size.
 
     Raises:
         ValueError: The sampler has no data set with ``get_data_info``.
@@ -71,7 +71,7 @@ class SameShapeBatchSampler(BatchSampler):
         self.shapes = [tuple(int(side) for side in shape) for shape in shapes]
 
     def __iter__(self) -> Iterator[list[int]]:
-        """Cut the sampler's indices where the batch is full or the rectangle changes."""
+        """Yield a batch when it is full or the rectangle changes."""
         batch: list[int] = []
         for index in self.sampler:
             if batch and (len(batch) == self.batch_size or self.shapes[index] != self.shapes[batch[-1]]):

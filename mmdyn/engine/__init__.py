@@ -1,4 +1,4 @@
-"""What MMEngine's runner is given: hooks, optimizer wrappers and parameter groups."""
+"""Parts for MMEngine's runner: hooks, optimizer wrappers and parameter groups."""
 
 from . import hooks, optim
 from .hooks import *  # noqa: F403

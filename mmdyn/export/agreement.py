@@ -1,4 +1,4 @@
-"""Whether an exported file gives what PyTorch gives."""
+"""Comparison of an exported file with PyTorch."""
 
 from pathlib import Path
 
@@ -13,16 +13,16 @@ from mmdyn.inference.runtimes import open_exported
 
 from .options import ExportOptions
 
-FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # largest accepted differences to PyTorch: pixels, scores
+FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # maximum differences to PyTorch: pixels, scores
 
 
 def examples(model: BaseDetector, size: int, count: int) -> Tensor:
-    """A photograph in several views, normalised as a detector wants it.
+    """Several views of a photograph, normalised for a detector.
 
     Args:
         model: The detector.
         size: Height and width.
-        count: How many.
+        count: Number of views.
     """
     image = photograph(size)
     views = [image, image.flip(3), image.roll(size // 3, 2), image.transpose(2, 3)]
@@ -40,13 +40,13 @@ def check_agreement(
         images: Its input, (B, 3, H, W).
         expected: PyTorch's boxes and scores for them, without NMS.
         kept: Which of the K detections PyTorch's NMS keeps, (B, K); None without NMS.
-        options: How it was exported.
+        options: Options of the export.
 
     Returns:
-        Differences of boxes in pixels and of scores; not a number where NMS leaves nothing to compare.
+        Differences of boxes in pixels and of scores; NaN if NMS keeps no box.
 
     Raises:
-        UserError: They are too large, or NMS keeps another number of boxes.
+        UserError: They are too large, or NMS keeps a different number of boxes.
     """
     boxes, scores = expected
     first, second = (torch.from_numpy(np.asarray(x)) for x in open_exported(path).run(images.numpy()))
@@ -60,13 +60,13 @@ def check_agreement(
         off = float((first[..., :4] - corners).abs()[second >= 0].max())
         off_score = float((first[..., 4] - best).abs()[second >= 0].max())
     else:
-        seen = scores.amax(2) > 0.001  # boxes that any use of them looks at
+        seen = scores.amax(2) > 0.001  # boxes with a relevant score
         off = float((first - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
         off_score = float((second - scores).abs().max())
     pixels, share = HALF if options.half else FULL
     if not options.int8 and not (off <= pixels and off_score <= share):
         raise UserError(
-            f'{options.format} gives other results than PyTorch: boxes off by {off:.3g} pixels, scores by '
+            f'{options.format} differs from PyTorch: boxes by {off:.3g} pixels, scores by '
             f'{off_score:.3g}. Nothing was written; try another --form or --opset'
         )
     return off, off_score

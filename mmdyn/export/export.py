@@ -37,7 +37,7 @@ from .quantise import TOOLKITS
 
 
 class Exported(NamedTuple):
-    """A file that was written.
+    """The result of an export.
 
     Example:
         >>> exported = Exported(Path('model.onnx'), 10_000_000, None, 'static: constant kernels', 1e-4, 1e-6)
@@ -56,7 +56,7 @@ class Exported(NamedTuple):
 def _metadata(
     cfg: Config, model: BaseDetector, classes: tuple[str, ...] | None, options: ExportOptions
 ) -> dict[str, str]:
-    """What a runtime must know, each as JSON."""
+    """Metadata for a runtime, each entry as JSON."""
     head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
     names = class_names(classes, cfg, head.num_classes)
     channels = [getattr(preprocessor, k).flatten().tolist() for k in ('mean', 'std')]
@@ -80,7 +80,7 @@ def _metadata(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporters' own reports, which are for their developers, from the terminal."""
+    """Hide the exporters' own reports, which are for their developers."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -96,27 +96,27 @@ def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportFor
     Args:
         cfg: Config, for the size.
         graph: :class:`DetectionGraph`, with or without NMS.
-        options: What is open and what is known.
-        form: Of dynamic convolutions.
+        options: Options of the export: fixed or dynamic batch and size.
+        form: Export form of dynamic convolutions.
     """
     dims: dict[int, Any] = {} if options.batch else {0: Dim('batch', max=4096)}
     if not options.square:
         dims |= {2: 32 * Dim('rows', max=128), 3: 32 * Dim('columns', max=128)}
     size = long_side(cfg)
     shape = (options.batch or 2, 3, size, size if options.square else size + 32)
-    torch.compiler.reset()  # else the loop over images keeps sizes that an earlier export of the process had fixed
+    torch.compiler.reset()  # otherwise the loop over images keeps fixed sizes of an earlier export
     with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
         return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
 
 
 def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, options: ExportOptions) -> Exported:
-    """Write a detector for another runtime, and compare it with PyTorch there.
+    """Write a detector for another runtime, and compare its outputs with PyTorch.
 
     Args:
         cfg: Config of the detector.
         checkpoint: Its checkpoint.
-        target: File to write; an existing one is replaced when the new one is whole and agrees.
-        options: What to export.
+        target: File to write; an existing one is replaced only if the new one agrees with PyTorch.
+        options: Options of the export.
 
     Raises:
         UserError: As in :func:`check_options` and :func:`load_checkpoint_model`; or the result differs from
@@ -125,7 +125,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     check_options(options)
     target = Path(target)
     if target.suffix != SUFFIXES[options.format]:
-        raise UserError(f'a file for {options.format} ends in {SUFFIXES[options.format]}, got {target}')
+        raise UserError(f'a file for {options.format} must end in {SUFFIXES[options.format]}, got {target}')
     loaded = load_checkpoint_model(cfg, checkpoint)
     model = loaded.model
     fold_batch_norms(model.eval()).requires_grad_(False)
@@ -188,7 +188,7 @@ def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptio
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Move what was written into its place, the named file last."""
+    """Move the written files to their folder, the target last."""
     for file in sorted(folder.iterdir(), key=lambda f: f.name == target.name):
         if file.is_dir():
             shutil.rmtree(file)

@@ -14,7 +14,7 @@ from mmdyn.errors import UserError
 def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
     """ONNX's ``NonMaxSuppression``: (B, N, 4) and (B, C, N) -> rows of (image, class, box), (n, 3).
 
-    Boxes of other images and classes are moved apart, in float64 so that no overlap changes by it.
+    Boxes of different images and classes are shifted apart, in float64 so that overlaps stay exact.
     """
     kept = (scores > score).nonzero()  # (candidates, 3)
     image, label, prior = kept.unbind(1)
@@ -43,7 +43,7 @@ class DetectionGraph(nn.Module):
         half: Compute in float16; images, boxes and scores stay float32.
 
     Raises:
-        UserError: The head is of another kind.
+        UserError: The head is not supported.
     """
 
     def __init__(self, model: nn.Module, half: bool = False) -> None:
@@ -82,13 +82,13 @@ def _decode(distances: Tensor, stride: int) -> Tensor:
 
 
 class DetectionGraphWithNMS(nn.Module):
-    """A :class:`DetectionGraph` with NMS by class after it.
+    """A :class:`DetectionGraph` followed by NMS per class.
 
     Args:
         graph: The detector.
         iou: Overlap above which the lower of two boxes of a class is dropped.
-        score: Least score.
-        keep: Detections K of an image.
+        score: Score threshold.
+        keep: Number of detections K per image.
         one_operator: NMS as one operator of this package, for the ONNX exporter.
     """
 
@@ -104,7 +104,7 @@ class DetectionGraphWithNMS(nn.Module):
             images: Normalised images, (B, 3, H, W).
 
         Returns:
-            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused places have score 0, label -1.
+            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused entries have score 0, label -1.
         """
         boxes, scores = self.detector(images)
         by_class = scores.transpose(1, 2).contiguous()  # (B, C, N)

@@ -1,4 +1,4 @@
-"""What can be exported how: the options, whether they go together, and how dynamic convolutions are written."""
+"""Export options: their values, their valid combinations, and the export form of dynamic convolutions."""
 
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -18,7 +18,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     'openvino': ('onnx', 'onnxscript', 'openvino'),
 }
 PACKAGES |= {'torch_export': (), 'ncnn': ('pnnx', 'ncnn')}
-OPSETS = range(18, 24)  # that both the exporter writes and ONNX Runtime reads
+OPSETS = range(18, 24)  # supported by both the exporter and ONNX Runtime
 
 
 class ExportOptions(NamedTuple):
@@ -32,21 +32,21 @@ class ExportOptions(NamedTuple):
     """
 
     format: str = 'onnx'  # or 'openvino', 'torch_export', 'ncnn'
-    batch: int | None = None  # images at a time; None leaves it open
+    batch: int | None = None  # batch size; None for a dynamic one
     nms: bool = False
     half: bool = False
     int8: bool = False
-    square: bool = True  # False leaves height and width open
+    square: bool = True  # False for dynamic height and width
     opset: int = 18
-    form: ExportForm | None = None  # of dynamic convolutions; None chooses
+    form: ExportForm | None = None  # of dynamic convolutions; None takes the default
     calibration: int = 128  # images of the training set, for int8
 
 
 def check_options(options: ExportOptions) -> None:
-    """See that an export is possible before a model is built.
+    """Check the options before a model is built.
 
     Raises:
-        UserError: An option is out of range, or a package is not installed.
+        UserError: An option is invalid, or a package is not installed.
     """
     if options.format not in SUFFIXES:
         raise UserError(f'--format must be one of {", ".join(SUFFIXES)}, got {options.format}')
@@ -59,11 +59,11 @@ def check_options(options: ExportOptions) -> None:
         raise UserError('int8 for OpenVINO needs nncf: pip install -r requirements/deploy.txt')
     if options.format == 'ncnn' and (options.batch != 1 or options.nms or not options.square):
         raise UserError(
-            'ncnn takes one image of one size at a time, without NMS: give --batch 1, and neither --nms nor '
+            'ncnn takes one image of a fixed size at a time, without NMS: set --batch 1, and neither --nms nor '
             '--dynamic-size'
         )
     if options.format == 'ncnn' and options.form == 'per_sample':
-        raise UserError('ncnn takes constant kernels: leave --form out, or give mixed_outputs or mixed_inputs')
+        raise UserError('ncnn needs constant kernels: omit --form, or set mixed_outputs or mixed_inputs')
     if options.batch is not None and options.batch < 1:
         raise UserError(f'--batch must be dynamic or at least 1, got {options.batch}')
     if options.opset not in OPSETS:
@@ -80,15 +80,15 @@ def writes_loops() -> bool:
 
 
 def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | None, str]:
-    """How dynamic convolutions are written, and what that costs.
+    """Choose the export form of dynamic convolutions, and describe its cost.
 
     ONNX Runtime and OpenVINO convolve with kernels that are mixed in the graph, and loop over a batch of unknown size;
-    so does PyTorch. Constant kernels are for runtimes that can do neither, such as ncnn, at M times
-    the work of the layers.
+    so does PyTorch. Constant kernels are for runtimes that support neither, such as ncnn, at M times the work of the
+    layers.
 
     Args:
         model: The detector.
-        options: What is exported.
+        options: Options of the export.
 
     Raises:
         UserError: This PyTorch cannot write the form.
@@ -99,7 +99,7 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     form = options.form or ('mixed_outputs' if options.format == 'ncnn' else 'per_sample')
     experts = max(layer.num_experts for layer in layers.values())
     if form != 'per_sample':
-        return form, f'{len(layers)} layers with constant kernels and {experts} times their work, for any batch'
+        return form, f'{len(layers)} layers with constant kernels and {experts} times the work, for any batch'
     loop = options.batch is None or options.batch > UNROLLED
     if loop and options.format in ('onnx', 'openvino') and not writes_loops():
         raise UserError(

@@ -59,7 +59,7 @@ PASSING = ('Reshape', 'Squeeze', 'Unsqueeze', 'Split', 'VariadicSplit', 'Gather'
 
 
 def _users(node) -> list[tuple[Any, int]]:
-    """The nodes that use the outputs of an OpenVINO node, past reshapes, and the index of that input."""
+    """The nodes that use the outputs of an OpenVINO node, directly or after reshapes, and the index of the input."""
     users = []
     for output in node.outputs():
         for target in output.get_target_inputs():

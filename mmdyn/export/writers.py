@@ -1,4 +1,4 @@
-"""Writers: a program as a file of each format.
+"""Writers of an exported program, one for each format.
 
 The packages are imported where they are used: none is needed to import this module.
 """
@@ -60,7 +60,7 @@ def write_openvino(program: ExportedProgram, path: Path, metadata: dict[str, str
         program: What :func:`mmdyn.export.export.trace` gave.
         path: The ``.xml``.
         metadata: Texts by name.
-        opset: Version of ONNX's operators on the way.
+        opset: Version of ONNX's operators in the intermediate file.
         half: Keep the weights in float16.
     """
     import openvino
@@ -85,7 +85,7 @@ def write_torch_export(program: ExportedProgram, path: Path, metadata: dict[str,
 
 
 def write_ncnn(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str, str], half: bool) -> None:
-    """Write an ncnn model, ``.param`` and ``.bin``, with the metadata beside it as ``.json``.
+    """Write an ncnn model, ``.param`` and ``.bin``, and the metadata as ``.json`` in the same folder.
 
     Args:
         graph: The detector, without NMS.
@@ -106,7 +106,7 @@ def write_ncnn(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str
 
 @contextlib.contextmanager
 def _output_to(descriptor: int) -> Iterator[None]:
-    """Send what other programs print meanwhile elsewhere."""
+    """Redirect the output of other programs to a file descriptor."""
     sys.stdout.flush()
     before = os.dup(1), os.dup(2)
     try:

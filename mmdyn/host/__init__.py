@@ -1,4 +1,4 @@
-"""The host stack: what makes MMCV, MMEngine, MMDetection and MMYOLO run on today's PyTorch.
+"""Host packages: makes MMCV, MMEngine, MMDetection and MMYOLO run on current PyTorch.
 
 Nothing here changes an installed package. :func:`prepare` acts on this process and its children; the opt-in for stock
 entry points is a command (``python -m mmdyn.host``).

@@ -1,8 +1,8 @@
-"""The allocator: freed blocks stay with the process instead of going back to the system.
+"""The allocator: the process keeps freed memory instead of returning it to the system.
 
-glibc maps every block above 32 MiB again and returns it when it is freed, so a training step on a CPU takes a page
-fault for every 4 KiB of its large activations, every time. Kept blocks are used again; where sizes keep growing between
-blocks that stay, they are not, and the process grows.
+glibc maps every block above 32 MiB separately and returns it when it is freed. So every training step on a CPU has a
+page fault for every 4 KiB of its large activations. Kept blocks are reused. If sizes keep growing, fragmentation can
+prevent this, and the process grows.
 """
 
 import ctypes
@@ -14,10 +14,10 @@ _M_MMAP_MAX = -4
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep what it frees, until it ends.
+    """Make the allocator keep freed memory until the process ends.
 
     Returns:
-        Whether the allocator could be told: it can where the C library is glibc.
+        Whether the setting was applied: it requires glibc.
     """
     if platform.libc_ver()[0] != 'glibc':
         return False

@@ -1,10 +1,10 @@
-"""What MMEngine puts into its checkpoints beside tensors, made known to PyTorch's safe loader.
+"""Allows the types in MMEngine checkpoints for PyTorch's safe loader.
 
-``torch.load`` refuses every type it does not know since PyTorch 2.6 (``weights_only=True``). An MMEngine checkpoint
-holds its log buffers (``HistoryBuffer``, with NumPy arrays and methods of its own inside) and NumPy scalars. Exactly
-these are allowed; the protection stays on.
+Since PyTorch 2.6 ``torch.load`` refuses every unknown type (``weights_only=True``). An MMEngine checkpoint contains log
+buffers (``HistoryBuffer``, with NumPy arrays and references to its own methods) and NumPy scalars. Only these are
+allowed; the protection remains active.
 
-This file imports nothing of mmdyn, as ``ext_finder.py`` runs it alone.
+This file imports nothing of mmdyn, because ``ext_finder.py`` runs it alone.
 """
 
 from pickle import UnpicklingError
@@ -18,7 +18,7 @@ STATISTICS = ('current', 'max', 'mean', 'min')
 
 
 def _statistic(owner: Any, name: str) -> Any:
-    """Stands where a pickle says ``getattr``: a log buffer keeps references to its own methods, and to nothing else."""
+    """Replaces ``getattr`` in a pickle: a log buffer refers to its own methods only."""
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise UnpicklingError(f'getattr({owner!r}, {name!r}) is not part of an MMEngine checkpoint')
     return getattr(HistoryBuffer, name)
@@ -30,7 +30,7 @@ def _reconstructor(value: np.ndarray | np.generic) -> Any:
 
 def allow_checkpoint_types() -> None:
     """Allow the types of an MMEngine checkpoint in ``torch.load(weights_only=True)``."""
-    # NumPy 1 and 2 call the module of these two functions by different names.
+    # The module of these two functions has different names in NumPy 1 and 2.
     functions: list = [
         (function, f'{module}.{function.__name__}')
         for function in (_reconstructor(np.ndarray(0)), _reconstructor(np.float64(0)))

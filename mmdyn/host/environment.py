@@ -23,7 +23,7 @@ CPU_FEATURES = ('avx2', 'avx512f', 'avx512_bf16', 'amx_bf16', 'bf16', 'asimd')
 
 
 def cpu_flags() -> set[str]:
-    """Feature flags of the CPU as the kernel names them; empty where it does not."""
+    """Feature flags of the CPU as the kernel names them; empty if it does not list them."""
     info = Path('/proc/cpuinfo')
     if not info.exists():
         return set()
@@ -32,7 +32,7 @@ def cpu_flags() -> set[str]:
 
 
 def package_versions() -> dict[str, str]:
-    """Installed version of every package that matters here."""
+    """Installed versions of the relevant packages."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -43,7 +43,7 @@ def package_versions() -> dict[str, str]:
 
 
 def ops_provider() -> str:
-    """Who provides ``mmcv._ext``: MMCV's own extension, or torchvision through this package."""
+    """The provider of ``mmcv._ext``: MMCV's own extension, or torchvision through mmdyn."""
     import mmcv._ext as ext
 
     stand_in = Path(__file__).with_name('ext_ops.py')
@@ -74,5 +74,5 @@ def environment() -> dict[str, str]:
 
 
 def report() -> str:
-    """The environment as text, one line each."""
+    """The environment as text, one line per entry."""
     return '\n'.join(f'{name:<14} {value}' for name, value in environment().items())

@@ -1,11 +1,11 @@
-"""Finder of ``mmcv._ext``: stands in for MMCV's compiled ops where mmcv-lite is installed.
+"""Finder of ``mmcv._ext``: replaces MMCV's compiled ops if mmcv-lite is installed.
 
-MMDetection and MMYOLO import ``mmcv.ops`` at import time, and that needs the compiled extension ``mmcv._ext``, which
-does not build on a current PyTorch for the MMCV that MMYOLO accepts. This finder stands last in ``sys.meta_path``: a
-compiled extension is found before it and left untouched.
+MMDetection and MMYOLO import ``mmcv.ops`` at import time, and that needs the compiled extension ``mmcv._ext``. The MMCV
+version that MMYOLO accepts does not build on a current PyTorch. This finder is last in ``sys.meta_path``, so a compiled
+extension takes precedence and remains unchanged.
 
-This file imports only the standard library: the opt-in (``optin.py``) runs it at every start of the
-interpreter, and ``mmcv._ext`` may be asked for while ``mmdyn`` is not imported, or only half.
+This file imports only the standard library: the opt-in (``optin.py``) runs it at every start of the interpreter, and
+``mmcv._ext`` may be imported before ``mmdyn`` or during its import.
 """
 
 import sys
@@ -18,7 +18,7 @@ _HERE = Path(__file__).parent
 
 
 class ExtLoader(SourceFileLoader):
-    """Loads ``ext_ops.py`` as ``mmcv._ext``, and with it the safe loading of checkpoints."""
+    """Loads ``ext_ops.py`` as ``mmcv._ext``, and enables the safe loading of checkpoints."""
 
     def exec_module(self, module):
         """Run ``ext_ops.py``, then allow MMEngine's checkpoint types."""
@@ -30,7 +30,7 @@ class ExtLoader(SourceFileLoader):
 
 
 class ExtFinder:
-    """Meta-path finder of the stand-in."""
+    """Meta-path finder of the replacement."""
 
     @staticmethod
     def find_spec(name, path=None, target=None):

@@ -1,11 +1,11 @@
-"""The ops of ``mmcv._ext`` by torchvision: what stands behind ``mmcv.ops`` when MMCV's compiled extension is absent.
+"""The ops of ``mmcv._ext`` by torchvision: the backend of ``mmcv.ops`` without MMCV's compiled extension.
 
 Loaded as the module ``mmcv._ext`` by ``ext_finder.py``; names and arguments are those that ``mmcv/ops/*.py`` calls,
-so a function writes into the tensors it is given. Gradients are torchvision's own, taken by autograd. Known
+so a function writes into the given tensors. Gradients are torchvision's own, computed by autograd. Known
 differences from the compiled ops: ``roi_pool`` rounds the corners of a box to whole cells, as Caffe did, where MMCV
 does not; ``roi_align`` has no max mode. An op that is not here raises ``NotImplementedError`` when called.
 
-This file imports nothing of mmdyn, as it is loaded as ``mmcv._ext``.
+This file imports nothing of mmdyn, because it is loaded as ``mmcv._ext``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ CURE = (
 
 
 def __getattr__(name: str):
-    """An op that torchvision does not offer: there to be found, not to be called."""
+    """An op that torchvision does not provide: it can be imported, but a call raises an error."""
     if name.startswith('__'):
         raise AttributeError(name)
 
@@ -46,7 +46,7 @@ def get_compiling_cuda_version() -> str:
 
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Indices of the kept boxes by falling score. ``offset`` 1 counts the last pixel of a box, (N, 4) as xyxy."""
+    """Indices of the kept boxes by descending score. ``offset`` 1 counts the last pixel of a box, (N, 4) as xyxy."""
     boxes = bboxes.float()
     if offset:
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
@@ -63,10 +63,10 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Soft-NMS (https://arxiv.org/abs/1704.04503): scores decay with overlap; fills ``dets`` (N, 5) in falling order.
+    """Soft-NMS (https://arxiv.org/abs/1704.04503): scores decay with overlap; fills ``dets`` (N, 5), best first.
 
     ``method`` is 0 hard, 1 linear, 2 gaussian. A box is dropped once its score falls below ``min_score``; the best box
-    stays whatever its score.
+    is always kept.
     """
     upper = boxes.float() + boxes.new_tensor([0, 0, offset, offset]).float()
     scores = scores.float().clone()
@@ -92,12 +92,12 @@ def softnms(
 def roi_align_forward(input, rois, output, argmax_y, argmax_x, pool_mode: int, **geometry) -> None:
     """Average RoIAlign of ``input`` (B, C, H, W) at ``rois`` (R, 5), into ``output``."""
     if pool_mode == 0:
-        raise NotImplementedError(f"mmcv op 'roi_align' with pool_mode='max' is not offered by torchvision. {CURE}")
+        raise NotImplementedError(f"mmcv op 'roi_align' with pool_mode='max' is not provided by torchvision. {CURE}")
     output.copy_(_roi_align(input, rois, **geometry))
 
 
 def roi_align_backward(grad_output, rois, argmax_y, argmax_x, grad_input, pool_mode: int, **geometry) -> None:
-    """Gradient of average RoIAlign, which is linear: any input gives the same."""
+    """Gradient of average RoIAlign, which is linear: it does not depend on the input."""
     with torch.enable_grad():
         x = torch.zeros_like(grad_input, requires_grad=True)
         y = _roi_align(x, rois, **geometry)
@@ -132,7 +132,7 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Gradient of max RoIPool: every bin gives to the cell it took."""
+    """Gradient of max RoIPool: the gradient of every bin goes to its maximum cell."""
     channels, area = grad_input.shape[1], grad_input[0, 0].numel()
     plane = rois[:, :1].long() * channels + torch.arange(channels, device=rois.device)  # (R, C)
     cell = plane[:, :, None, None] * area + argmax.long()  # (R, C, ph, pw)

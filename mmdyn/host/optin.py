@@ -14,12 +14,12 @@ NAME = 'mmdyn_host.pth'
 
 
 def optin_file() -> Path:
-    """Where the opt-in of this environment is, or would be."""
+    """Path of the opt-in file of this environment, which need not exist."""
     return Path(sysconfig.get_path('purelib')) / NAME
 
 
 def startup_line() -> str:
-    """The line that the interpreter runs at its start; it must not fail when the package is gone."""
+    """The line that the interpreter runs at its start; it must not fail if the package was removed."""
     finder = str(Path(__file__).with_name('ext_finder.py'))
     return (
         f'import os, importlib.util as u; p = {finder!r}; '
@@ -40,7 +40,7 @@ def enable() -> Path:
     try:
         optin_file().write_text(startup_line())
     except OSError as e:
-        raise UserError(f'cannot write {optin_file()} ({e.strerror}); use a virtual environment of your own') from e
+        raise UserError(f'cannot write {optin_file()} ({e.strerror}); use your own virtual environment') from e
     return optin_file()
 
 
@@ -48,7 +48,7 @@ def disable() -> Path:
     """Undo the opt-in.
 
     Returns:
-        The file that is gone.
+        The file that was removed.
     """
     try:
         optin_file().unlink(missing_ok=True)

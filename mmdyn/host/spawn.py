@@ -1,8 +1,7 @@
-"""The host in spawned processes: data-loader workers started with spawn import ``mmdyn`` before anything else.
+"""Host packages in spawned processes: data-loader workers started with spawn import ``mmdyn`` first.
 
-Such a worker unpickles its data set, and with it imports mmdet or mmyolo, which need ``mmcv._ext``.
-``multiprocessing`` hands every process the configuration of its parent, unpickled before the rest; a token in there
-brings the import along.
+Such a worker unpickles its data set and imports mmdet or mmyolo, which need ``mmcv._ext``. ``multiprocessing`` passes
+the configuration of the parent to every process and unpickles it first; a token in it imports mmdyn.
 """
 
 from multiprocessing import process
@@ -20,5 +19,5 @@ def _arrive() -> _Token:
 
 
 def follow_into_children() -> None:
-    """Have every process started from here on import ``mmdyn`` first."""
-    process.current_process()._config['mmdyn'] = _Token()  # type: ignore[attr-defined]  # the only way in
+    """Make every process that is started later import ``mmdyn`` first."""
+    process.current_process()._config['mmdyn'] = _Token()  # type: ignore[attr-defined]  # there is no public API for this

@@ -1,4 +1,4 @@
-"""A config and a checkpoint as a detector of images, with the interface of an exported file."""
+"""A detector from a config and a checkpoint, with the interface of an exported file."""
 
 import contextlib
 import io
@@ -24,7 +24,7 @@ class CheckpointDetector:
     Args:
         cfg: Config.
         checkpoint: Its checkpoint.
-        device: Device of the model; None takes a GPU if there is one.
+        device: Device of the model; None takes a GPU if available.
 
     Raises:
         UserError: The config does not build, or the checkpoint does not load or fit.
@@ -45,11 +45,11 @@ class CheckpointDetector:
         self.names = class_names(classes, cfg, self.model.bbox_head.num_classes)
 
     def __call__(self, images: Sequence[np.ndarray], score: float) -> list[Detections]:
-        """Detect.
+        """Detect in a batch.
 
         Args:
-            images: (H, W, 3) bytes each, BGR.
-            score: Least score.
+            images: BGR uint8 arrays, (H, W, 3) each.
+            score: Score threshold.
         """
         detections: list[Detections] = []
         for sample in inference_detector(self.model, list(images)):

@@ -18,10 +18,10 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
     """Test on the config's test set.
 
     Args:
-        cfg: Config; stays as it is.
+        cfg: Config; not modified.
         path: Checkpoint (``.pth``), or exported file.
         fuse: Fold batch norms first; for checkpoints.
-        square: Test on squares, as an exported file does, also where the config has rectangles.
+        square: Pad images to squares, as for an exported file, even if the config has rectangles.
 
     Returns:
         The evaluator's figures by name.
@@ -44,11 +44,11 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
 
 
 def ap_table(rows: Mapping[str, Mapping[str, float]], task: str = 'detect') -> str:
-    """Figures of several tests as a Markdown table.
+    """Metrics of several tests as a Markdown table.
 
     Args:
-        rows: What was tested, and its figures.
-        task: Name of the task, which says which figures.
+        rows: Metrics by name of the test.
+        task: Name of the task, which selects the columns.
     """
     metrics = TASKS[task].metrics
     lines = [f'| | {" | ".join(metrics)} |', '|---' * (len(metrics) + 1) + '|']

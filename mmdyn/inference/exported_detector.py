@@ -1,4 +1,4 @@
-"""An exported file in place of a model, so that MMEngine's runner, and with it every evaluator, tests it."""
+"""An exported file as a model of MMEngine, so that its runner and evaluators can test it."""
 
 import copy
 from pathlib import Path
@@ -36,8 +36,8 @@ class ExportedDetector(BaseModel):
     Args:
         path: ``.onnx``, ``.xml`` of OpenVINO, or ``.param`` of ncnn.
         data_preprocessor: The detector's.
-        test_cfg: The detector's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img`` and ``clip_boxes`` count; the
-            first three are fixed in a file with NMS.
+        test_cfg: The detector's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img`` and ``clip_boxes`` are used;
+            the first three are fixed in a file with NMS.
 
     Raises:
         UserError: The file is missing, does not load, or was not exported by mmdyn.
@@ -55,7 +55,7 @@ class ExportedDetector(BaseModel):
         self.session.meta['max_detections'] = test_cfg['max_per_img']
         self.test_cfg = test_cfg
         self.bbox_head = ClassCount(len(self.session.names))
-        named = self.session.names[0] != 'class 0'  # else its checkpoint had no names
+        named = self.session.names[0] != 'class 0'  # otherwise its checkpoint had no names
         self.trained_on = tuple(self.session.names) if named else None
 
     def forward(
@@ -65,11 +65,11 @@ class ExportedDetector(BaseModel):
 
         Args:
             inputs: Normalised images, (B, 3, H, W).
-            data_samples: Where they come from; predictions are added.
+            data_samples: Data samples of the images; predictions are added.
             mode: Only ``'predict'``.
         """
         if mode != 'predict' or data_samples is None:
-            raise UserError('an exported file only predicts: train or profile the checkpoint')
+            raise UserError('an exported file can only predict: train or profile the checkpoint instead')
         images, score, iou = inputs.cpu().numpy(), self.test_cfg['score_thr'], self.test_cfg['nms']['iou_threshold']
         size = self.session.meta['batch'] or len(images)
         parts = [images[i : i + size] for i in range(0, len(images), size)]
@@ -89,16 +89,16 @@ class ExportedDetector(BaseModel):
 
 
 def use_exported(cfg: Config, path: str | Path) -> Config:
-    """A config that tests an exported file where it tested a checkpoint.
+    """A config that tests an exported file instead of a checkpoint.
 
-    Images are squares where the file wants squares, and the long side is the file's.
+    Images are padded to squares if the file requires it, and the long side is that of the file.
 
     Args:
-        cfg: Config of the detector that was exported; stays as it is.
+        cfg: Config of the detector that was exported; not modified.
         path: The file.
 
     Raises:
-        UserError: The file can't be run here, or it is for another size of images than the config's.
+        UserError: The file cannot be run here, or its image size differs from the config's.
     """
     if Path(path).suffix not in RUNTIMES:
         raise UserError(
@@ -115,7 +115,7 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
     ):
         if session.meta['nms'] and session.meta[name] != wanted:
             raise UserError(
-                f'{path} has NMS inside with {name}={session.meta[name]}, the config says {wanted}: export again'
+                f'{path} has NMS with {name}={session.meta[name]}, but the config has {wanted}: export again'
             )
     if session.meta['square']:
         use_pipeline_sizes(cfg)

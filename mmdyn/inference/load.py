@@ -1,4 +1,4 @@
-"""``load_model``: one call for a config with its checkpoint and for an exported file, one object that detects."""
+"""``load_model``: loads a config with its checkpoint, or an exported file, as a detector with the same interface."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,7 +37,7 @@ class Prediction(DetDataSample):
 
     @classmethod
     def of(cls, image: np.ndarray, names: Sequence[str], detections: Detections, path: str | None) -> 'Prediction':
-        """The prediction for an image, (H, W, 3) bytes as BGR, of classes with these names."""
+        """Build the prediction of a BGR uint8 image (H, W, 3) from detections and class names."""
         size = image.shape[:2]
         sample = cls(metainfo=dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image))
         fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
@@ -45,11 +45,11 @@ class Prediction(DetDataSample):
         return sample
 
     def draw(self) -> np.ndarray:
-        """The image with boxes, class names and scores, (H, W, 3) bytes as BGR."""
+        """The image with boxes, class names and scores, a BGR uint8 array (H, W, 3)."""
         return draw(self.image, self._detections(), self.names)
 
     def rows(self) -> dict[str, list]:
-        """What is written as JSON: the fields of mmdet's ``DetInferencer``, and the class names."""
+        """The content of the JSON file: the fields of mmdet's ``DetInferencer``, and the class names."""
         boxes, scores, labels = self._detections()
         return dict(
             labels=labels.tolist(),
@@ -67,7 +67,7 @@ class Model:
     """A model that takes images; see :func:`load_model`.
 
     Args:
-        detector: What detects in arrays.
+        detector: Detector of arrays.
 
     Attributes:
         names: Names of the classes.
@@ -90,8 +90,8 @@ class Model:
         """Predict for one image, or for each of a list.
 
         Args:
-            images: A path or URL, bytes as BGR, (H, W, 3), or grey, (H, W), a PIL image, or a list of these.
-            score: Least score of a prediction.
+            images: A path or URL, a uint8 array in BGR (H, W, 3) or grey (H, W), a PIL image, or a list of these.
+            score: Score threshold.
 
         Returns:
             A :class:`Prediction`, or a list of them.
@@ -108,24 +108,24 @@ class Model:
 
 
 def as_array(image: Image) -> np.ndarray:
-    """An image as bytes in BGR, (H, W, 3).
+    """An image as a BGR uint8 array, (H, W, 3).
 
     Args:
         image: As in :class:`Model`.
 
     Raises:
-        UserError: It cannot be read, or is no image.
+        UserError: It cannot be read, or is not an image.
     """
     if isinstance(image, str | Path):
         return read_image(image)
     if isinstance(image, np.ndarray):
         array = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-    elif hasattr(image, 'convert'):  # PIL's, whatever its mode
+    elif hasattr(image, 'convert'):  # a PIL image of any mode
         array = np.asarray(image.convert('RGB'))[..., ::-1]
     else:
-        raise UserError(f'an image is a path, an array or a PIL image, got a {type(image).__name__}')
+        raise UserError(f'an image must be a path, an array or a PIL image, got a {type(image).__name__}')
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise UserError(f'an array of bytes (height, width, 3) as BGR is needed, got {array.dtype} {array.shape}')
+        raise UserError(f'an array must be BGR uint8 (height, width, 3), got {array.dtype} {array.shape}')
     return np.ascontiguousarray(array)
 
 
@@ -133,13 +133,13 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
     """Load a model for inference.
 
     Args:
-        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), which goes with a checkpoint; or a file
-            that ``tools/export.py`` wrote: ``.onnx``, ``.xml`` or ``.param``.
+        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; or a file of
+            ``tools/export.py``: ``.onnx``, ``.xml`` or ``.param``.
         checkpoint: Checkpoint of the config.
-        device: Where the checkpoint's model runs, ``'cpu'`` or ``'cuda:0'``; a GPU if there is one by default.
+        device: Device of the checkpoint's model, ``'cpu'`` or ``'cuda:0'``; by default a GPU if available.
 
     Returns:
-        An object that is called with images.
+        The model; call it with images.
 
     Raises:
         UserError: A file is missing, does not load, or does not fit the config.
@@ -154,11 +154,11 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
     """
     if not isinstance(model, Config) and Path(model).suffix in RUNTIMES:
         if checkpoint is not None:
-            raise UserError(f'{model} is an exported file and needs no checkpoint: leave {checkpoint} out')
+            raise UserError(f'{model} is an exported file and needs no checkpoint: omit {checkpoint}')
         return Model(open_exported(model))
     if checkpoint is None:
         raise UserError(
-            f'{model} needs a checkpoint: load_model(CONFIG, CHECKPOINT), or give one exported file '
+            f'{model} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), or load_model with one exported file '
             f'({", ".join(RUNTIMES)})'
         )
     cfg = model if isinstance(model, Config) else load_config(str(model))

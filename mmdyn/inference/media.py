@@ -1,4 +1,4 @@
-"""Media: the images of a file, a folder, a video or a camera, one by one."""
+"""Media: iterates over the images of a file, a folder, a video or a camera."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +18,14 @@ class Frame(NamedTuple):
     """One image."""
 
     name: str
-    image: np.ndarray  # (H, W, 3) bytes, BGR
+    image: np.ndarray  # (H, W, 3) uint8, BGR
 
 
 def read_image(file: str | Path) -> np.ndarray:
-    """The image of a file or URL, (H, W, 3) bytes as BGR.
+    """Read a file or URL as a BGR uint8 array, (H, W, 3).
 
     Raises:
-        UserError: There is no such file, or it is no image.
+        UserError: The file is missing, or is not an image.
     """
     if '://' not in str(file) and not Path(file).is_file():
         raise UserError(f'no image at {Path(file).absolute()}')
@@ -43,18 +43,18 @@ class EndsEarlyError(UserError):
 
 
 class Media:
-    """Images to go through, once.
+    """Iterable over images, for one pass.
 
     Args:
         source: Image, folder of images, URL of an image, video, or number of a camera.
 
     Attributes:
-        count: How many images there are; None for a camera.
-        fps: Frames of a second; None for images.
+        count: Number of images; None for a camera.
+        fps: Frames per second; None for images.
 
     Raises:
-        UserError: There is nothing of that name, or OpenCV cannot open it. The images of a folder are all opened
-            first, so that nothing is done by halves.
+        UserError: The source does not exist, or OpenCV cannot open it. All images of a folder are opened first, so
+            that an invalid one stops the run before any result is written.
 
     Example:
         >>> media = Media(str(digits_image))
@@ -70,7 +70,7 @@ class Media:
         self.capture: cv2.VideoCapture | None = None
         path = Path(source)
         if source.isdecimal() and not path.exists():
-            self._open_capture(int(source), f'no camera of number {source}')
+            self._open_capture(int(source), f'no camera with number {source}')
         elif '://' in source:
             self.files, self.count = [source], 1
             read_image(source)
@@ -90,20 +90,20 @@ class Media:
 
     def _open_capture(self, source: int | str, message: str) -> None:
         level = cv2.utils.logging.getLogLevel()
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own messages name no remedy
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)  # its own messages do not help a user
         try:
             self.capture = cv2.VideoCapture(source)
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not self.capture.isOpened():
-            raise UserError(f'{message}. Give an image, a folder, a video ({" ".join(VIDEOS)}) or a number from 0')
+            raise UserError(f'{message}. Set an image, a folder, a video ({" ".join(VIDEOS)}) or a number from 0')
         self.fps = self.capture.get(cv2.CAP_PROP_FPS) or 25.0
 
     def __iter__(self) -> Iterator[Frame]:
         """Read the images.
 
         Raises:
-            EndsEarlyError: A video ends before its last frame, after the frames that it has.
+            EndsEarlyError: A video has fewer frames than its header states; raised after the last frame.
         """
         if self.capture is None:
             for file in self.files:
@@ -117,7 +117,7 @@ class Media:
             yield Frame(f'{number:06d}', image)
             number += 1
         self.capture.release()
-        if self.count is not None and number < self.count - 1:  # some containers count one too many
+        if self.count is not None and number < self.count - 1:  # some containers state one frame too many
             raise EndsEarlyError(
                 f'{self.source} ends early: {number} of {self.count} frames could be read, and their results are '
                 'written. Copy the file again, or repair it: ffmpeg -i FILE -c copy REPAIRED'

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-RunFunction = Callable[[np.ndarray], list[np.ndarray]]  # images to the outputs of the graph
+RunFunction = Callable[[np.ndarray], list[np.ndarray]]  # images -> outputs of the graph
 MAX_CANDIDATES = 30000  # before NMS
 # Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
 # they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
@@ -36,7 +36,7 @@ class Detections(NamedTuple):
 
 
 class Placement(NamedTuple):
-    """How an image lies in what the graph is given."""
+    """Scale and padding of an image in the input of the graph."""
 
     scale: tuple[float, float]  # horizontal, vertical
     left: float
@@ -48,10 +48,10 @@ class OnnxDetector:
 
     Args:
         path: The file.
-        threads: Of the runtime; None lets it choose.
+        threads: Threads of the runtime; None takes its default.
 
     Raises:
-        ValueError: The file does not load, or was written by something else.
+        ValueError: The file does not load, or was not written by mmdyn.
     """
 
     def __init__(self, path: str | Path, threads: int | None = None) -> None:
@@ -75,7 +75,7 @@ class OnnxDetector:
         options.log_severity_level = 3
         try:
             session = onnxruntime.InferenceSession(self.path, options, onnxruntime.get_available_providers())
-        except Exception as e:  # the runtime's own types, which share no base but this
+        except Exception as e:  # the runtime's own exceptions have no other common base class
             raise ValueError(f'{self.path} does not load in ONNX Runtime: {str(e).splitlines()[0]}') from e
         texts = session.get_modelmeta().custom_metadata_map
         return lambda images: session.run(None, {session.get_inputs()[0].name: images}), dict(texts)
@@ -84,22 +84,22 @@ class OnnxDetector:
         """Detect in one image, or in each of a list.
 
         Args:
-            image: (H, W, 3) bytes in BGR, as OpenCV reads them; or a list.
-            score: Least score; with NMS in the graph never less than the exported one.
+            image: BGR uint8 array (H, W, 3), as OpenCV reads it; or a list.
+            score: Score threshold; with NMS in the graph, the exported threshold applies too.
             iou: Overlap above which NMS drops the lower of two boxes of a class; None takes the exported value.
 
         Returns:
             Detections, or a list of them.
 
         Raises:
-            ValueError: NMS is in the graph, with another ``iou``.
+            ValueError: NMS is in the graph with a different ``iou``.
         """
         if isinstance(image, np.ndarray):
             return self([image], score, iou)[0]
         detections: list[Detections] = []
         size = (self.meta['batch'] or len(image)) if self.meta['square'] else 1
         if self.meta['nms'] and iou not in (None, self.meta['iou_threshold']):
-            raise ValueError(f'NMS of {self.path} is in the graph, with an overlap of {self.meta["iou_threshold"]}')
+            raise ValueError(f'invalid iou {iou}: the NMS in {self.path} is fixed at {self.meta["iou_threshold"]}')
         for start in range(0, len(image), max(size, 1)):
             part = image[start : start + size]
             tensors, placements = zip(*(self.prepare(one) for one in part))
@@ -108,7 +108,7 @@ class OnnxDetector:
         return detections
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
-        """Resize, pad and normalise: (H, W, 3) BGR bytes -> (1, 3, height, width) float32."""
+        """Resize, pad and normalise: (H, W, 3) BGR uint8 -> (1, 3, height, width) float32."""
         long_side, stride, pad = self.meta['long_side'], self.meta['stride'], self.meta['pad_value']
         height, width = image.shape[:2]
         ratio = long_side / max(height, width)
@@ -125,15 +125,15 @@ class OnnxDetector:
         return np.ascontiguousarray(tensor), Placement((new[1] / width, new[0] / height), left, top)
 
     def detect(self, images: np.ndarray, score: float, iou: float | None = None) -> list[Detections]:
-        """Detect in a prepared batch, which is filled up where the graph wants a certain number.
+        """Detect in a prepared batch, which is padded if the graph has a fixed batch size.
 
         Args:
             images: (B, 3, H, W) float32.
-            score: Least score.
-            iou: As in calling.
+            score: Score threshold.
+            iou: As in ``__call__``.
 
         Returns:
-            Boxes in pixels of ``images``, a list of B.
+            One item per image, with boxes in pixels of ``images``.
         """
         count, batch = len(images), self.meta['batch'] or len(images)
         if count > batch:
@@ -152,8 +152,8 @@ class OnnxDetector:
         Args:
             boxes: (N, 4).
             scores: (N, classes).
-            score: Least score.
-            iou: As in calling.
+            score: Score threshold.
+            iou: As in ``__call__``.
         """
         indices, labels = np.nonzero(scores > score)
         values: Any = scores[indices, labels]
@@ -200,8 +200,8 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument('model', help='file of tools/export.py')
     parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='images that OpenCV reads')
-    parser.add_argument('--score', type=float, default=0.25, help='least score of a box, from 0 to 1 (0.25)')
-    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='folder of the pictures (that of each image)')
+    parser.add_argument('--score', type=float, default=0.25, help='score threshold, from 0 to 1 (0.25)')
+    parser.add_argument('--out-dir', type=Path, metavar='DIR', help='output folder (the folder of each image)')
     args = parser.parse_args(arguments)
     try:
         detector = OnnxDetector(args.model)

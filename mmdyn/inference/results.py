@@ -21,7 +21,7 @@ WINDOW = 'mmdyn'
 
 
 class PictureFiles:
-    """A picture and a JSON file for every image.
+    """Writes a picture and a JSON file for every image.
 
     Args:
         media: The images.
@@ -34,25 +34,25 @@ class PictureFiles:
         self.stems = Counter(Path(file).stem for file in media.files)
 
     def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
-        """Write both; two images that differ in their suffix only keep it in their JSON's name."""
+        """Write both files; if two images differ only in their suffix, their JSON files keep it in the name."""
         path = Path(name)
         write_image(self.pictures / (name if path.suffix.lower() in IMAGES else f'{name}.jpg'), picture)
         write_json(self.notes / f'{path.stem if self.stems[path.stem] <= 1 else name}.json', rows)
 
     def publish(self) -> None:
-        """Everything is in its place already."""
+        """Nothing to do: all files have their final names."""
 
     discard = publish
 
 
 class VideoFile:
-    """Frames as an ``.mp4`` and one JSON file of all, beside their places until :meth:`publish`.
+    """Writes frames as an ``.mp4`` and one JSON file, under temporary names until :meth:`publish`.
 
     Args:
         name: Name of both, without suffix.
         pictures: Folder of the video.
         notes: Folder of the JSON file.
-        fps: Frames of a second.
+        fps: Frames per second.
     """
 
     def __init__(self, name: str, pictures: Path, notes: Path, fps: float) -> None:
@@ -62,7 +62,7 @@ class VideoFile:
         self.frames: list[dict[str, Any]] = []
 
     def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
-        """Write a frame; the first one says the size.
+        """Write a frame; the first frame sets the size.
 
         Raises:
             UserError: OpenCV cannot write videos here.
@@ -77,14 +77,14 @@ class VideoFile:
         self.frames.append(rows)
 
     def publish(self) -> None:
-        """Move what was written to its place."""
+        """Move the written files to their final names."""
         if self.writer is not None:
             self.writer.release()
             move_into_place(self.partial, self.path)
             write_json(self.notes, self.frames)
 
     def discard(self) -> None:
-        """Remove what was written."""
+        """Remove the written files."""
         if self.writer is not None:
             self.writer.release()
             self.partial.unlink(missing_ok=True)
@@ -92,12 +92,12 @@ class VideoFile:
 
 @contextmanager
 def _window(show: bool) -> Iterator[None]:
-    """Close the window in the end; without a screen, say so at once."""
+    """Close the window at the end; raise an error immediately if there is no display."""
     if show:
         try:
             cv2.namedWindow(WINDOW)
         except cv2.error as e:
-            raise UserError('--show needs a screen, and there is none: leave it out') from e
+            raise UserError('--show needs a display, but there is none: omit it') from e
     try:
         yield
     finally:
@@ -108,25 +108,25 @@ def _window(show: bool) -> Iterator[None]:
 def write_results(media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False) -> int:
     """Predict for all images: pictures or a video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
 
-    When a video ends early, and after Ctrl-C, the results until then are kept.
+    If a video ends early, and after Ctrl-C, the results so far are kept.
 
     Args:
         media: The images.
         model: The model.
         out_dir: Folder to write to.
-        score: Least score.
-        batch: Images at a time.
-        show: Show them in a window, too.
+        score: Score threshold.
+        batch: Batch size.
+        show: Also show the pictures in a window.
 
     Returns:
-        How many images there were.
+        Number of images.
 
     Raises:
-        UserError: A video ends early, there is no screen to show on, or pictures would overwrite their sources.
+        UserError: A video ends early, there is no display, or pictures would overwrite their sources.
     """
     pictures, notes = out_dir / 'vis', out_dir / 'preds'
     if pictures.resolve() in {Path(file).resolve().parent for file in media.files or [media.source]}:
-        raise UserError(f'the pictures would overwrite their sources in {pictures}: give another --out-dir')
+        raise UserError(f'the pictures would overwrite their sources in {pictures}: set another --out-dir')
     for folder in (pictures, notes):
         folder.mkdir(parents=True, exist_ok=True)
     name = f'camera{media.source}' if media.count is None else Path(media.source).stem
@@ -149,7 +149,7 @@ def write_results(media: Media, model: Model, out_dir: Path, score: float, batch
 
 @contextmanager
 def _published(files: PictureFiles | VideoFile) -> Iterator[None]:
-    """Publish what was written, also after Ctrl-C and when a video ends early; nothing after a failure."""
+    """Publish the results, also after Ctrl-C or if a video ends early; discard them after an error."""
     try:
         yield
     except KeyboardInterrupt:
@@ -164,7 +164,7 @@ def _published(files: PictureFiles | VideoFile) -> Iterator[None]:
 
 
 def _run(media: Media, model: Model, score: float, batch: int, keep) -> None:
-    """Hand every image and its prediction to ``keep``, until that says no."""
+    """Pass every image and its prediction to ``keep``, until it returns False."""
     images = iter(tqdm(media, total=media.count, unit='image', desc='detecting'))
     while part := list(islice(images, batch)):
         for frame, prediction in zip(part, model([f.image for f in part], score), strict=True):

@@ -1,4 +1,4 @@
-"""Runtimes: an exported file, opened by the runtime that its suffix names.
+"""Runtimes: opens an exported file with the runtime of its suffix.
 
 The runtimes are imported where they are used: none is needed to import this module.
 """
@@ -19,7 +19,7 @@ METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.
 
 @functools.cache
 def openvino_core():
-    """The one core of the process.
+    """The single OpenVINO core of the process.
 
     A core installs a signal stack and restores the previous one when it is destroyed. If cores are not destroyed in the
     reverse order, the process is left with a freed stack and dies at its next signal.
@@ -30,7 +30,7 @@ def openvino_core():
 
 
 class NcnnDetector(OnnxDetector):
-    """The same with ncnn on a CPU in float32; ``path`` is the ``.param``."""
+    """An :class:`OnnxDetector` with ncnn on a CPU in float32; ``path`` is the ``.param``."""
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
@@ -57,7 +57,7 @@ class NcnnDetector(OnnxDetector):
 
 
 class OpenVINODetector(OnnxDetector):
-    """The same with OpenVINO; ``path`` is the ``.xml``."""
+    """An :class:`OnnxDetector` with OpenVINO; ``path`` is the ``.xml``."""
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         try:
@@ -75,7 +75,7 @@ class OpenVINODetector(OnnxDetector):
 
 
 class TorchExportDetector(OnnxDetector):
-    """The same with PyTorch; ``path`` is a ``.pt2`` from a trusted source, as loading one can run code."""
+    """An :class:`OnnxDetector` with PyTorch; ``path`` is a trusted ``.pt2``, because loading one can run code."""
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         extra = {METADATA: ''}
@@ -96,7 +96,7 @@ def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
 
     Args:
         path: ``.onnx``, ``.xml`` of OpenVINO, ``.param`` of ncnn, or a ``.pt2`` that was just written here.
-        threads: Of the runtime; None lets it choose.
+        threads: Threads of the runtime; None takes its default.
 
     Raises:
         UserError: The file is missing, does not load, or was not exported by mmdyn.

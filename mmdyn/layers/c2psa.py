@@ -22,11 +22,11 @@ class Attention(nn.Module):
     """Multi-head self-attention over positions, with keys half as wide as values and a 3x3 depthwise position term.
 
     Args:
-        channels: Channels h; one head for every 64 of them.
+        channels: Channels h; there is one head per 64 channels.
         norm_cfg: Norm layers.
 
     Raises:
-        ValueError: Fewer than 64 channels, or heads that do not divide them.
+        ValueError: There are fewer than 64 channels, or the heads do not divide them.
     """
 
     def __init__(self, channels: int, norm_cfg: Config = YOLO_NORM) -> None:

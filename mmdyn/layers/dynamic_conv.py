@@ -48,10 +48,10 @@ def dynamic_conv2d(
         experts: Expert kernels, (M, O, I/g, k, k).
         routing: Routing weights, of every expert for every sample, (B, M).
         expert_biases: Expert biases, (M, O), or None.
-        stride: As in ``torch.nn.functional.conv2d``, as are the three below.
+        stride: As in ``torch.nn.functional.conv2d``, like the next three.
         padding: Zeros added on both sides.
         dilation: Spacing of the kernel's taps.
-        groups: Blocks of channels convolved apart.
+        groups: Groups of channels that are convolved separately.
         shared_bias: A bias that does not depend on the routing, (O,), or None.
 
     Returns:
@@ -93,7 +93,7 @@ class DynamicConv(CondConv2d):
     """Dynamic convolution: router and expert mixture in one layer, for use in place of a ``Conv2d``.
 
     ``dict(type='DynamicConv', num_experts=4)`` as a ``conv_cfg`` (``'mmdyn.DynamicConv'`` outside MMYOLO) makes any
-    ``ConvModule`` dynamic. No norm and no activation inside, and by default no bias.
+    ``ConvModule`` dynamic. The layer has no norm and no activation, and by default no bias.
 
     State dict: ``weight`` (M, P), ``bias`` (M, O) if any, ``router.weight`` (M, I), ``router.bias`` (M). Without the
     two entries of the router it is the state dict of ``timm.layers.CondConv2d``. A folded batch norm adds
@@ -106,7 +106,7 @@ class DynamicConv(CondConv2d):
         stride: Stride, or (vertical, horizontal).
         padding: Zeros added on both sides, or (vertical, horizontal).
         dilation: Spacing of the kernel's taps, or (vertical, horizontal).
-        groups: Blocks of channels convolved apart; divides ``in_channels`` and ``out_channels``.
+        groups: Groups of channels that are convolved separately; divides ``in_channels`` and ``out_channels``.
         bias: Whether every expert has a bias.
         num_experts: Experts M.
         router: ``'sigmoid'``, ``'softmax'``, or ``dict(activation=…, temperature=…)``, see :class:`Router`. None for a
@@ -115,7 +115,7 @@ class DynamicConv(CondConv2d):
         routing: Activation of the router, as in earlier versions; ``router`` can set it.
 
     Raises:
-        ValueError: An argument below one, or channels that ``groups`` does not divide, or as in :class:`Router`.
+        ValueError: An argument is below one, ``groups`` does not divide the channels, or as in :class:`Router`.
 
     Example:
         >>> layer = DynamicConv(64, 128, 3, stride=2, padding=1, num_experts=4)
@@ -187,7 +187,7 @@ class DynamicConv(CondConv2d):
         """
         if routing is None:
             if self.router is None:
-                raise ValueError('a layer with router=None must be given routing weights, (batch, experts)')
+                raise ValueError('a layer with router=None needs routing weights: pass a tensor (batch, experts)')
             x, pooled = global_mean(x)
             routing = self.router(pooled)
         geometry = self.stride, self.padding, self.dilation, self.groups
@@ -222,7 +222,7 @@ def dynamic_layers(model: nn.Module) -> dict[str, DynamicConv]:
 def router_config(
     router: RouterConfig | None, temperature: float | None = None, routing: Activation | None = None
 ) -> RouterConfig | None:
-    """The config of a router with the arguments of earlier versions: ``routing`` was the activation."""
+    """The config of a router, with the arguments of earlier versions: ``routing`` was the activation."""
     if routing is None and temperature is None:
         return router
     options = {} if router is None else dict(activation=router) if isinstance(router, str) else dict(router)

@@ -26,8 +26,10 @@ from .geometry import Geometry, Pair
 __all__ = ['Geometry', 'Pair', 'mixed_conv2d']
 
 HALF = (torch.bfloat16, torch.float16)
-SMALL_OUTPUT = 14 * 14  # positions up to which the call of one convolution per sample costs more than its arithmetic
-KEPT_BYTES = 8 << 20  # size of a layer's mixed kernels up to which the backward pass reuses them
+SMALL_OUTPUT = (
+    14 * 14
+)  # up to this number of positions, calling one convolution per sample costs more than its arithmetic
+KEPT_BYTES = 8 << 20  # up to this size the backward pass reuses a layer's mixed kernels
 Gradients = tuple[Tensor | None, Tensor | None]  # of the input and of the kernels, None where not required
 
 
@@ -108,7 +110,7 @@ def per_sample_backward(
 
 
 def _folded(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (1, B * C, H, W), with the strides of a plain map whatever its sizes."""
+    """(B, C, H, W) -> (1, B * C, H, W), always with plain strides."""
     return x.reshape(-1).view(1, -1, *x.shape[2:])
 
 
@@ -325,7 +327,7 @@ def _is_small(x: Tensor, experts: Tensor) -> bool:
 
 
 def _is_plain(x: Tensor, experts: Tensor, geometry: Geometry) -> bool:
-    """Whether plain autograd does as well: kernels are kept, both passes have one strategy, and none is a loop."""
+    """Whether plain autograd is as fast: kernels are kept, and both passes use the same strategy, which is no loop."""
     shape = experts.shape[1:]
     strategy = choose_strategy(x, shape, geometry)[0]
     return (
@@ -360,7 +362,7 @@ class DynamicConvolution(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, _):
-        """Gradients of x, experts, routing and bias, of differentiable operators."""
+        """Gradients of x, experts, routing and bias, computed with differentiable operators."""
         wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
         x, experts, routing, kernels = ctx.saved_tensors
         if torch.is_grad_enabled():
@@ -451,7 +453,7 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     """
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return exported_conv2d(x, experts, routing, bias, geometry)
-    if x.shape[0] == 0:  # the sum over no samples is a kernel of zeros, and a gradient of zeros for the experts
+    if x.shape[0] == 0:  # an empty batch: the experts get a gradient of zeros
         kernel = torch.einsum('bm,moihw->oihw', routing.to(experts.dtype), experts).to(x.dtype)
         y = F.conv2d(x, kernel, None, *geometry)
         return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]

@@ -1,4 +1,4 @@
-"""Export forms: a per-sample convolution in plain operators, for graphs that other runtimes run.
+"""Export forms: a per-sample convolution in plain operators, for graphs of other runtimes.
 
 Exporters cannot follow the strategies of ``execution.py``, which depend on the batch. :func:`export_form` selects the
 form of a graph; ``benchmarks/README.md`` has the cost of each form in each runtime.
@@ -19,7 +19,7 @@ from .geometry import Geometry
 
 ExportForm = Literal['per_sample', 'mixed_outputs', 'mixed_inputs']
 Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
-UNROLLED = 16  # batch size up to which a batch of known size becomes that many convolutions, not a loop
+UNROLLED = 16  # up to this fixed batch size, the graph has one convolution per sample instead of a loop
 
 
 def _add(y: Tensor, bias: Tensor | None) -> Tensor:
@@ -27,7 +27,7 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """One dense convolution per sample, with a kernel that is mixed in the graph: no more work than the layer has.
+    """One dense convolution per sample, with a kernel that is mixed in the graph: no additional work.
 
     A batch of known size is unrolled; a batch of unknown size becomes a loop (``scan``, ONNX ``Scan``). The result of a
     sample never depends on the others. The loop requires parameters without gradients.
@@ -65,7 +65,7 @@ def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
 
 
 def mixed_inputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """One convolution, of the experts side by side, on M weighted copies of the input: M times the work, too."""
+    """One convolution of the concatenated experts with M weighted copies of the input: also M times the work."""
     stride, padding, dilation, groups = geometry
     weights = routing.to(x.dtype)[:, None, :, None, None, None]  # (B, 1, M, 1, 1, 1)
     copies = (x.unflatten(1, (groups, -1))[:, :, None] * weights).flatten(1, 3)  # (B, g * M * I/g, H, W)
@@ -90,7 +90,7 @@ def export_form(name: ExportForm) -> Iterator[None]:
             (constant kernels, M times the work of the layer).
 
     Raises:
-        ValueError: ``name`` is none of these.
+        ValueError: ``name`` is unknown.
     """
     global _chosen
     if name not in FORMS:

@@ -1,4 +1,4 @@
-"""Global mean: the average of a map over its positions, in one pass forward and one backward.
+"""Global mean: the average of a feature map over its positions, in one pass forward and one backward.
 
 For a channels-last map of half precision on a CPU, ``mean`` takes three to four times as long as reading it, and its
 gradient, broadcast over few channels, up to twenty times (``benchmarks/README.md``). Here columns of whole rows are
@@ -22,7 +22,7 @@ def _mean_of_columns(x: Tensor) -> Tensor:
     """Channels-last (B, C, H, W) -> (B, C) in float32: summed in float32, rounded once for every column."""
     batch, channels, height, width = x.shape
     row = width * channels
-    pieces = math.gcd(width, 4)  # of a row, so that there is work for more than one thread at batch 1
+    pieces = math.gcd(width, 4)  # of a row, so that several threads can work at batch 1
     size, stride = (batch, row // pieces, height, pieces), (row * height, 1, row, row // pieces)
     columns = F.avg_pool2d(x.as_strided(size, stride, x.storage_offset()), (height, 1))  # (B, R / pieces, 1, pieces)
     return columns.permute(0, 2, 3, 1).reshape(batch, width, channels).mean(1, dtype=torch.float32)
@@ -40,7 +40,7 @@ def _mean(x: Tensor) -> Tensor:
 
 
 class GlobalMean(torch.autograd.Function):
-    """Returns the map and its mean, so that both gradients arrive here and are added in one pass."""
+    """Returns the map and its mean, so that the backward pass adds both gradients in one pass."""
 
     generate_vmap_rule = True
 
@@ -56,7 +56,7 @@ class GlobalMean(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor, grad_mean: Tensor) -> Tensor:
-        """The map's own gradient plus what every position gave to the mean."""
+        """The gradient of the map plus that of the mean."""
         share = (grad_mean / ctx.positions).to(grad.dtype)  # (B, C)
         if not is_channels_last(grad):
             return grad + share[:, :, None, None]
@@ -75,7 +75,7 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         The features for further use, and their mean, (B, C): float32 for half precision, else as ``x``.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # which fuse plain operators on their own
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # both fuse plain operators
         return x, _plain_mean(x)
     if torch.is_grad_enabled() and x.numel() > SMALL_TENSOR:
         return GlobalMean.apply(x)

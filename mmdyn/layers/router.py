@@ -1,4 +1,4 @@
-"""Router: how much of every expert a sample gets.
+"""Router: computes the weight of every expert for a sample.
 
 One linear layer on the globally pooled input, then sigmoid (CondConv, https://arxiv.org/abs/1904.04971; ParameterNet,
 https://arxiv.org/abs/2306.14525, eq. 5) or softmax with a temperature (https://arxiv.org/abs/1912.03458, eq. 4).
@@ -29,13 +29,13 @@ class Router(nn.Module):
     """Routing weights of a batch from its globally pooled features: a linear layer and an activation.
 
     State dict: ``weight`` (M, C) and ``bias`` (M). It computes in the type of its parameters, also under autocast: the
-    sigmoid of a half-precision logit is coarse, and the layer is tiny. It is no ``nn.Linear``, so that tools which
-    replace linear layers leave it alone.
+    sigmoid of a half-precision logit is coarse, and the layer is tiny. It is not an ``nn.Linear``, so tools that
+    replace linear layers do not change it.
 
     Args:
         in_channels: Channels C of the input.
         num_experts: Experts M to weigh.
-        activation: ``'sigmoid'`` weighs every expert on its own, ``'softmax'`` makes the weights sum to one.
+        activation: ``'sigmoid'`` weights every expert independently, ``'softmax'`` makes the weights sum to one.
         temperature: Divides the logits; above one flattens the weights, below one sharpens them.
 
     Raises:
@@ -98,7 +98,7 @@ def build_router(cfg: RouterConfig, in_channels: int, num_experts: int) -> Route
         num_experts: Experts to weigh.
 
     Raises:
-        ValueError: An unknown type or key, or as in :class:`Router`.
+        ValueError: A type or key is unknown, or as in :class:`Router`.
 
     Example:
         >>> build_router(dict(activation='softmax', temperature=30.0), 64, 4)

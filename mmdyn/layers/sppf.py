@@ -1,6 +1,6 @@
 """SPPF: spatial pyramid pooling by chained max-pools, as in YOLOv5 and later (https://docs.ultralytics.com/models/yolo11).
 
-MMYOLO's ``SPPFBottleneck`` in the registry name and argument form of this package.
+MMYOLO's ``SPPFBottleneck`` with the registry name and arguments of this package.
 """
 
 import torch

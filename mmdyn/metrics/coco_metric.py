@@ -1,4 +1,4 @@
-"""COCO average precision against the annotations of the data set itself, so that no config has to name them twice."""
+"""COCO average precision with the annotations of the data set, so that a config names them only once."""
 
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
@@ -12,7 +12,7 @@ from mmdyn.datasets.complete_coco import CompleteCOCO
 class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` of the annotations that the data set has read, in any format, unless ``ann_file`` is given.
 
-    Images that the data set left out (``metainfo['skipped_images']``) do not count. Arguments are those of
+    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Arguments are those of
     ``mmdet.CocoMetric``.
 
     Example:

@@ -1,9 +1,9 @@
-"""Task-aligned assigner of YOLO11, on MMYOLO's ``BatchTaskAlignedAssigner`` (TOOD, https://arxiv.org/abs/2108.07755).
+"""Task-aligned assigner of YOLO11, a subclass of ``BatchTaskAlignedAssigner`` (TOOD, https://arxiv.org/abs/2108.07755).
 
-What differs from MMYOLO's: the class count comes from the logits, so that a config states it once, in the head; boxes
-smaller than a cell of the second level still get candidates; a prior that several boxes claim goes to one of those
-that it lies in, not to one that only overlaps its prediction; and no integer mask ten times the size of the metrics is
-made on the way.
+Differences to MMYOLO's: the class count comes from the logits, so that a config states it once, in the head; boxes
+smaller than a cell of the second level still get candidates; a prior that is a candidate of several boxes is assigned
+to one that contains it, not to one that only overlaps its prediction; and there is no integer mask ten times the size
+of the metrics.
 
 Shapes: B batch, G boxes of an image, N priors.
 """
@@ -20,9 +20,10 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
     """Assigner of YOLO11, as in the Ultralytics package since 8.4.
 
     Args:
-        min_side: Pixels. Where priors are looked for, a side of a box is at least this long; 0 takes boxes as they
-            are, as the package did before.
-        num_classes: Not needed, as the logits say it; a config of MMYOLO states it, and :class:`YOLO11Head` checks it.
+        min_side: Minimum side in pixels of the box in which priors are candidates; 0 does not enlarge boxes, as in
+            earlier versions of the package.
+        num_classes: Not needed, because the logits have it; configs of MMYOLO state it, and :class:`YOLO11Head` checks
+            it.
         **kwargs: As in ``BatchTaskAlignedAssigner``.
 
     Raises:
@@ -84,11 +85,11 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
 
         Args:
             alignment_gt_metrics: Alignment metrics, (B, G, N).
-            using_largest_topk: Whether the largest are the best.
-            topk_mask: True for the ranks that count, (B, G, top k); all do by default.
+            using_largest_topk: Whether larger metrics are better.
+            topk_mask: True for valid ranks, (B, G, top k); by default all are valid.
 
         Returns:
-            1 for a candidate and 0 for another, (B, G, N).
+            1 for a candidate, 0 otherwise, (B, G, N).
         """
         ranked = alignment_gt_metrics.topk(self.topk, dim=-1, largest=using_largest_topk).indices  # (B, G, top k)
         counts = torch.ones_like(ranked, dtype=torch.bool) if topk_mask is None else topk_mask
@@ -109,7 +110,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         Args:
             gt_labels: Labels, (B, G, 1).
             gt_bboxes: Boxes, corners in pixels, (B, G, 4).
-            assigned_gt_idxs: Which box of its image a prior goes to, (B, N).
+            assigned_gt_idxs: Index of the box to which a prior is assigned, (B, N).
             fg_mask_pre_prior: Above zero for positive priors, (B, N).
             batch_size: B.
             num_gt: G.
@@ -124,7 +125,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         return labels, boxes, scores.scatter_(2, labels[..., None], positive)
 
     def _enlarged(self, boxes: Tensor) -> Tensor:
-        """Boxes with no side shorter than ``min_side``, about the same centres."""
+        """Boxes with the same centres and no side shorter than ``min_side``."""
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         half_sides = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=self.min_side / 2)
         return torch.cat([centres - half_sides, centres + half_sides], dim=-1)

@@ -1,4 +1,4 @@
-"""Building and running a model: from a config to a module in eval mode, and an image through its network."""
+"""Building the model of a config, and running its network."""
 
 import copy
 from typing import Any
@@ -20,11 +20,11 @@ def build_model(cfg: Config) -> nn.Module:
 
 
 def run_network(model: nn.Module, images: Tensor) -> Any:
-    """Run a detector's network, without boxes.
+    """Run a detector's network, without decoding boxes.
 
     Args:
         model: Detector whose ``forward(inputs, data_samples, mode='tensor')`` is MMEngine's.
-        images: Images, (B, 3, H, W). Detectors of two stages are told their size, too.
+        images: Images, (B, 3, H, W). Two-stage detectors also get their size.
 
     Returns:
         The raw outputs of the model.

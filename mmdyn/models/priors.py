@@ -1,7 +1,7 @@
 """Priors: the centres of the cells of every level, in pixels.
 
-On mmdet's ``MlvlPointGenerator``, which computes them in the type of the logits: bfloat16 has 8 bits of mantissa, so
-from 1024 pixels on centres are off by up to 4.
+Subclass of mmdet's ``MlvlPointGenerator``, which computes them in the type of the logits: bfloat16 has 8 bits of
+mantissa, so centres from 1024 pixels have an error of up to 4.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor
 
 @TASK_UTILS.register_module()
 class YOLO11PointGenerator(MlvlPointGenerator):
-    """``MlvlPointGenerator`` in float32 at least, whatever type the logits have. Arguments are the same.
+    """``MlvlPointGenerator`` in at least float32, for logits of any type. Arguments are the same.
 
     Example:
         >>> priors = YOLO11PointGenerator(strides=[8, 16, 32], offset=0.5)

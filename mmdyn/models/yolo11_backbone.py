@@ -1,8 +1,8 @@
 """YOLO11 backbone: stem, four stages of a down-sampling convolution and a C3k2, SPPF and C2PSA at the end.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``BaseBackbone``, with its
-contract. What differs from MMYOLO's other backbones: the table of stages is immutable, and the down-sampling
-convolution and the block are config dicts, which is all it takes to make them dynamic.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. A subclass of
+MMYOLO's ``BaseBackbone``. Differences to MMYOLO's other backbones: the table of stages is immutable, and the
+down-sampling convolution and the block are config dicts, which can make them dynamic.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from .initialisation import reset_convs
 
 
 class Stage(NamedTuple):
-    """One stage, in channels before scaling. Second field is the output, where ``BaseBackbone`` looks for it."""
+    """One stage, in channels before scaling. ``BaseBackbone`` expects the output as the second field."""
 
     in_channels: int
     out_channels: int
@@ -70,7 +70,7 @@ class YOLO11Backbone(BaseBackbone):
         init_cfg: MMEngine initialisation; by default every layer's own.
 
     Raises:
-        ValueError: ``arch`` is unknown, ``frozen_stages`` is out of range, or a list has another length.
+        ValueError: ``arch`` is unknown, ``frozen_stages`` is out of range, or a list has the wrong length.
 
     Example:
         >>> backbone = YOLO11Backbone(deepen_factor=0.5, widen_factor=0.25)
@@ -118,7 +118,7 @@ class YOLO11Backbone(BaseBackbone):
         )
 
     def build_stem_layer(self) -> nn.Module:
-        """Static Conv + BN + activation to stride 2: its 3 input channels have nothing to route on."""
+        """Static Conv + BN + activation with stride 2: 3 input channels are too few for routing."""
         out_channels = make_divisible(self.arch_setting[0].in_channels, self.widen_factor)
         return build_conv_unit(STATIC_CONV, self.input_channels, out_channels, 3, 2, self.norm_cfg, self.act_cfg)
 
@@ -152,7 +152,7 @@ class YOLO11Backbone(BaseBackbone):
         return stage
 
     def init_weights(self) -> None:
-        """Initialise every layer in its own way, or as ``init_cfg`` says."""
+        """Initialise every layer with its own method, or as ``init_cfg`` states."""
         if self.init_cfg is None:
             reset_convs(self)
         else:

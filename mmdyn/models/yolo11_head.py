@@ -105,11 +105,11 @@ class YOLO11HeadModule(YOLOv8HeadModule):
 
 @MODELS.register_module()
 class YOLO11Head(YOLOv8Head):
-    """``YOLOv8Head`` whose boxes need not end at the edge of the image.
+    """``YOLOv8Head`` with optional clipping of boxes to the image.
 
-    Arguments are those of ``YOLOv8Head``. ``test_cfg.clip_boxes=False`` leaves predicted boxes as they are, which is
-    how the Ultralytics package scores them in its own validation (since 8.4); clipping, the default, is what it did
-    before, what it writes to a COCO result file, and what COCO's figures are made of.
+    Arguments are those of ``YOLOv8Head``. ``test_cfg.clip_boxes=False`` does not clip predicted boxes, as in the
+    validation of the Ultralytics package since 8.4. Clipping, the default, corresponds to its earlier validation, its
+    COCO result files, and COCO's own evaluation.
 
     Example:
         >>> module = dict(type='YOLO11HeadModule', num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25)
@@ -123,14 +123,14 @@ class YOLO11Head(YOLOv8Head):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if type(self.prior_generator) is MlvlPointGenerator:  # what YOLOv8Head has by default
+        if type(self.prior_generator) is MlvlPointGenerator:  # the default of YOLOv8Head
             offset, strides = self.prior_generator.offset, self.prior_generator.strides
             self.prior_generator = YOLO11PointGenerator(strides, offset)
         stated = getattr(getattr(self, 'assigner', None), 'stated_classes', None)
         if stated not in (None, self.num_classes):
             raise ValueError(
                 f'train_cfg.assigner.num_classes={stated}, but head_module.num_classes={self.num_classes}: '
-                'leave the first out, the second is the only place that needs the class count'
+                'remove the first, only the second is needed'
             )
 
     def predict_by_feat(self, *args, cfg: dict | None = None, **kwargs) -> list[InstanceData]:

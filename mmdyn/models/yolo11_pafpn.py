@@ -1,6 +1,6 @@
 """YOLO11 neck: path aggregation, top-down then bottom-up, with a C3k2 after every concatenation.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. On MMYOLO's ``YOLOv8PAFPN``. What differs: C3k2
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Differences to MMYOLO's ``YOLOv8PAFPN``: C3k2
 blocks with the shortcut on, a C3k in the last one, down-sampling that keeps the channels of the level it comes from
 (P3 enters wider than it leaves), and the down-sampling convolution and the block as config dicts.
 """
@@ -77,7 +77,7 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         """Block after the concatenation of level ``idx - 1`` with the level above it.
 
         Args:
-            idx: Level that was up-sampled; the topmost comes as the backbone made it.
+            idx: Level that was up-sampled; the topmost comes directly from the backbone.
         """
         top = len(self.in_channels) - 1
         above = self.in_channels[idx] if idx == top else self.out_channels[idx]
@@ -117,7 +117,7 @@ class YOLO11PAFPN(YOLOv8PAFPN):
         )
 
     def init_weights(self) -> None:
-        """Initialise every layer in its own way, or as ``init_cfg`` says."""
+        """Initialise every layer with its own method, or as ``init_cfg`` states."""
         if self.init_cfg is None:
             reset_convs(self)
         else:

@@ -1,4 +1,4 @@
-"""Diagnostics of routing: what dynamic convolutions do with the images, in training and of a checkpoint."""
+"""Diagnostics of routing, during training and for a checkpoint."""
 
 from .hook import RoutingHook
 from .record import record_routing

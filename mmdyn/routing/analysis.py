@@ -1,4 +1,4 @@
-"""Routing of a trained detector over a data set: by layer, by class, and the images that it tells apart most.
+"""Routing of a trained detector over a data set: by layer, by class, and the images that are routed most differently.
 
 Shapes: N images, M experts, K classes.
 """
@@ -36,7 +36,7 @@ FIGURES = ('entropy', 'balance', 'sample_spread', 'class_spread', 'saturated', '
 
 
 class RoutingAnalysis(NamedTuple):
-    """How every dynamic convolution of a detector routes some images."""
+    """Routing weights and figures of every dynamic convolution of a detector over some images."""
 
     layers: dict[str, RoutingStatistics]
     routing: dict[str, Tensor]  # weights by layer, (N, M)
@@ -59,13 +59,13 @@ class RoutingAnalysis(NamedTuple):
 def analyse_routing(
     cfg: Config, checkpoint: str | Path, split: Literal['train', 'val', 'test'] = 'val', number: int = 500
 ) -> RoutingAnalysis:
-    """Run a detector over images of a data set and note how it routes them.
+    """Run a detector over images of a data set and record the routing weights.
 
     Args:
         cfg: Config of the detector.
         checkpoint: Its checkpoint.
-        split: Images of which data loader.
-        number: How many; all of a smaller set.
+        split: Split of the data set.
+        number: Number of images; all images if the set is smaller.
 
     Raises:
         UserError: As in :func:`~mmdyn.running.loading.load_checkpoint_model` and
@@ -74,7 +74,7 @@ def analyse_routing(
     loaded = load_checkpoint_model(cfg, checkpoint)
     layers = dynamic_layers(loaded.model)
     if not layers:
-        raise UserError(f'{checkpoint} has no dynamic convolution, so nothing is routed: give a dynamic detector')
+        raise UserError(f'{checkpoint} has no dynamic convolution: set the checkpoint of a dynamic detector')
     samples: list[DetDataSample] = []
     weights: dict[str, list[Tensor]] = {name: [] for name in layers}
     for image, sample in dataset_images(cfg, loaded.model.data_preprocessor, split, number, 'routing'):
@@ -92,14 +92,14 @@ def analyse_routing(
 
 
 def _class_count(loaded: Loaded, samples: list[DetDataSample]) -> int:
-    """Classes of the head, else those that the checkpoint names, else those that the images have."""
+    """Number of classes of the head, else of the checkpoint, else of the images."""
     head = getattr(loaded.model, 'bbox_head', None)
     labels = [int(label) for s in samples for label in s.gt_instances.get('labels', ())]
     return getattr(head, 'num_classes', len(loaded.classes or ()) or max(labels, default=-1) + 1)
 
 
 def _grid(count: int, width: float, height: float):
-    """A figure of one axis for each layer; the ones too many are gone."""
+    """A figure with one axis per layer; unused axes are removed."""
     columns = min(COLUMNS, count)
     rows = math.ceil(count / columns)
     size = (width * columns, height * rows)
@@ -110,7 +110,7 @@ def _grid(count: int, width: float, height: float):
 
 
 def draw_by_layer(analysis: RoutingAnalysis) -> np.ndarray:
-    """Weights of every expert over the images, one panel a layer, as BGR bytes."""
+    """Weights of every expert over the images, one panel per layer, as a BGR uint8 array."""
     figure, axes = _grid(len(analysis.routing), 3.4, 2.6)
     for axis, (name, weights) in zip(axes, analysis.routing.items(), strict=True):
         statistics = analysis.layers[name]
@@ -124,7 +124,7 @@ def draw_by_layer(analysis: RoutingAnalysis) -> np.ndarray:
 
 
 def draw_by_class(analysis: RoutingAnalysis) -> np.ndarray:
-    """Mean weights of the images that hold a class, less the mean of all, one panel a layer, as BGR bytes."""
+    """Mean weights of the images with a class minus the mean of all, one panel per layer, as a BGR uint8 array."""
     shown = [i for i in range(len(analysis.classes)) if analysis.present[:, i].any()]
     if not shown:
         figure = plt.figure(figsize=(4, 1.5), dpi=110)
@@ -141,7 +141,7 @@ def draw_by_class(analysis: RoutingAnalysis) -> np.ndarray:
         axis.set_yticks(range(len(shown)), [analysis.classes[i] for i in shown], fontsize=7)
         axis.set_xticks(range(difference.shape[1]))
         axis.set_title(f'{name}\nclass spread {analysis.layers[name].class_spread:.3f}', fontsize=8)
-    figure.colorbar(image, ax=axes, label='weight less the mean', shrink=0.8)
+    figure.colorbar(image, ax=axes, label='weight minus the mean', shrink=0.8)
     figure.supxlabel('expert', fontsize=9)
     return figure_image(figure)
 
@@ -158,7 +158,7 @@ def most_different(weights: Tensor) -> tuple[int, int]:
 
 
 def draw_most_different(analysis: RoutingAnalysis) -> np.ndarray:
-    """For every layer the two images that it routes most differently, with their weights, as BGR bytes."""
+    """The two images that each layer routes most differently, with their weights, as a BGR uint8 array."""
     count = len(analysis.routing)
     figure, axes = plt.subplots(
         count, 3, figsize=(7.5, 1.9 * count), dpi=110, squeeze=False, constrained_layout=True, width_ratios=(1, 1, 1.6)
@@ -193,8 +193,8 @@ def write_analysis(analysis: RoutingAnalysis, folder: str | Path) -> None:
     """Write pictures, the table as ``routing.md`` and the numbers as ``routing.json``.
 
     Args:
-        analysis: What to write.
-        folder: Where to.
+        analysis: The analysis.
+        folder: Output folder.
     """
     folder = Path(folder)
     for name, draw in PICTURES.items():

@@ -1,4 +1,4 @@
-"""Routing diagnostics: what every dynamic convolution does with the validation or test images, in every log."""
+"""Routing diagnostics: logs how every dynamic convolution routes the validation or test images."""
 
 import logging
 from contextlib import ExitStack
@@ -16,18 +16,18 @@ from mmdyn.layers import dynamic_layers
 from .record import record_routing
 from .statistics import RoutingStatistics, routing_statistics
 
-SHOWN_LAYERS = 6  # of a warning
+SHOWN_LAYERS = 6  # in a warning
 
 
 def present_classes(samples: list, number: int) -> Tensor:
     """Which classes are in which image.
 
     Args:
-        samples: Data samples with ``gt_instances``, or with none.
-        number: Classes K.
+        samples: Data samples with or without ``gt_instances``.
+        number: Number of classes K.
 
     Returns:
-        (images, K), bool; labels from K on are left out.
+        (images, K), bool; labels from K are ignored.
     """
     present = torch.zeros(len(samples), number, dtype=torch.bool)
     for row, sample in zip(present, samples, strict=True):
@@ -42,13 +42,13 @@ class RoutingHook(Hook):
     """Log how every dynamic convolution routes the images of each validation and test.
 
     For every layer: use and weight of each expert, entropy and balance, spread between samples and between classes,
-    saturated and dead experts, and how far the experts are apart
-    (:class:`RoutingStatistics`), as ``routing/LAYER/NAME`` in every visualizer backend. One line in the log warns of
-    the layers whose experts have collapsed into one. Static models are left alone.
+    saturated and dead experts, and the distance between experts (:class:`RoutingStatistics`), as
+    ``routing/LAYER/NAME`` in every visualizer backend. One line in the log warns of the layers with collapsed experts.
+    Nothing is logged for static models.
 
     Args:
-        warn_from: Fraction of the training from which a validation warns; routing needs time to form. Tests always
-            warn.
+        warn_from: Fraction of the training after which a validation warns; routing weights need time to diverge. Tests
+            always warn.
 
     Raises:
         ValueError: ``warn_from`` is not from 0 to 1.
@@ -59,7 +59,7 @@ class RoutingHook(Hook):
         >>> config.default_hooks.routing = dict(type='RoutingHook', warn_from=0.2)  # warn earlier
     """
 
-    # After an epoch, before the EMA hook puts the training weights back: experts and routing are of the same weights.
+    # Runs before the EMA hook restores the training weights, so experts and routing weights belong together.
     priority = 'ABOVE_NORMAL'
 
     def __init__(self, warn_from: float = 0.5) -> None:
@@ -67,7 +67,7 @@ class RoutingHook(Hook):
             raise ValueError(f'warn_from must be a fraction of the training from 0 to 1, got {warn_from}')
         self.warn_from = warn_from
         self._recording = ExitStack()
-        self._seen: dict[str, list[Tensor]] = {}  # of every layer; none while nothing is noted
+        self._seen: dict[str, list[Tensor]] = {}  # by layer; empty while nothing is recorded
         self._present: list[Tensor] = []
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -110,7 +110,7 @@ class RoutingHook(Hook):
         scalars = {
             f'routing/{name}/{k}': v for name, figures in statistics.items() for k, v in figures.scalars().items()
         }
-        if scalars:  # in one call: some backends count calls as steps
+        if scalars:  # in one call, because some backends count calls as steps
             runner.visualizer.add_scalars(scalars, step=step)
         collapsed = {name: figures.collapsed for name, figures in statistics.items() if figures.collapsed}
         if collapsed and (step == 0 or runner.iter >= self.warn_from * runner.max_iters):
@@ -133,7 +133,7 @@ class RoutingHook(Hook):
         present = torch.cat(noted) if noted else torch.zeros(0, 0, dtype=torch.bool)
         figures = {}
         layers = dynamic_layers(model)
-        for name in own:  # a layer that only training runs has none
+        for name in own:  # a layer that runs only in training has none
             routing = torch.cat([seen[name] for seen, _ in parts])
             # test-time augmentation runs every image several times: its samples are not the images
             classes = present if len(present) == len(routing) else None

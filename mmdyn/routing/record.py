@@ -1,4 +1,4 @@
-"""Recording: the routing weights that a model computes while it runs.
+"""Recording of the routing weights that a model computes.
 
 Shapes: B batch, M experts.
 """
@@ -15,7 +15,7 @@ def routed_layers(model: nn.Module) -> Iterator[tuple[Router, list[str]]]:
     """Every router of a model, with the names of the dynamic convolutions that it routes.
 
     Args:
-        model: Any model; a router that blocks share routes the layers below it that have none.
+        model: Any model; a shared router of a block routes the layers in the block without a router.
     """
     for name, module in model.named_modules():
         router = getattr(module, 'router', None)
@@ -36,7 +36,7 @@ def record_routing(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         model: Any model.
 
     Yields:
-        For every layer by name, one (B, M) a batch, without gradient; filled as the model runs.
+        For every layer by name, one (B, M) per batch, without gradient; filled while the model runs.
 
     Example:
         >>> with record_routing(DynamicConv(8, 8, 3)) as recorded:

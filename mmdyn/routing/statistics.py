@@ -1,4 +1,4 @@
-"""What routing weights say of a layer: which experts are used, how sharply, and whether the input matters.
+"""Statistics of routing weights: which experts are used, how evenly, and whether this depends on the input.
 
 The share of an expert in a sample is its routing weight over the sum of all; for softmax they are the same. Load and
 importance of experts are those of mixtures of experts (https://arxiv.org/abs/1701.06538, section 4), entropy by sample
@@ -21,7 +21,7 @@ CONSTANT = 1e-3  # deviation of a weight over samples below which all samples ge
 
 
 class RoutingStatistics(NamedTuple):
-    """How one layer routes.
+    """Statistics of one layer.
 
     Example:
         >>> weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]])  # two samples, two experts
@@ -37,13 +37,13 @@ class RoutingStatistics(NamedTuple):
     sample_spread: float  # standard deviation of a weight over samples, mean over experts
     class_spread: float  # the same of the mean weights of the classes
     saturated: float  # fraction of weights at 0 or 1
-    dead: int  # experts that hardly count in any mixture
+    dead: int  # experts with hardly any weight in all samples
     distance: float  # of an expert from the mean expert, relative to it, mean over experts
     samples: int
 
     @property
     def collapsed(self) -> str | None:
-        """Why the layer is no mixture any more, or None."""
+        """The reason why the experts have collapsed, or None."""
         if len(self.use) == 1:
             return None
         if max(self.use) >= COLLAPSED:
@@ -56,21 +56,21 @@ class RoutingStatistics(NamedTuple):
         return None
 
     def scalars(self) -> dict[str, float]:
-        """Every figure of the routing under a name of its own, experts by number."""
+        """Every figure by name, experts by number."""
         single = {name: float(v) for name, v in self._asdict().items() if not isinstance(v, tuple)}
         del single['samples']
         return single | {f'{name}_{m}': v for name in ('use', 'weight') for m, v in enumerate(getattr(self, name))}
 
 
 def _entropy(shares: Tensor) -> Tensor:
-    """Of the last dimension, relative to that of equal shares; 1 for a single expert."""
+    """Entropy over the last dimension, relative to that of equal shares; 1 for a single expert."""
     if shares.shape[-1] == 1:
         return torch.ones(shares.shape[:-1], dtype=shares.dtype)
     return torch.special.entr(shares).sum(-1) / math.log(shares.shape[-1])
 
 
 def class_means(routing: Tensor, present: Tensor) -> Tensor:
-    """Mean routing weights of the images that hold a class.
+    """Mean routing weights of the images that contain a class.
 
     Args:
         routing: Routing weights, (N, M).
@@ -84,7 +84,7 @@ def class_means(routing: Tensor, present: Tensor) -> Tensor:
 
 
 def routing_statistics(routing: Tensor, experts: Tensor, present: Tensor | None = None) -> RoutingStatistics:
-    """Describe how a layer routes a set of samples.
+    """Compute the statistics of a layer over a set of samples.
 
     Args:
         routing: Routing weights, (N, M).
@@ -92,7 +92,7 @@ def routing_statistics(routing: Tensor, experts: Tensor, present: Tensor | None 
         present: Which classes are in which sample, (N, K), bool; None leaves ``class_spread`` at NaN.
 
     Raises:
-        ValueError: No sample, or shapes that do not fit.
+        ValueError: There is no sample, or the shapes do not match.
     """
     if routing.ndim != 2 or not len(routing) or len(experts) != routing.shape[1]:
         raise ValueError(f'routing must be (samples, {len(experts)} experts), got {tuple(routing.shape)}')

@@ -1,4 +1,4 @@
-"""Running a config: from a file and the command line to a runner or a model, from an error to a message."""
+"""Running a config: config files, options of the command line, runners, checkpoint loading and error messages."""
 
 from .config_file import load_config
 from .launch import build_runner

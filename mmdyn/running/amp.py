@@ -1,4 +1,4 @@
-"""Mixed precision: the optimizer wrapper that replaces one without it."""
+"""Mixed precision: replaces the optimizer wrapper of a config."""
 
 import torch
 from mmengine.config import Config
@@ -19,7 +19,7 @@ def enable_amp(cfg: Config) -> None:
         cfg: Config, changed in place.
 
     Raises:
-        UserError: The config's optimizer wrapper is of another kind.
+        UserError: The config's optimizer wrapper is not supported.
     """
     current = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if any(current in pair for pair in AMP_WRAPPERS.values()):

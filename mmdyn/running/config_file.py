@@ -1,4 +1,4 @@
-"""A config file with the options of the command line, and messages where they do not fit."""
+"""Loading of a config file with the options of the command line, with error messages for invalid ones."""
 
 import difflib
 import inspect
@@ -13,12 +13,12 @@ from mmdyn.errors import UserError
 
 from .image_size import settle_image_size
 
-CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # those of the package
+CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # configs of the package
 CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
-# Keys of a config that are no arguments of the runner, and that a config need not have.
+# Optional keys of a config that are not arguments of the runner.
 OPTIONAL_KEYS = (
     *('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline'),
-    *('compile', 'model_wrapper_cfg', 'sync_bn'),  # which MMEngine's runner takes from the config itself
+    *('compile', 'model_wrapper_cfg', 'sync_bn'),  # read by MMEngine's runner from the config
 )
 
 
@@ -28,7 +28,7 @@ def load_config(
     """Read a config and merge the options of the command line into it.
 
     Args:
-        name: A config file, or the name of one of the package's: ``'yolo11n_dynconv_coco'``.
+        name: A config file, or the name of a config of the package: ``'yolo11n_dynconv_coco'``.
         cfg_options: Dotted keys and values to override.
         work_dir: Folder of the run; None takes the config's, or ``work_dirs/<name of the config>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
@@ -42,7 +42,7 @@ def load_config(
         100
     """
     if Path(name).suffix in CHECKPOINTS:
-        raise UserError(f'{name} is given in place of the config; --help shows the order of the arguments')
+        raise UserError(f'{name} is not a config: --help shows the order of the arguments')
     path = _config_file(name)
     try:
         cfg = Config.fromfile(path)
@@ -51,7 +51,7 @@ def load_config(
         settle_image_size(cfg)
     except UserError:
         raise
-    except Exception as e:  # a config is code: whatever it raises, the user can correct
+    except Exception as e:  # a config is code and may raise any error, which the user can correct
         raise UserError(f'config {path} does not load: {type(e).__name__}: {e}') from e
     cfg.launcher = launcher
     if work_dir is not None:
@@ -62,7 +62,7 @@ def load_config(
 
 
 def _config_file(name: str) -> str:
-    """The file of a config, which may be one of the package's that is given by its name."""
+    """The file of a config, which may be the name of a config of the package."""
     if Path(name).is_file():
         return name
     packaged = {p.stem: p for p in CONFIGS.rglob('*.py')}
@@ -74,8 +74,8 @@ def _config_file(name: str) -> str:
 
 
 def _check_keys(cfg: Config, options: dict) -> None:
-    """Check the first part of every key, which nothing else would; constructors check what is below it."""
-    # arguments of the runner, and keys that a string in the config names
+    """Check the first part of every key, which nothing else checks; constructors check the rest."""
+    # arguments of the runner, and keys that are referred to by a string in the config
     read = {*inspect.signature(Runner).parameters, *OPTIONAL_KEYS, *_strings(cfg.to_dict())}
     known = {*cfg, *read}
     for option in options:
@@ -83,7 +83,7 @@ def _check_keys(cfg: Config, options: dict) -> None:
         if first in cfg and first not in read and first != 'img_scale':
             raise UserError(
                 f"invalid --cfg-options key '{option}': '{first}' is only read while the config file is parsed. "
-                'Set the keys that use its value, or change it in a config file of your own'
+                'Set the keys that use its value, or change it in your own config file'
             )
         if first not in known:
             near = difflib.get_close_matches(first, known, n=3)

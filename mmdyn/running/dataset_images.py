@@ -19,13 +19,13 @@ from .messages import config_errors
 def dataset_images(
     cfg: Config, preprocessor: nn.Module, split: Literal['train', 'val', 'test'], number: int, doing: str, seed: int = 0
 ) -> Iterator[tuple[Tensor, DetDataSample]]:
-    """Random images of a data set, of the first one where several are joined, with a progress bar.
+    """Random images of a data set, or of the first one of a concatenated data set, with a progress bar.
 
     Args:
         cfg: Config with the data loader of the split, and ``test_dataloader``, whose pipeline prepares the images.
         preprocessor: The detector's ``data_preprocessor``.
-        split: Which data loader's.
-        number: How many; all of a smaller set.
+        split: Split of the data loader.
+        number: Number of images; all images if the set is smaller.
         doing: Text of the progress bar.
         seed: Seed of the random choice.
 
@@ -36,20 +36,22 @@ def dataset_images(
         UserError: ``number`` is less than one, the config has no such data loader, or the set is empty.
     """
     if number < 1:
-        raise UserError(f'at least one image is needed, got {number}')
+        raise UserError(f'the number of images must be at least 1, got {number}')
     loader = cfg.get(f'{split}_dataloader')
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: set it, or choose another split')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     described = copy.deepcopy(loader.dataset)
-    while 'ann_file' not in described and (described.get('dataset') or described.get('datasets')):  # repeated, joined
+    while 'ann_file' not in described and (
+        described.get('dataset') or described.get('datasets')
+    ):  # repeated or concatenated
         described = described.get('dataset') or described.datasets[0]
     described.pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
-    described.test_mode = True  # no image is left out for its boxes
+    described.test_mode = True  # keep images without boxes
     with config_errors():
         dataset = DATASETS.build(described)
     if len(dataset) == 0:
-        raise UserError(f'the data set {described.get("ann_file", "")} has no image: give one with images')
+        raise UserError(f'the data set {described.get("ann_file", "")} has no image: set one with images')
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(seed))[:number]
     for index in tqdm(order.tolist(), desc=doing, unit='image'):
         data = dataset[index]
@@ -63,7 +65,7 @@ def calibration_images(cfg: Config, preprocessor: nn.Module, number: int) -> Ite
     Args:
         cfg: Config, as in :func:`dataset_images`.
         preprocessor: The detector's ``data_preprocessor``.
-        number: How many.
+        number: Number of images.
 
     Yields:
         The input of the model, (1, 3, H, W).

@@ -15,7 +15,7 @@ from mmdyn.errors import UserError
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
-    """Height and width that a config validates at, from the last resizing step; 640 where it has none.
+    """Image height and width in validation, from the last resizing step; 640 if there is none.
 
     Args:
         cfg: Config.
@@ -31,14 +31,14 @@ def long_side(cfg: Config) -> int:
     """Pixels of the long side of a test image.
 
     Raises:
-        UserError: The test pipeline does not say.
+        UserError: The test pipeline has no ``LongSideResize``.
     """
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'LongSideResize':
             return max(step['scale'])
     raise UserError(
-        'the test pipeline of the config has no LongSideResize, whose resizing is what exported files are used with. '
-        'Set it in place of YOLOv5KeepRatioResize'
+        'the test pipeline of the config has no LongSideResize, which exported files require. '
+        'Set it instead of YOLOv5KeepRatioResize'
     )
 
 

@@ -1,4 +1,4 @@
-"""Launch: from a config to a runner."""
+"""Launch: builds the runner of a config."""
 
 import torch
 from mmengine.config import Config
@@ -10,19 +10,19 @@ from mmdyn.running.messages import config_errors
 
 from .processes import join_processes
 
-# Default hooks that MMEngine itself leaves out where a config has None for them; of others it wants none at all.
+# Default hooks that MMEngine itself skips if a config sets them to None; others must not be None.
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
 def build_runner(cfg: Config, *, train: bool) -> Runner:
-    """Build the runner that a config describes, and the parts that MMEngine would only build on the way.
+    """Build the runner of a config, and the parts that MMEngine would build later.
 
     Args:
         cfg: Config.
-        train: Build what trains and validates; otherwise what tests.
+        train: Build the parts for training and validation; otherwise those for testing.
 
     Raises:
-        UserError: A type is unknown, with the near names; or an argument does not suit its type.
+        UserError: A type is unknown (the message suggests similar names), or an argument is invalid for its type.
     """
     join_processes(cfg)
     if not torch.cuda.is_available():
@@ -34,7 +34,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     stated = set(hooks)
     for name in [name for name, hook in hooks.items() if hook is None and name not in MMENGINE_HOOKS]:
         del hooks[name]
-    # a config of another package: never test a checkpoint that only half fits, never resume out of step
+    # for configs of other packages: never test a checkpoint that does not fit, never resume out of step
     guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
     missing = [dict(type=guard) for name, guard in guards.items() if name not in stated]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
@@ -45,7 +45,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
         shapes = loader and loader.dataset.get('batch_shapes_cfg')
         if shapes and shapes.type == 'BatchShapePolicy':
-            shapes.batch_size = loader.batch_size  # stated once, with the loader
+            shapes.batch_size = loader.batch_size  # a config states it once, in the loader
     with config_errors():
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if train:
@@ -57,7 +57,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
 
 
 def _distribute_over_cpus(cfg: Config) -> None:
-    """MMEngine's wrapper of a model, and synchronised batch norm, ask for a GPU."""
+    """Replace the parts of MMEngine that need a GPU: the model wrapper and synchronised batch norm."""
     if cfg.model.get('type') == 'YOLODetector':
         cfg.model.use_syncbn = False
     cfg.setdefault(

@@ -1,4 +1,4 @@
-"""Loading: a config and its checkpoint to a model in eval mode, or one message why not."""
+"""Loading: builds a model in eval mode from a config and a checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,16 +18,16 @@ class Loaded(NamedTuple):
     """A model with its weights."""
 
     model: BaseDetector
-    classes: tuple[str, ...] | None  # names, where the checkpoint has them
+    classes: tuple[str, ...] | None  # class names, if the checkpoint has them
 
 
 def class_names(stored: Sequence[str] | None, cfg: Config, count: int) -> list[str]:
-    """Names of a detector's classes: the checkpoint's, else those that the config states, else numbers.
+    """Class names of a detector: those of the checkpoint, else those of the config, else numbers.
 
     Args:
         stored: Names in the checkpoint, if any.
         cfg: Config.
-        count: Classes of the head; names of another number are none of its own.
+        count: Number of classes of the head; lists of names with a different length are ignored.
     """
     loader = cfg.get('test_dataloader') or {}
     stated = (loader.get('dataset', {}).get('metainfo') or {}).get('classes')
@@ -42,11 +42,11 @@ def load_checkpoint_model(cfg: Config, checkpoint: str | Path) -> Loaded:
 
     Args:
         cfg: Config.
-        checkpoint: File; of a training checkpoint the EMA weights are taken, as in testing.
+        checkpoint: File; the EMA weights of a training checkpoint are used, as in testing.
 
     Raises:
-        UserError: The config does not build, or the checkpoint is missing, unsafe, of another architecture, or of a
-            model that was never trained.
+        UserError: The config does not build, or the checkpoint is missing, unsafe, of another architecture, or
+            untrained.
     """
     tensors, classes = read_tensors(checkpoint)
     with config_errors():
@@ -54,7 +54,7 @@ def load_checkpoint_model(cfg: Config, checkpoint: str | Path) -> Loaded:
     refuse_other_architecture(model, tensors, str(checkpoint))
     means = [v for k, v in tensors.items() if k.endswith('running_mean')]
     if means and not any(v.any() for v in means):
-        raise UserError(f'{checkpoint} was never trained: its batch norms have seen no image. Train it first')
+        raise UserError(f'{checkpoint} was never trained: its batch norms have no statistics. Train it first')
     # counters of batch norms may be missing; everything else was compared above
     model.load_state_dict(tensors, strict=False)
     return Loaded(model, classes)

@@ -1,4 +1,4 @@
-"""Messages: an error that a user can correct becomes one line on stderr, a config's error names what to set."""
+"""Messages: prints an error that a user can correct as one line on stderr, and explains errors in a config."""
 
 import difflib
 import errno
@@ -24,7 +24,7 @@ def exit_code(command: Callable[[], None]) -> int:
         command: The function to run.
 
     Returns:
-        0, or 1 after an error that was printed. ``MMDYN_DEBUG=1`` in the environment adds the traceback.
+        0, or 1 after an error. ``MMDYN_DEBUG=1`` in the environment adds the traceback.
     """
     try:
         command()
@@ -35,7 +35,7 @@ def exit_code(command: Callable[[], None]) -> int:
         if e.errno in (errno.ENOSPC, errno.EDQUOT):
             _print_error(
                 f'the disk is full, writing {e.filename or "a file of the run"}. '
-                'The checkpoints written before are whole: free space and continue with --resume'
+                'Earlier checkpoints are intact: free space and continue with --resume'
             )
         elif isinstance(e, FileNotFoundError) and e.filename:
             _print_error(f'there is no {Path(os.fsdecode(e.filename)).absolute()} ({DEBUG}=1 adds the traceback)')
@@ -48,14 +48,14 @@ def exit_code(command: Callable[[], None]) -> int:
 def _print_error(message: str) -> None:
     if os.environ.get(DEBUG):
         traceback.print_exc()
-    # names from untrusted files must not steer the terminal
+    # names from untrusted files must not contain terminal control sequences
     shown = ''.join(c if c.isprintable() or c == '\n' else ascii(c)[1:-1] for c in message)
     print(f'error: {shown}', file=sys.stderr)
 
 
 @contextmanager
 def config_errors() -> Iterator[None]:
-    """Turn the errors of constructors about the values of a config into messages."""
+    """Turn errors of constructors about config values into a ``UserError``."""
     try:
         yield
     except KeyError as e:
@@ -71,7 +71,8 @@ def _unknown_type(name: str, registry: str) -> str:
     names = _names(registry)
     if name in names:
         return (
-            f"the scope of the config has no {registry} of type '{name}': give default_scope='mmyolo', or its package"
+            f"the scope of the config has no {registry} of type '{name}': set default_scope='mmyolo', or that of its "
+            'package'
         )
     near = difflib.get_close_matches(name.split('.')[-1], sorted(names), n=3, cutoff=0.5)
     hint = f'Did you mean {" or ".join(near)}?' if near else 'Is the package that has it in custom_imports?'
@@ -79,7 +80,7 @@ def _unknown_type(name: str, registry: str) -> str:
 
 
 def _names(kind: str) -> set[str]:
-    """Names that a kind of registry holds in any scope."""
+    """Names in a kind of registry, of all scopes."""
 
     def below(registry: Registry) -> set[str]:
         return set(registry.module_dict).union(*(below(child) for child in registry.children.values()))

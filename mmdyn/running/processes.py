@@ -1,4 +1,4 @@
-"""Processes of one run: how those that torchrun, Slurm or MPI started find each other, on GPUs and on CPUs."""
+"""Processes of one run: joins processes that torchrun, Slurm or MPI started, on GPUs and CPUs."""
 
 import os
 import subprocess
@@ -10,13 +10,13 @@ from mmengine.utils.dl_utils import set_multi_processing
 
 from mmdyn.errors import UserError
 
-# Launcher -> the variable of the environment that its processes have, and what starts them.
+# Launcher -> an environment variable of its processes, and the command that starts them.
 LAUNCHERS = {
     'pytorch': ('RANK', 'torchrun starts: use tools/dist_train.sh CONFIG GPUS'),
     'slurm': ('SLURM_PROCID', 'srun starts: use tools/slurm_train.sh PARTITION JOB CONFIG'),
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'mpirun starts'),
 }
-# What PyTorch reads -> what the starter sets.
+# Environment variable of PyTorch -> that of the launcher.
 VARIABLES = {
     'pytorch': {},
     'slurm': {'RANK': 'SLURM_PROCID', 'WORLD_SIZE': 'SLURM_NTASKS', 'LOCAL_RANK': 'SLURM_LOCALID'},
@@ -29,13 +29,13 @@ VARIABLES = {
 
 
 def join_processes(cfg: Config) -> None:
-    """Let this process join those of its run, if a launcher started it; a second call does nothing.
+    """Join the other processes of the run, if a launcher started this one; a second call does nothing.
 
     Args:
         cfg: Config with ``launcher`` and, for GPUs, ``env_cfg``.
 
     Raises:
-        UserError: The launcher's environment is not there, or the address of the first process is unknown.
+        UserError: The launcher's environment is missing, or the address of the first process is unknown.
     """
     if cfg.launcher == 'none' or is_distributed():
         return
@@ -47,7 +47,7 @@ def join_processes(cfg: Config) -> None:
         set_multi_processing(**environment.get('mp_cfg', {}), distributed=True)
         init_dist(cfg.launcher, **environment.get('dist_cfg', {}))
         return
-    # MMEngine's own set-up asks for a GPU
+    # MMEngine's own set-up needs a GPU
     for name, source in VARIABLES[cfg.launcher].items():
         os.environ[name] = os.environ.get(source, '0')
     os.environ.setdefault('MASTER_PORT', '29500')
@@ -57,7 +57,7 @@ def join_processes(cfg: Config) -> None:
 
 
 def _first_machine(launcher: str) -> str:
-    """Address of the machine that has the first process."""
+    """Address of the machine of the first process."""
     on_one = {'slurm': ('SLURM_NNODES', '1'), 'mpi': ('OMPI_COMM_WORLD_LOCAL_SIZE', os.environ['WORLD_SIZE'])}
     variable, value = on_one[launcher]
     if os.environ.get(variable) == value:
@@ -67,4 +67,4 @@ def _first_machine(launcher: str) -> str:
             ['scontrol', 'show', 'hostnames', os.environ['SLURM_NODELIST']], capture_output=True, text=True, check=True
         )
         return names.stdout.split()[0]
-    raise UserError('MASTER_ADDR is not set: set it to the address of the machine that has the first process')
+    raise UserError('MASTER_ADDR is not set: set it to the address of the machine of the first process')

@@ -1,4 +1,4 @@
-"""The options of a test, as changes of its config."""
+"""Options of testing, applied to a config."""
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook
@@ -18,14 +18,14 @@ def enable_tta(cfg: Config) -> None:
     """
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
-            raise UserError(f'--tta needs {key} in the config; see configs/_base_/coco.py')
+            raise UserError(f'--tta needs {key} in the config: set it as in configs/_base_/coco.py')
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     use_pipeline_sizes(cfg)
 
 
 def use_pipeline_sizes(cfg: Config) -> None:
-    """Test at the sizes of the test pipeline, which rectangles by batch would override.
+    """Test at the sizes of the test pipeline, which ``batch_shapes_cfg`` would override.
 
     Args:
         cfg: Config, changed in place.
@@ -35,7 +35,7 @@ def use_pipeline_sizes(cfg: Config) -> None:
 
 
 def drop_ema(cfg: Config) -> None:
-    """Leave out hooks that average weights: those of a checkpoint are the average already.
+    """Remove hooks that average weights: the weights of a checkpoint are already averaged.
 
     Args:
         cfg: Config, changed in place.
@@ -54,5 +54,5 @@ def enable_fuse(cfg: Config) -> None:
     Args:
         cfg: Config, changed in place.
     """
-    drop_ema(cfg)  # which would swap folded weights for its own, unfolded
+    drop_ema(cfg)  # it would replace the folded weights by its own
     cfg.custom_hooks.append(dict(type='FoldHook', priority='LOWEST'))

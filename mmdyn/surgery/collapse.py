@@ -1,8 +1,8 @@
-"""Collapse: a dynamic detector becomes a static one, with the mean routing over real images.
+"""Collapse: makes a static detector from a dynamic one, with the mean routing weights over real images.
 
 The kernel of a layer is ``W_b = sum_m r_bm W_m`` for image b, and ``W = sum_m mean_b(r_bm) W_m`` after collapse. At
-every position the output is then wrong by at most ``|W_b - W| |patch|``. So the relative error of the kernel, which is
-exact and needs no image but its routing, says which layers may be collapsed.
+every position the error of the output is then at most ``|W_b - W| |patch|``. So the relative error of the kernel, which
+is exact and needs only the routing weights, shows which layers can be collapsed.
 
 Shapes: N images, M experts, O I in and out channels, g groups, k kernel size.
 """
@@ -30,7 +30,7 @@ from .counterpart import option_positions, static_counterpart
 
 
 class LayerCollapse(NamedTuple):
-    """What collapse does to one layer."""
+    """The effect of collapse on one layer."""
 
     name: str
     mean: Tensor  # routing weights, (M,)
@@ -59,7 +59,7 @@ class Collapsed(NamedTuple):
 
 @torch.no_grad()
 def observe_routing(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Run a detector and note the routing weights of every dynamic convolution.
+    """Run a detector and record the routing weights of every dynamic convolution.
 
     Args:
         model: Detector of MMEngine in eval mode.
@@ -76,7 +76,7 @@ def observe_routing(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Ten
 
 @torch.no_grad()
 def kernel_errors(experts: Tensor, routing: Tensor) -> Tensor:
-    """Relative error of every image's kernel if all get the mean one.
+    """Relative error of every image's mixed kernel if all images get the mean kernel.
 
     Args:
         experts: Expert kernels, (M, O, I/g, k, k).
@@ -94,7 +94,7 @@ def kernel_errors(experts: Tensor, routing: Tensor) -> Tensor:
 
 
 def mean_kernel(layer: DynamicConv, routing: Tensor) -> dict[str, Tensor]:
-    """Weight and bias of the static convolution with the mean routing, by their names in a state dict.
+    """Weight and bias of the static convolution with the mean routing weights, by state-dict name.
 
     Args:
         layer: The dynamic convolution.
@@ -108,7 +108,7 @@ def mean_kernel(layer: DynamicConv, routing: Tensor) -> dict[str, Tensor]:
 
 
 def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
-    """Layers to collapse: all, or those of positions whose every layer is within the threshold."""
+    """Layers to collapse: all, or those of positions in which all layers are within the threshold."""
     if threshold is None:
         return set(errors)
     position = option_positions(errors)
@@ -119,21 +119,21 @@ def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
 def collapse_checkpoint(
     cfg: Config, checkpoint: str | Path, target: str | Path, number: int = 128, threshold: float | None = None
 ) -> Collapsed:
-    """Write the checkpoint and the config of the static detector with mean routing.
+    """Write the checkpoint and the config of the static detector with mean routing weights.
 
     Args:
-        cfg: Config of the dynamic detector; its training set gives the images.
+        cfg: Config of the dynamic detector; its training set provides the images.
         checkpoint: Its checkpoint.
-        target: Checkpoint to write, ``.pth``; the config goes beside it, with ``.py``. Neither may exist.
-        number: Images to take the mean over.
-        threshold: Collapse only layers whose mean kernel error is at most this; those of one C3k2 go together.
+        target: Checkpoint to write, ``.pth``; the config is written to the same name with ``.py``. Neither may exist.
+        number: Number of images for the mean.
+        threshold: Collapse only layers with at most this mean kernel error; layers of one C3k2 collapse together.
 
     Raises:
-        UserError: As in :func:`load_checkpoint_model`; or there is nothing to collapse, or a target exists.
-            Nothing is written.
+        UserError: As in :func:`load_checkpoint_model`; or there is nothing to collapse, or a target exists. Nothing is
+            written then.
     """
     if threshold is not None and not 0 <= threshold < math.inf:
-        raise UserError(f'the threshold must be a relative error of at least 0, got {threshold}')
+        raise UserError(f'the threshold must be at least 0, got {threshold}')
     target, cfg_target = new_file(target), new_file(Path(target).with_suffix('.py'))
     loaded = load_checkpoint_model(cfg, checkpoint)
     layers = dynamic_layers(loaded.model)
@@ -144,7 +144,7 @@ def collapse_checkpoint(
     chosen = _chosen({name: float(e.mean()) for name, e in errors.items()}, threshold)
     if not chosen:
         least = min(float(e.mean()) for e in errors.values())
-        raise UserError(f'no layer is within the threshold of {threshold:g}: the least kernel error is {least:.3g}')
+        raise UserError(f'no layer is within the threshold of {threshold:g}: the smallest kernel error is {least:.3g}')
     reports = [
         LayerCollapse(
             n, r.mean(0), r.std(0, correction=0), float(errors[n].mean()), float(errors[n].max()), n in chosen

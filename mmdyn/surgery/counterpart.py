@@ -1,4 +1,4 @@
-"""The static counterpart of a config: the same model with ordinary convolutions instead of the dynamic ones."""
+"""The static counterpart of a config: the same model with static convolutions instead of the dynamic ones."""
 
 import copy
 import re
@@ -11,7 +11,7 @@ from mmdyn.errors import UserError
 from mmdyn.layers import DynamicConv
 
 DYNAMIC_ARGUMENTS = ('num_experts', 'router', 'routing', 'temperature', 'shared_router')
-# Part, option, pattern of the layers that it describes, and what to add to the number in the name for the position.
+# Part, option, pattern of its layers, and the offset from the number in the name to the position.
 OPTION_PATTERNS = (
     ('backbone', 'downsample_cfg', r'backbone\.stage(\d)\.0\b', -1),
     ('backbone', 'block_cfg', r'backbone\.stage(\d)\.1\b', -1),
@@ -46,7 +46,7 @@ def _static(node: Any, scope: str) -> Any:
 
 
 def _option_position(layer: str) -> OptionPosition | None:
-    """The part, option and position that describe a layer of YOLO11."""
+    """The part, option and position of a layer of YOLO11."""
     for part, option, pattern, first in OPTION_PATTERNS:
         found = re.match(pattern, layer)
         if found:
@@ -68,18 +68,18 @@ def option_positions(layers: Collection[str]) -> dict[str, OptionPosition]:
     if foreign:
         raise UserError(
             f'only a YOLO11 of this project can be static in part, and {foreign[0]} is not one of its layers. '
-            'Leave the threshold out to make every layer static'
+            'Omit the threshold to make every layer static'
         )
     return {layer: position for layer, position in positions.items() if position is not None}
 
 
 def static_counterpart(cfg: Config, only: Collection[OptionPosition] | None = None) -> Config:
-    """A config whose model is static and has the same names of layers, so that kernels fit where experts were.
+    """A config of a static model with the same layer names, so that static kernels can replace the experts.
 
     ``DynamicConv`` with batch norm after it becomes the ordinary ``ConvModule``, a bare one becomes a ``Conv2d``.
 
     Args:
-        cfg: Config of a dynamic model; stays as it is.
+        cfg: Config of a dynamic model; not modified.
         only: Positions of a YOLO11 (see :func:`option_positions`) to make static; None makes everything static.
 
     Returns:

@@ -1,14 +1,14 @@
-"""Upcycling: a dynamic detector that starts as the function of a trained static one.
+"""Upcycling: makes a dynamic detector that computes the same as a trained static one.
 
-Sparse upcycling (https://arxiv.org/abs/2212.05055) copies a layer into every expert. What keeps the function here, for
-every input and not only at one point: identical experts whose weights always sum to the same.
+Sparse upcycling (https://arxiv.org/abs/2212.05055) copies a layer into every expert. The outputs are the same for every
+input, because the experts are identical and their weights have a constant sum:
 
 * softmax: the weights sum to one, so every expert is the static kernel.
 * sigmoid: rows of the router come in pairs of opposite sign, and ``sigmoid(z) + sigmoid(-z) = 1``. The last row of an
   odd number is zero, a weight of one half. The weights of M experts sum to M / 2, so an expert is 2 / M of the kernel.
 
-The rows are random, so every expert has a weight of its own for every image, and with it a gradient of its own: experts
-part in the first step of training.
+The rows are random, so the experts have different weights for an image, and different gradients from the first step of
+training.
 
 Shapes: M experts, O I in and out channels, g groups, k kernel size, P = O * I/g * k * k.
 """
@@ -34,22 +34,22 @@ from mmdyn.version import __version__
 
 from .counterpart import static_counterpart
 
-TOLERANCE = 1e-5  # of the largest output
+TOLERANCE = 1e-5  # relative to the largest output
 
 
 class Upcycling(NamedTuple):
     """The result of upcycling a static detector."""
 
-    layers: tuple[str, ...]  # that are dynamic now
-    num_experts: tuple[int, ...]  # of each
+    layers: tuple[str, ...]  # the dynamic layers
+    num_experts: tuple[int, ...]  # of each layer
     new: tuple[str, ...]  # tensors that the static detector lacks, or has in another shape: newly initialised
-    left: tuple[str, ...]  # tensors of the static detector that have no place in the dynamic one
-    difference: float  # of the outputs in float64, in parts of the largest
+    left: tuple[str, ...]  # tensors of the static detector that the dynamic one does not have
+    difference: float  # of the outputs in float64, relative to the largest
 
 
 @torch.no_grad()
 def _preserve_sum(router: Router) -> float:
-    """Initialise a router so that its weights have one sum for every input.
+    """Initialise a router so that its weights have the same sum for every input.
 
     Returns:
         The sum.
@@ -66,7 +66,7 @@ def _preserve_sum(router: Router) -> float:
 
 @torch.no_grad()
 def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None) -> None:
-    """Make a dynamic convolution compute what a static one does, for every input, in place.
+    """Make a dynamic convolution compute the same as a static one for every input, in place.
 
     Args:
         layer: The dynamic convolution.
@@ -77,7 +77,9 @@ def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None)
         ValueError: ``kernel`` is of another shape, only one of the two has a bias, or the layer has no router.
     """
     if kernel.shape != layer.experts.shape[1:]:
-        raise ValueError(f'the kernel is {tuple(kernel.shape)}, that of the layer {tuple(layer.experts.shape[1:])}')
+        raise ValueError(
+            f'the kernel has shape {tuple(kernel.shape)}, that of the layer {tuple(layer.experts.shape[1:])}'
+        )
     if (bias is None) != (layer.bias is None):
         raise ValueError(f'bias of the static convolution: {bias is not None}, of the layer: {layer.bias is not None}')
     if layer.router is None:
@@ -90,28 +92,28 @@ def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None)
 
 @torch.no_grad()
 def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Start a dynamic model from the state dict of its static counterpart, in place.
+    """Initialise a dynamic model from the state dict of its static counterpart, in place.
 
     Args:
         model: Model with dynamic convolutions.
         static: State dict of a static model whose layers have the same names.
 
     Returns:
-        Names of tensors that the static model lacks or has in another shape, and that stay as they are; and of those
-        that the dynamic one has no place for.
+        Names of tensors that the static model lacks or has in another shape, which remain unchanged; and names of
+        tensors that the dynamic model does not have.
 
     Raises:
         UserError: A dynamic convolution has no static one of its name and shape, or there is no dynamic convolution.
     """
     layers = dynamic_layers(model)
     if not layers:
-        raise UserError('the config has no DynamicConv: give one such as configs/yolo11n_dynconv-bn_coco.py')
+        raise UserError('the config has no DynamicConv: set one such as configs/yolo11n_dynconv-bn_coco.py')
     shared = [name for name, layer in layers.items() if layer.router is None]
     if shared:
         raise UserError(f'{shared[0]} shares its router with others, which cannot be upcycled: set shared_router=False')
     dynamic = [name for name in layers if f'{name}.router.weight' in static]
     if dynamic:
-        raise UserError(f'the checkpoint is dynamic already: {dynamic[0]} has experts. Give a static one')
+        raise UserError(f'the checkpoint is already dynamic: {dynamic[0]} has experts. Set a static one')
     lacking = [n for n, layer in layers.items() if _shape(static, f'{n}.weight') != layer.experts.shape[1:]]
     if lacking:
         raise UserError(
@@ -135,13 +137,13 @@ def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
 
 @torch.no_grad()
 def output_difference(model: nn.Module, other: nn.Module) -> float:
-    """Largest difference between the raw outputs of two detectors for a photograph, in parts of the largest output.
+    """Largest difference between the raw outputs of two detectors for a photograph, relative to the largest output.
 
-    In the precision of the parameters.
+    It is computed in the precision of the parameters.
 
     Args:
         model: Detector of MMEngine in eval mode.
-        other: Likewise.
+        other: Another one.
     """
     image = photograph().to(next(model.parameters()).dtype) / 255
     pairs = zip(*(_flat(m(image, None, mode='tensor')) for m in (model, other)), strict=True)
@@ -153,7 +155,7 @@ def _flat(outputs) -> list[Tensor]:
 
 
 def _initialise(model: BaseDetector) -> None:
-    """Initialise a model as for training, without MMEngine's line for every tensor."""
+    """Initialise a model as for training, without MMEngine's log line for every tensor."""
     logging.disable(logging.INFO)
     try:
         model.init_weights()
@@ -162,13 +164,13 @@ def _initialise(model: BaseDetector) -> None:
 
 
 def upcycle_checkpoint(source: str | Path, cfg: Config, target: str | Path, seed: int = 0) -> Upcycling:
-    """Write a checkpoint of a dynamic detector that computes what a static one does.
+    """Write a checkpoint of a dynamic detector that computes the same as a static one.
 
     Args:
         source: Checkpoint of the static detector.
         cfg: Config of the dynamic one.
         target: Checkpoint to write; must not exist.
-        seed: Of the routers, and of what is newly initialised.
+        seed: Seed of the routers and of newly initialised tensors.
 
     Raises:
         UserError: As in :func:`upcycle`; or ``source`` is of another architecture, or ``target`` exists. Nothing is

@@ -361,7 +361,7 @@ def test_the_recipe_is_stated_as_it_is(folder):
     cfg.dump(folder / 'fast/config.py')
     alone, sentences = (' '.join(describe(compare(folder, [n], 0))) for n in (STATIC.stem, 'fast'))
     assert 'AdamW at a rate of 0.002 in the control; other arms have' in alone
-    assert 'Stopped and resumed, with other random numbers from there on: fast seed 0.' in sentences
+    assert 'Resumed, with different random numbers after that: fast seed 0.' in sentences
     found = compare(folder, [STATIC.stem], 0)
     same = ' '.join(describe(found._replace(arms=found.arms[:2])))
     assert 'a batch of 8. AdamW at a rate of 0.002.' in same
@@ -489,7 +489,9 @@ def test_what_cannot_run_does_not_stop_the_others(tmp_path, capfd):
     assert read_run(fine).done
     assert [(r.folder / 'begun').exists() for r in plan.runs()] == [False, True, True, False]
     said = capfd.readouterr().out
-    assert re.search(rf'held, seed 0 failed: another sweep is at work in .*process {os.getpid()} on ', said)
+    assert re.search(
+        rf'held, seed 0 failed: another sweep, or a run that it started, uses .*process {os.getpid()} on ', said
+    )
     assert re.search(r'killed, seed 0 failed: ended in epoch 0 of 18: ended by SIGKILL', said)
     assert re.search(
         r'diverged, seed 0 failed: the loss is nan from epoch 1 on; remove its folder to train it again', said
@@ -554,7 +556,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call,
         time.sleep(0.05)
     sweep.send_signal(signal.SIGTERM)
     said = sweep.communicate(timeout=120)[1]
-    assert (sweep.returncode, 'error: stopped. The same command continues from there' in said, 'Traceback' in said) == (
+    assert (sweep.returncode, 'error: stopped. The same command continues' in said, 'Traceback' in said) == (
         1,
         True,
         False,
@@ -573,7 +575,7 @@ def test_two_sweeps_in_one_folder(call, options, tmp_path):
     with locked(tmp_path):
         second = call(TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, *options)
         assert (second.returncode, 'Traceback' in second.stderr) == (1, False)
-        assert f'another sweep is at work in {tmp_path}' in second.stderr
+        assert f'another sweep, or a run that it started, uses {tmp_path}' in second.stderr
         with pytest.raises(UserError, match='another sweep'), locked(tmp_path, patience=0.5):
             pass
     assert not (tmp_path / STATIC.stem).exists()
@@ -597,9 +599,12 @@ def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
 
 
 MISTAKES = {
-    'no seed': (['--seeds', '0'], '--seeds and --jobs start at 1, --latency-rounds at 0; got 0, None and 15'),
+    'no seed': (
+        ['--seeds', '0'],
+        '--seeds and --jobs must be at least 1, --latency-rounds at least 0; got 0, None and 15',
+    ),
     'nothing to report': (['--report-only'], 'has no run of yolo11n_digits: train first'),
-    'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, as data or budget differ'),
+    'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, because data or budget differ'),
     'no config': (['none.py'], 'no config file at'),
 }
 

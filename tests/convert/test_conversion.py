@@ -192,16 +192,19 @@ def damaged(path, sd):
 
 
 WRONG = {
-    'text': (lambda path, sd: path.write_text('weights'), 'not a whole PyTorch checkpoint: it is no archive'),
-    'empty': (lambda path, sd: path.write_bytes(b''), 'not a whole PyTorch checkpoint'),
-    'zip of text': (lambda path, sd: zipfile.ZipFile(path, 'w').writestr('a', 'b'), 'not a whole PyTorch checkpoint'),
-    'pickle': (lambda path, sd: path.write_bytes(pickle.dumps({'a': 1})), 'not a whole PyTorch checkpoint'),
-    'a number': (lambda path, sd: torch.save(3, path), 'holds a int, not a model'),
-    'a list': (lambda path, sd: torch.save({'model': [1]}, path), 'holds no YOLO model'),
-    'nothing': (lambda path, sd: torch.save({}, path), 'holds no YOLO model: none of its 0 tensors'),
+    'text': (lambda path, sd: path.write_text('weights'), 'damaged or not a PyTorch checkpoint: it was not written'),
+    'empty': (lambda path, sd: path.write_bytes(b''), 'damaged or not a PyTorch checkpoint'),
+    'zip of text': (
+        lambda path, sd: zipfile.ZipFile(path, 'w').writestr('a', 'b'),
+        'damaged or not a PyTorch checkpoint',
+    ),
+    'pickle': (lambda path, sd: path.write_bytes(pickle.dumps({'a': 1})), 'damaged or not a PyTorch checkpoint'),
+    'a number': (lambda path, sd: torch.save(3, path), 'contains a int, not a model'),
+    'a list': (lambda path, sd: torch.save({'model': [1]}, path), 'contains no YOLO model'),
+    'nothing': (lambda path, sd: torch.save({}, path), 'contains no YOLO model: none of its 0 tensors'),
     'yolov8': (
         lambda path, sd: save_original(path, yolov8(sd)),
-        'is a YOLOv8. What can be converted is YOLO11 for detection',
+        'is a YOLOv8. Only a YOLO11 for detection',
     ),
     'yolov8 state dict': (lambda path, sd: torch.save(yolov8(sd), path), 'is a YOLOv8'),
     'segments': (headed('Segment'), 'is a segmentation model'),
@@ -217,11 +220,11 @@ WRONG = {
     'folded': (folded, 'has its batch norms folded'),
     'no such scale': (
         lambda path, sd: torch.save(sd | {'model.0.conv.weight': torch.zeros(24, 3, 3, 3)}, path),
-        r'of none of the scales n, s, m, l, x: its first kernels are \(24, 3, 3, 3\)',
+        r'is not a YOLO11 of scale n, s, m, l or x: its first kernels are \(24, 3, 3, 3\)',
     ),
     'four channels': (
         lambda path, sd: torch.save(sd | {'model.0.conv.weight': torch.zeros(16, 4, 3, 3)}, path),
-        'of none of the scales',
+        'is not a YOLO11 of scale',
     ),
     'missing': (
         lambda path, sd: torch.save(without(sd, 'model.5.conv.weight', 'model.7.bn.bias'), path),
@@ -237,7 +240,7 @@ WRONG = {
     ),
     'huge by strides': (
         lambda path, sd: torch.save(sd | {'model.5.conv.weight': torch.zeros(1).expand(10**14)}, path),
-        'more numbers than the file stores for it',
+        'larger than its storage in the file',
     ),
     'another projection': (
         lambda path, sd: torch.save(sd | {PROJECTION: torch.rand(1, 16, 1, 1)}, path),
@@ -249,9 +252,9 @@ WRONG = {
     ),
     'safetensors of text': (
         lambda path, sd: path.with_suffix('.safetensors').write_text('{}'),
-        'not a whole .safetensors',
+        'damaged or not a .safetensors',
     ),
-    'compressed': (compressed, 'is compressed or overlaps itself'),
+    'compressed': (compressed, 'is compressed or has overlapping entries'),
     'wrong checksum': (damaged, 'the checksum of .*data/3 in it is wrong'),
 }
 
@@ -292,7 +295,7 @@ def test_numbers_of_a_file_are_bounded(tmp_path):
     dynamic = random_state_dict(VARIANTS['dynconv'])
     many = {k: torch.zeros(10**5, *v.shape[1:]) for k, v in dynamic.items() if k.endswith('routing.weight')}
     torch.save(dynamic | many, tmp_path / 'many.pt')
-    with pytest.raises(UserError, match='up to 100000 experts; at most 100000 and 256 are converted'):
+    with pytest.raises(UserError, match='up to 100000 experts; at most 100000 and 256 can be converted'):
         convert_from_original(tmp_path / 'many.pt', tmp_path / 'many.pth')
 
 
@@ -322,7 +325,7 @@ NOT_OURS = {
 @pytest.mark.parametrize('kind', NOT_OURS)
 def test_back_refuses_what_is_no_state_dict(kind, tmp_path):
     torch.save(NOT_OURS[kind], tmp_path / 'odd.pth')
-    with pytest.raises(UserError, match=r'odd\.pth holds no state dict of tensors by name'):
+    with pytest.raises(UserError, match=r'odd\.pth contains no state dict of tensors'):
         convert_to_original(tmp_path / 'odd.pth', tmp_path / 'back.pt')
 
 
@@ -334,7 +337,7 @@ def test_back_without_usable_meta_has_no_names(meta, tmp_path, file):
 
 
 def test_targets_and_names_that_cannot_be(tmp_path, file):
-    with pytest.raises(UserError, match=r'out\.safetensors: a checkpoint of MMEngine is a \.pth'):
+    with pytest.raises(UserError, match=r'invalid target .*out\.safetensors: .* set a \.pth'):
         convert_from_original(file, tmp_path / 'out.safetensors')
     (tmp_path / 'link.pth').symlink_to(tmp_path / 'nowhere')
     with pytest.raises(UserError, match=r'link\.pth exists'):
@@ -375,7 +378,7 @@ def test_missing_file_existing_target_wrong_scale(tmp_path, file):
 def test_back_refuses_what_is_not_ours(tmp_path, theirs, file):
     other = tmp_path / 'other.pth'
     torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(1)}}, other)
-    with pytest.raises(UserError, match="is not a YOLO11 of this project: it holds 'backbone.conv1.weight'"):
+    with pytest.raises(UserError, match="is not a YOLO11 of this project: it contains 'backbone.conv1.weight'"):
         convert_to_original(other, tmp_path / 'back.pt')
     with pytest.raises(UserError, match='original.pt is not a checkpoint that loads safely'):
         convert_to_original(file, tmp_path / 'back.pt')
@@ -437,7 +440,7 @@ def test_what_is_refused_is_named(tmp_path):
     with pytest.raises(UserError, match=f'it names {os.name}.system, which no checkpoint needs'):
         read_original(tmp_path / 'a.pt')
     torch.save({'model': Runs(pytest.main, ['x'])}, tmp_path / 'b.pt')
-    with pytest.raises(UserError, match=r'refused: it asks to call _pytest\.config\.main, which no checkpoint needs'):
+    with pytest.raises(UserError, match=r'refused: it calls _pytest\.config\.main, which no checkpoint needs'):
         read_original(tmp_path / 'b.pt')
 
 
@@ -494,7 +497,7 @@ def test_from_a_file_to_pictures(tmp_path, theirs, call, digits):
     for arguments, message in (
         ((tmp_path / 'yolo.pt', tmp_path / 'yolo.pth'), 'yolo.pth exists and is not overwritten'),
         ((tmp_path / 'yolo.pt', tmp_path / 'm.pth', '--scale', 'm'), 'is of scale n, not m'),
-        (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'leave them out with --reverse'),
+        (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'omit them with --reverse'),
         ((tmp_path / 'none.pt', tmp_path / 'm.pth'), 'no checkpoint at'),
     ):
         done = call('tools/convert_ultralytics.py', *arguments)
@@ -537,5 +540,5 @@ def test_fine_tuning_with_other_classes(scale, layers, tmp_path, digits):
     (log,) = (tmp_path / 'run').glob('*/*.log')
     total = len(taken)
     assert (
-        f'{total - len(anew)} of {total} tensors taken; newly initialised (of the class branch only' in log.read_text()
+        f'{total - len(anew)} of {total} tensors loaded; newly initialised (of the class branch only' in log.read_text()
     )

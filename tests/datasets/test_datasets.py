@@ -168,7 +168,7 @@ BROKEN = [
     ),
     pytest.param(
         lambda c: json.dumps(broken(c, 'images', 1, width=61)),
-        'b.png: 60x40 pixels where the annotations say 61x40',
+        'b.png: 60x40 pixels, but the annotations state 61x40',
         id='wrong-size',
     ),
 ]
@@ -191,7 +191,7 @@ def test_truncated_image_is_named(coco, tmp_path, name, cut):
     _, build = coco
     path = tmp_path / name
     path.write_bytes(path.read_bytes()[:-cut])
-    with pytest.raises(UserError, match=rf'1 bad images \({name}: (truncated|not a whole image)'):
+    with pytest.raises(UserError, match=rf'1 bad images \({name}: (truncated|damaged or not an image)'):
         build()
 
 
@@ -203,7 +203,7 @@ def fault(path, width=60, height=40):
 def test_image_fault(tmp_path):
     text = tmp_path / 'text.jpg'
     text.write_text('hello')
-    assert fault(text).startswith('not a whole image')
+    assert fault(text).startswith('damaged or not an image')
     assert fault(tmp_path / 'none.jpg') == 'missing'
 
 
@@ -266,7 +266,7 @@ def test_bad_images_are_skipped_with_a_count(coco, tmp_path, monkeypatch):
     _, build = coco
     (tmp_path / 'a.jpg').unlink()
     dataset = build(on_bad_images='skip')
-    assert [m for m in messages if '1 bad images (a.jpg: missing): left out' in m]
+    assert [m for m in messages if '1 bad images (a.jpg: missing): omitted' in m]
     assert len(dataset) == 1
     (tmp_path / 'b.png').unlink()
     with pytest.raises(UserError, match='no usable image'):
@@ -284,7 +284,7 @@ def test_bad_boxes(coco, box):
 
 def test_filter_that_leaves_nothing_is_refused(coco):
     _, build = coco
-    with pytest.raises(UserError, match='zero images left after filter_cfg'):
+    with pytest.raises(UserError, match='no image is left after filter_cfg'):
         build(filter_cfg=dict(min_size=1000))
 
 
@@ -402,7 +402,7 @@ def test_sides_may_be_swapped_only_where_exif_says_so(tmp_path):
     exif = image.getexif()
     exif[0x0112] = 6
     image.save(tmp_path / 'turned.jpg', exif=exif)
-    assert fault(tmp_path / 'plain.jpg', 40, 60) == '60x40 pixels where the annotations say 40x60'
+    assert fault(tmp_path / 'plain.jpg', 40, 60) == '60x40 pixels, but the annotations state 40x60'
     assert fault(tmp_path / 'turned.jpg', 40, 60) is None
 
 

@@ -279,7 +279,7 @@ def test_cpu_amp_says_when_the_cpu_cannot(monkeypatch):
 
     optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), 0.1)
     monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx2'})
-    with pytest.raises(UserError, match='needs native bf16.*Leave --amp out'):
+    with pytest.raises(UserError, match='needs native bf16.*Omit --amp'):
         YOLOCPUAmpOptimWrapper(optimizer=optimizer)
     monkeypatch.setattr(environment, 'cpu_flags', lambda: {'avx512_bf16'})
     wrapper = YOLOCPUAmpOptimWrapper(optimizer=optimizer)

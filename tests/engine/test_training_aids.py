@@ -39,7 +39,7 @@ def test_a_shared_router_learns_from_all_its_layers_and_keeps_nothing_of_a_batch
     block(torch.randn(2, 8, 6, 6)).square().sum().backward()
     assert block.router.weight.grad.abs().sum() > 0
     copy.deepcopy(block)  # as the EMA does
-    with pytest.raises(ValueError, match='router=None must be given routing weights'):
+    with pytest.raises(ValueError, match='router=None needs routing weights'):
         next(iter(dynamic_layers(block).values()))(torch.randn(1, 4, 6, 6))
 
 
@@ -131,5 +131,5 @@ def test_longer_keys_go_first_and_unknown_ones_are_named():
     by_lr = {lr: sum(len(g['params']) for g in groups if g['lr'] == lr) for lr in (1.0, 2.0, 3.0)}
     assert by_lr == {1.0: 3, 2.0: 1, 3.0: 1}
     build({'routing': dict(lr_mult=2.0), 'routing.bias': {}, 'routing.weight': {}})  # nothing is left for the first
-    with pytest.raises(ValueError, match=r"'routers', which is in no name"):
+    with pytest.raises(ValueError, match=r"'routers', which is in no parameter name"):
         build({'routers': dict(lr_mult=2.0)})

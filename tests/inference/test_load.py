@@ -94,7 +94,7 @@ def test_an_exported_file_is_loaded_by_the_same_call(detector, model, picture, t
     [
         ('none.jpg', 'no image at /.*none.jpg'),
         (3, 'an image is a path, an array or a PIL image, got a int'),
-        (np.zeros((4, 4, 3)), r'an array of bytes \(height, width, 3\) as BGR is needed, got float64 \(4, 4, 3\)'),
+        (np.zeros((4, 4, 3)), r'an array must be BGR uint8 \(height, width, 3\), got float64 \(4, 4, 3\)'),
         (np.zeros((4, 4, 4), np.uint8), r'got uint8 \(4, 4, 4\)'),
     ],
     ids=['missing', 'number', 'floats', 'four channels'],
@@ -105,7 +105,7 @@ def test_what_is_no_image_is_named(model, image, message):
 
 
 def test_what_is_no_model_is_named(detector, tmp_path):
-    with pytest.raises(UserError, match='yolo11n_coco needs a checkpoint: load_model'):
+    with pytest.raises(UserError, match='yolo11n_coco needs a checkpoint: use load_model'):
         mmdyn.load_model('yolo11n_coco')
     with pytest.raises(UserError, match=r'no config file at .*Did you mean yolo11x_coco'):
         mmdyn.load_model('yolo11q_coco', detector[1])

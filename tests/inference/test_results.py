@@ -59,7 +59,7 @@ def test_media_names_what_is_wrong(tmp_path):
         (tmp_path / 'text.jpg', r'text\.jpg is not an image that OpenCV reads'),
         (tmp_path / 'text.mp4', r'text\.mp4 is not a video that OpenCV reads'),
         (tmp_path / 'empty', 'no image in'),
-        ('97', 'no camera of number 97'),
+        ('97', 'no camera with number 97'),
     ):
         with pytest.raises(UserError, match=message):
             Media(str(source))
@@ -151,7 +151,7 @@ def test_a_video_and_one_that_ends_early(call, exported, tmp_path):
 def test_what_is_no_model_is_named(call, digits, tmp_path):
     for model, message in (
         ([tmp_path / 'none.onnx'], 'no exported file at'),
-        (['a', 'b', 'c'], 'give CONFIG CHECKPOINT, or one exported file'),
+        (['a', 'b', 'c'], 'MODEL must be CONFIG CHECKPOINT, or one exported file'),
     ):
         done = call(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')
         assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr

@@ -79,13 +79,13 @@ def test_pictures_of_images_without_boxes(found):
 
 
 def test_what_cannot_be_analysed_is_named(alike, roots, detector):
-    with pytest.raises(UserError, match='has no dynamic convolution, so nothing is routed'):
+    with pytest.raises(UserError, match='has no dynamic convolution'):
         analyse_routing(*alike('yolo11n_digits.py', **roots))
     cfg = Config(detector[0].to_dict())
     cfg.train_dataloader = None
     with pytest.raises(UserError, match='the config has no train_dataloader'):
         analyse_routing(cfg, detector[1], 'train')
-    with pytest.raises(UserError, match='at least one image is needed, got 0'):
+    with pytest.raises(UserError, match='the number of images must be at least 1, got 0'):
         analyse_routing(*detector, number=0)
 
 

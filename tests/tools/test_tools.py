@@ -234,7 +234,7 @@ def test_get_flops_prints_the_golden_numbers(call):
 def test_get_flops_takes_the_size_of_the_config_and_refuses_what_does_not_fit(call):
     done = call(ROOT / 'tools/get_flops.py', CONFIG)
     assert 'one image of 320 x 320' in done.stdout
-    assert_clean(call(ROOT / 'tools/get_flops.py', CONFIG, '--shape', 321), 'does not take 321 x 321 pixels .*of 32')
+    assert_clean(call(ROOT / 'tools/get_flops.py', CONFIG, '--shape', 321), 'does not accept 321 x 321 pixels .*of 32')
 
 
 def test_browse_dataset_draws(run, digits, tmp_path):
@@ -302,7 +302,7 @@ BAD = {
         [CONFIG, 'img_scale=(64,64)'],
         r"key 'img_scale': 'img_scale' is only read while the config file is parsed",
     ),
-    'checkpoint-for-config': (['epoch_1.pth'], r'epoch_1.pth is given in place of the config; --help shows the order'),
+    'checkpoint-for-config': (['epoch_1.pth'], r'epoch_1.pth is not a config: --help shows the order'),
     'option-without-value': ([CONFIG, 'train_cfg'], r"--cfg-options takes KEY=VALUE, got 'train_cfg'"),
 }
 
@@ -388,7 +388,7 @@ def test_type_of_another_scope_is_named_as_such(call, tmp_path):
     done = call(
         TRAIN, ROOT / 'configs/yolo11n_digits.py', '--work-dir', tmp_path, '--cfg-options', 'default_scope=mmdet'
     )
-    assert_clean(done, r"the scope of the config has no model of type 'YOLODetector': give default_scope='mmyolo'")
+    assert_clean(done, r"the scope of the config has no model of type 'YOLODetector': set default_scope='mmyolo'")
 
 
 def test_missing_annotations_of_another_package_are_named(call, tmp_path):
@@ -404,7 +404,7 @@ def test_bad_checkpoints_are_refused_by_test(call, digits, trained, tmp_path):
     cut.write_bytes(whole.read_bytes()[:-5000])
     cases = {
         (CONFIG, text): r'text.pth is not a checkpoint that loads safely: .*',
-        (CONFIG, cut): r'cut.pth is not a checkpoint that loads safely: it is no archive of torch.save, or its end is',
+        (CONFIG, cut): r'cut.pth is not a checkpoint that loads safely: it was not written by torch.save, or it is',
         (CONFIG, tmp_path / 'none.pth'): r'no checkpoint at .*none.pth',
         (
             ROOT / 'configs/yolo11n_digits.py',

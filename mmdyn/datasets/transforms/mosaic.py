@@ -1,4 +1,4 @@
-"""Mosaic of an image and three of those loaded last, as the original YOLO11 trains: one image is read, not four.
+"""Mosaic of an image and three recently loaded ones, as the original YOLO11 trains: one image is read, not four.
 
 Its ``Mosaic`` takes the other three from a buffer of the last images, already resized and eight batches long
 (https://docs.ultralytics.com/reference/data/augment).
@@ -17,12 +17,12 @@ CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 @TRANSFORMS.register_module()
 class BufferedMosaic(Mosaic):
-    """``Mosaic`` of boxes, without masks, from a buffer that every loader process has for itself.
+    """``Mosaic`` of boxes, without masks. Every loader process has its own buffer of images.
 
-    Until it holds four images, all four are read. An image that gets no mosaic is letterboxed to ``img_scale``.
+    Until the buffer has four images, all four are read. An image without mosaic is letterboxed to ``img_scale``.
 
     Args:
-        buffer_size: How many images are kept, at least four; a 640 px image is 1.2 MB.
+        buffer_size: Number of images in the buffer, at least four; a 640 px image is 1.2 MB.
         **kwargs: As in ``Mosaic``, except those of its cache.
 
     Raises:
@@ -46,10 +46,10 @@ class BufferedMosaic(Mosaic):
         """Make a mosaic.
 
         Args:
-            results: An image with its boxes, and the data set that it is from.
+            results: An image with its boxes and its data set.
 
         Returns:
-            The mosaic in its place, or with ``mosaic=False`` the image alone.
+            The mosaic, or the image alone with ``mosaic=False``.
         """
         results = self.resize(results)
         self.buffer.append(_with_own_boxes(results))
@@ -62,12 +62,12 @@ class BufferedMosaic(Mosaic):
         return self.mix_img_transform(results | {'mix_results': others})
 
     def _read(self, dataset) -> dict:
-        """Any image of the data set, resized."""
+        """A random image of the data set, resized."""
         info = dataset.get_data_info(np.random.randint(len(dataset)))
         return self.resize(self.pre_transform(info | {'dataset': dataset}))
 
     def mix_img_transform(self, results: dict) -> dict:
-        """Put images around a random centre, each as far as it reaches.
+        """Place four images at a random centre and crop them to the mosaic.
 
         Args:
             results: The first image, and the three others as ``mix_results``; all resized.
@@ -102,6 +102,6 @@ class BufferedMosaic(Mosaic):
 
 
 def _with_own_boxes(results: dict) -> dict:
-    """A copy whose boxes can be moved; nothing writes into its image."""
+    """A copy with its own boxes; it shares the image, which is not modified."""
     kept = {key: value for key, value in results.items() if key != 'dataset'}
     return kept | {'gt_bboxes': results['gt_bboxes'].clone()}

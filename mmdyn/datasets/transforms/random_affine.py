@@ -1,4 +1,4 @@
-"""Random affine of YOLO, with an affine warp: the pixels of MMYOLO's perspective one, in less than half the time."""
+"""Random affine of YOLO with an affine warp: same pixels as MMYOLO's perspective warp, in less than half the time."""
 
 import cv2
 import numpy as np
@@ -9,9 +9,9 @@ from mmyolo.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class YOLO11RandomAffine(YOLOv5RandomAffine):
-    """``YOLOv5RandomAffine`` through ``cv2.warpAffine``; arguments are the same. Masks go the parent's way.
+    """``YOLOv5RandomAffine`` with ``cv2.warpAffine``; arguments are the same. The parent handles masks.
 
-    The border, half of a mosaic, is cut off a mosaic only, not off an image that :class:`BufferedMosaic` left alone.
+    The border is cropped from mosaics only, not from images for which :class:`BufferedMosaic` made no mosaic.
 
     Example:
         >>> affine = TRANSFORMS.build(dict(type='YOLO11RandomAffine', border=(-320, -320)))
@@ -23,7 +23,7 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
 
     @autocast_box_type()
     def transform(self, results: dict) -> dict:
-        """Warp an image and its boxes, and drop boxes that are too small or too thin then.
+        """Warp an image and its boxes, and drop boxes that are too small or too thin afterwards.
 
         Args:
             results: Image and boxes.

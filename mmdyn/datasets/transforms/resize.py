@@ -1,7 +1,7 @@
-"""Resize as the original YOLO11 reads its images: to fit a size, the shorter side rounded up, bilinear.
+"""Resize as in the original YOLO11: to fit a given size, the shorter side rounded up, bilinear.
 
-On MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks: one pixel and another
-interpolation are enough to move scores by some thousandths.
+Subclass of MMYOLO's ``YOLOv5KeepRatioResize``, which rounds down and averages areas when it shrinks. One pixel and a
+different interpolation change scores by some thousandths.
 """
 
 import math

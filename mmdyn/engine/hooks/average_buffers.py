@@ -1,4 +1,4 @@
-"""Buffers of a model that several processes train: averaged before they are validated with, and before they are saved.
+"""Averages the buffers of a model over all training processes, before validation and before saving.
 
 Every process updates the running statistics of batch norms with its own images, and ``DistributedDataParallel`` does
 not synchronise them here. The original instead takes those of the first process.
@@ -35,7 +35,7 @@ class AverageBuffersHook(Hook):
     """
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Average at the end of an epoch, for whatever looks at the model then."""
+        """Average at the end of an epoch, for hooks that use the model then."""
         average_buffers(runner)
 
     def before_val_epoch(self, runner: Runner) -> None:

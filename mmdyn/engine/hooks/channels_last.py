@@ -1,4 +1,4 @@
-"""Channels-last memory format for a whole model: what bf16 on a CPU and tensor cores on a GPU run fastest in."""
+"""Channels-last memory format for a whole model: the fastest format for bf16 on a CPU and tensor cores on a GPU."""
 
 import torch
 from mmengine.hooks import Hook
@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class ChannelsLastHook(Hook):
-    """Turn the model's 4-d parameters to channels-last; activations follow their kernels.
+    """Convert the model's 4-d parameters to channels-last; activations then have the same format.
 
     Example:
         >>> from types import SimpleNamespace
@@ -18,7 +18,7 @@ class ChannelsLastHook(Hook):
         (27, 1, 9, 3)
     """
 
-    # Before EMAHook, which holds on to the tensors that it finds: converting replaces them.
+    # Before EMAHook, which keeps references to the tensors: converting replaces them.
     priority = 'VERY_HIGH'
 
     def before_run(self, runner: Runner) -> None:

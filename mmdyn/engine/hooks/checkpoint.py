@@ -1,6 +1,6 @@
-"""Checkpoints that are whole or absent: written beside their place and moved, the old one removed last.
+"""Atomic checkpoints: written to a temporary file and moved, and the old one is removed last.
 
-MMEngine removes the oldest checkpoint before it writes the next one, and writes in place.
+MMEngine removes the oldest checkpoint before it writes the next one, and does not write atomically.
 """
 
 import tempfile
@@ -22,10 +22,10 @@ LAST_CHECKPOINT = 'last_checkpoint'
 
 
 class AtomicLocalBackend(LocalBackend):
-    """``LocalBackend`` that writes a file beside its place and moves it there when it is whole."""
+    """``LocalBackend`` that writes atomically."""
 
     def put(self, obj: bytes, filepath: str) -> None:
-        """Write ``obj`` to ``filepath``, all or nothing."""
+        """Write ``obj`` to ``filepath`` atomically."""
         with replacing(filepath) as partial:
             super().put(obj, str(partial))
 
@@ -35,7 +35,7 @@ register_backend('atomic_local', AtomicLocalBackend)
 
 @contextmanager
 def _note_written_whole(runner: Runner) -> Iterator[None]:
-    """MMEngine writes the name of the last checkpoint into the work dir, in place: let it write beside, and move it."""
+    """Make MMEngine write the name of the last checkpoint to the work dir atomically."""
     if not is_main_process():
         yield
         return
@@ -50,7 +50,7 @@ def _note_written_whole(runner: Runner) -> Iterator[None]:
 
 
 class _RemovesLater(AtomicLocalBackend):
-    """Keeps a list of what it should remove."""
+    """Collects files to remove later."""
 
     def __init__(self) -> None:
         self.condemned: list[str] = []
@@ -62,7 +62,7 @@ class _RemovesLater(AtomicLocalBackend):
 
 @HOOKS.register_module()
 class AtomicCheckpointHook(CheckpointHook):
-    """``CheckpointHook`` whose previous checkpoint outlives a failure to write the next, a full disk for example.
+    """``CheckpointHook`` that keeps the previous checkpoint if it cannot write the next, for example on a full disk.
 
     Arguments are those of ``CheckpointHook``; remote folders (``backend_args``) work as they do there.
 
@@ -78,7 +78,7 @@ class AtomicCheckpointHook(CheckpointHook):
         super().__init__(*args, backend_args=backend_args or dict(backend='atomic_local'), **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Find the folder of the checkpoints, and remove what a killed process left half-written in it."""
+        """Set the folder of the checkpoints, and remove partial files of killed processes."""
         super().before_train(runner)
         if self.local and is_main_process():
             remove_partial_files(self.out_dir)
@@ -97,7 +97,7 @@ class AtomicCheckpointHook(CheckpointHook):
 
     @contextmanager
     def _old_ones_kept(self) -> Iterator[None]:
-        """Remove old checkpoints when the block has ended well."""
+        """Remove old checkpoints after the block succeeds."""
         if not self.local or isinstance(self.file_backend, _RemovesLater):
             yield
             return

@@ -17,7 +17,7 @@ class CheckpointGuardHook(Hook):
     Testing and resuming need every tensor, fine-tuning (``load_from``) a quarter of them.
 
     Raises:
-        UserError: With the first keys that differ.
+        UserError: The checkpoint does not fit; the message lists the first keys that differ.
 
     Example:
         >>> from mmdyn.running import load_config
@@ -29,7 +29,7 @@ class CheckpointGuardHook(Hook):
     priority = 'VERY_HIGH'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare before anything is loaded; a bare state dict becomes a checkpoint for the hooks after this one."""
+        """Compare before loading; a plain state dict is wrapped as a checkpoint for the hooks after this one."""
         if 'state_dict' not in checkpoint:
             checkpoint['state_dict'] = {k: v for k, v in checkpoint.items() if hasattr(v, 'shape')}
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model

@@ -1,4 +1,4 @@
-"""Classes: stop before the first iteration when model, data sets and checkpoint do not mean the same classes."""
+"""Class check: stops before the first iteration if model, data sets and checkpoint have different classes."""
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -16,8 +16,8 @@ def _short(classes: tuple) -> str:
 class ClassCheckHook(Hook):
     """Compare the head's ``num_classes`` with the data sets, and the data sets' class names with each other.
 
-    Labels are numbers: the same names in another order would train and score wrongly without a word. A tested
-    checkpoint knows the classes that it was trained on, too.
+    Labels are numbers: the same names in a different order would train and test wrongly without an error. The classes
+    of a tested checkpoint are compared too.
 
     Raises:
         UserError: They differ; the message has both, and what to change.
@@ -33,7 +33,7 @@ class ClassCheckHook(Hook):
         self._trained_on: tuple | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note the classes of the checkpoint."""
+        """Store the classes of the checkpoint."""
         self._trained_on = checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes')
 
     def before_train(self, runner: Runner) -> None:

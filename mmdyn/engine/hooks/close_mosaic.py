@@ -1,4 +1,4 @@
-"""Close mosaic: another pipeline for the last epochs, counted from the end."""
+"""Close mosaic: a different pipeline for the last epochs, counted from the end."""
 
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmengine.registry import HOOKS
@@ -7,10 +7,10 @@ from mmengine.runner import Runner
 
 @HOOKS.register_module()
 class CloseMosaicHook(PipelineSwitchHook):
-    """``mmdet.PipelineSwitchHook`` that counts from the end: a config with other epochs needs no other hook.
+    """``mmdet.PipelineSwitchHook`` that counts from the end, so it need not change with ``max_epochs``.
 
     Args:
-        num_last_epochs: How many epochs train with ``switch_pipeline``; at most half of all.
+        num_last_epochs: Number of epochs with ``switch_pipeline``; at most half of all.
         switch_pipeline: The pipeline of the last epochs, or the name of the config variable that holds it.
 
     Example:

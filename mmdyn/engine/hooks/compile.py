@@ -1,7 +1,7 @@
-"""Compilation of a detector in training: its networks, each by ``torch.compile``.
+"""Compiles the networks of a detector for training with ``torch.compile``.
 
-MMEngine's ``compile`` key compiles ``train_step``, with the optimizer and the assignment of boxes in it, which Dynamo
-cannot trace.
+MMEngine's ``compile`` key compiles ``train_step``, which includes the optimizer and the assigner. Dynamo cannot trace
+them.
 """
 
 from mmengine.hooks import Hook

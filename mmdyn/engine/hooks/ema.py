@@ -1,7 +1,7 @@
 """Exponential moving average of the YOLO recipe: ``decay (1 - exp(-t / tau))`` at the t-th step of the optimizer.
 
-Source: https://docs.ultralytics.com/reference/utils/torch_utils. On MMEngine's, which takes the first step's weights as
-they are and averages after every iteration, also those that only accumulate gradients.
+Source: https://docs.ultralytics.com/reference/utils/torch_utils. MMEngine's average instead
+copies the weights of the first step and averages after every iteration, also if it only accumulates gradients.
 """
 
 import math
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @MODELS.register_module()
 class YOLOEMA(ExponentialMovingAverage):
-    """``ExponentialMovingAverage`` that warms up, from the first step on; ``steps`` is the number of the next step.
+    """``ExponentialMovingAverage`` with warm-up from the first step; ``steps`` is the number of the next step.
 
     Args:
         *args: As in ``ExponentialMovingAverage``, as are the keyword arguments.
@@ -34,7 +34,7 @@ class YOLOEMA(ExponentialMovingAverage):
         self.steps.fill_(1)  # at 0, MMEngine copies
 
     def decay(self, step: int) -> float:
-        """How much of the average is kept at a step, numbered from 1 on."""
+        """Decay at a step, numbered from 1."""
         return (1 - self.momentum) * (1 - math.exp(-step / self.gamma))
 
     def avg_func(self, averaged_param: Tensor, source_param: Tensor, steps: Tensor) -> None:
@@ -43,14 +43,14 @@ class YOLOEMA(ExponentialMovingAverage):
         Args:
             averaged_param: The average so far.
             source_param: The parameter of the model.
-            steps: Number of this step, from 1 on.
+            steps: Number of this step, from 1.
         """
         averaged_param.lerp_(source_param, 1 - self.decay(int(steps)))
 
 
 @HOOKS.register_module()
 class YOLOEMAHook(EMAHook):
-    """``EMAHook`` that averages after steps of the optimizer only, from the weights that training starts with.
+    """``EMAHook`` that averages only after optimizer steps and starts from the initial weights of the training.
 
     Arguments are those of ``EMAHook``; the kind of average is :class:`YOLOEMA` unless ``ema_type`` says otherwise.
 

@@ -1,4 +1,4 @@
-"""One line an epoch for a person who watches: loss, average precision, time spent and time left."""
+"""One line per epoch in the terminal: loss, average precision, time spent and time left."""
 
 import time
 from datetime import timedelta
@@ -16,10 +16,10 @@ def _clock(seconds: float) -> str:
 
 @HOOKS.register_module()
 class EpochLineHook(Hook):
-    """Print ``epoch 3/18  loss 21.3  AP 0.214  02:10 spent, 10:50 left``; the AP where the epoch was validated.
+    """Print ``epoch 3/18  loss 21.3  AP 0.214  02:10 spent, 10:50 left``; AP only if the epoch was validated.
 
     Args:
-        metric: Figure of the evaluator to show, and what to call it.
+        metric: Key of the metric, and its label.
 
     Example:
         >>> HOOKS.build(dict(type='EpochLineHook', metric=('coco/bbox_mAP', 'AP'))).metric
@@ -37,19 +37,19 @@ class EpochLineHook(Hook):
         self._began, self._first = time.monotonic(), runner.epoch
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Note the loss; the line waits for the validation."""
+        """Store the loss; the line is printed after the validation."""
         done = runner.epoch + 1
         loss = runner.message_hub.get_scalar('train/loss').mean(len(runner.train_dataloader))
         self._line = f'epoch {done:>{len(str(runner.max_epochs))}}/{runner.max_epochs}  loss {loss:.4g}'
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Add the figure of the validation."""
+        """Store the metric of the validation."""
         key, name = self.metric
         if self._line and metrics and key in metrics:
             self._line += f'  {name} {metrics[key]:.3f}'
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Print the line of the epoch before."""
+        """Print the line of the previous epoch."""
         self._print(runner)
 
     def after_train(self, runner: Runner) -> None:

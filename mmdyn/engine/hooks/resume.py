@@ -1,4 +1,4 @@
-"""Resuming a run: all processes from one checkpoint, counted in today's iterations, no validation left out."""
+"""Resuming a run: all processes use one checkpoint, iterations are recounted, and no validation is skipped."""
 
 import re
 import zipfile
@@ -14,11 +14,11 @@ from mmdyn.errors import UserError
 from mmdyn.files import write_text
 from mmdyn.logs import is_validation, log_records
 
-VALIDATIONS = 'validations'  # beside MMEngine's last_checkpoint: epochs or iterations whose validation was finished
+VALIDATIONS = 'validations'  # file with the epochs or iterations whose validation was finished
 
 
 def latest_checkpoint(work_dir: str | Path) -> str | Path | None:
-    """The checkpoint that a work dir names as its last; where it names none, the last whole one.
+    """The checkpoint that a work dir names as its last; if it names none, the last complete one.
 
     Args:
         work_dir: Folder of a run.
@@ -28,7 +28,7 @@ def latest_checkpoint(work_dir: str | Path) -> str | Path | None:
     name = note.read_text().strip() if note.is_file() else ''
     if '://' in name:  # a remote folder, which MMEngine reads
         return name
-    for named in (Path(name), work_dir / Path(name).name):  # the second where the folder was moved
+    for named in (Path(name), work_dir / Path(name).name):  # the second if the folder was moved
         if name and named.is_file():
             return named
     numbers = {path: re.fullmatch(r'(?:epoch|iter)_(\d+)', path.stem) for path in work_dir.glob('*.pth')}
@@ -43,7 +43,7 @@ def checkpoint_for_all(work_dir: str | Path) -> str | Path | None:
         work_dir: Folder of the run.
 
     Raises:
-        UserError: Another process cannot read it.
+        UserError: A process cannot read it.
     """
     chosen = [latest_checkpoint(work_dir) if is_main_process() else None]
     broadcast_object_list(chosen)
@@ -78,7 +78,7 @@ class ResumeHook(Hook):
     priority = 'LOWEST'  # after the checkpoint hook has saved the best
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Turn the checkpoint's iteration into that of this run."""
+        """Convert the checkpoint's iteration to that of this run."""
         if runner._resume and isinstance(runner.train_loop, EpochBasedTrainLoop):
             meta = checkpoint['meta']
             meta['iter'] = meta['epoch'] * len(runner.train_dataloader)
@@ -102,19 +102,19 @@ class ResumeHook(Hook):
             runner.val_loop.run()
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
-        """Note that the validation was finished, and its best checkpoint written."""
+        """Record that the validation was finished and its best checkpoint was written."""
         if is_main_process() and runner._train_loop is not None:
             note = Path(runner.work_dir, VALIDATIONS)
             write_text(note, f'{note.read_text() if note.is_file() else ""}{_reached(runner)}\n')
 
 
 def _reached(runner: Runner) -> int:
-    """Epochs, or iterations for loops that count these."""
+    """Finished epochs, or iterations for an iteration-based loop."""
     return runner.epoch if isinstance(runner.train_loop, EpochBasedTrainLoop) else runner.iter
 
 
 def _was_validated(runner: Runner) -> bool:
-    """Whether a validation of the checkpoint was finished after it was written, and is in a log."""
+    """Whether the checkpoint was validated, with the result in a log."""
     note, checkpoint = Path(runner.work_dir, VALIDATIONS), Path(runner._load_from)
     if not note.is_file() or str(_reached(runner)) not in note.read_text().split():
         return False
@@ -124,7 +124,7 @@ def _was_validated(runner: Runner) -> bool:
 
 
 def _validation_is_missing(runner: Runner) -> bool:
-    """Whether a validation is due where the run resumes, and was not finished."""
+    """Whether a validation was due at the checkpoint, but not finished."""
     loop, reached = runner.train_loop, _reached(runner)
     last = loop.max_epochs if isinstance(loop, EpochBasedTrainLoop) else loop.max_iters
     if runner.val_loop is None or reached == 0:

@@ -1,8 +1,8 @@
 """Schedule of the YOLO recipe: warm-up, linear decay, weight decay and gradient accumulation by the nominal batch.
 
-Source: https://docs.ultralytics.com/usage/cfg/#train-settings. On MMYOLO's ``YOLOv5ParamSchedulerHook``. What
-differs: epochs and batch come from the runner instead of being said twice, warm-up leaves the last epoch alone and has
-no least number of iterations, gradients accumulate to the nominal batch, and the optimizer keeps plain floats.
+Source: https://docs.ultralytics.com/usage/cfg/#train-settings. Differences to MMYOLO's
+``YOLOv5ParamSchedulerHook``: epochs and batch size come from the runner, warm-up excludes the last epoch and has no
+minimum, gradients accumulate to the nominal batch, and the optimizer keeps plain floats.
 """
 
 import numpy as np
@@ -21,10 +21,10 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
 
     Args:
         nominal_batch_size: Gradients are summed over about this many images before a step, and the weight decay is
-            scaled by what the sum really is over this; None steps every iteration and scales nothing.
+            scaled by the actual number over this number; None steps every iteration and scales nothing.
         scheduler_type: ``'linear'`` or ``'cosine'``.
-        lr_factor: Last learning rate as a fraction of the first.
-        warmup_mim_iter: Least iterations of warm-up, 100 in older versions of the recipe; the name is MMYOLO's.
+        lr_factor: Final learning rate as a fraction of the initial one.
+        warmup_mim_iter: Minimum iterations of warm-up, 100 in older versions of the recipe; the name is MMYOLO's.
         **kwargs: As in ``YOLOv5ParamSchedulerHook``; ``max_epochs`` is the runner's.
 
     Example:
@@ -52,13 +52,13 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         """Take epochs and batch size from the runner, and scale the weight decay.
 
         Raises:
-            UserError: The loop counts iterations, or the data loader does not say its batch size.
+            UserError: The loop counts iterations, or the data loader has no batch size.
         """
         if not isinstance(runner.train_loop, EpochBasedTrainLoop):
             raise UserError(
                 f'YOLOScheduleHook counts epochs, and train_cfg is {type(runner.train_loop).__name__}: set '
                 "train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=…), or default_hooks.param_scheduler=None and "
-                'a param_scheduler of your own'
+                'your own param_scheduler'
             )
         self.scheduler_fn = self.scheduler_maps[self.scheduler_type](self.lr_factor, runner.max_epochs)
         super().before_train(runner)
@@ -82,7 +82,7 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
         self._accumulate = min(self._accumulate, runner.max_iters)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        """Set what this iteration trains with."""
+        """Set learning rate, momentum and accumulation of this iteration."""
         if self._warmup_iters:
             super().before_train_iter(runner, batch_idx, data_batch)
         for group in runner.optim_wrapper.optimizer.param_groups:
@@ -94,13 +94,13 @@ class YOLOScheduleHook(YOLOv5ParamSchedulerHook):
             runner.optim_wrapper.accumulate = accumulate
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Set the learning rate of the next epoch; an iteration that still warms up sets its own."""
+        """Set the learning rate of the next epoch; iterations of the warm-up override it."""
         for group, base in zip(runner.optim_wrapper.optimizer.param_groups, self._base_lr, strict=True):
             group['lr'] = base * self.scheduler_fn(runner.epoch + 1)
 
 
 def _batch_size(runner: Runner) -> int:
-    """Images of a batch of this process, also where a batch sampler decides."""
+    """Batch size of this process, also with a batch sampler."""
     loader = runner.train_dataloader
     size = loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None)
     if not isinstance(size, int):

@@ -1,4 +1,4 @@
-"""Temperature annealing: near-uniform routing at first, so that all experts learn, sharper as training goes on.
+"""Temperature annealing: nearly uniform routing weights at first, so that all experts learn, then sharper ones.
 
 Dynamic Convolution: Attention over Convolution Kernels, Chen et al., CVPR 2020, https://arxiv.org/abs/1912.03458,
 section 3.3: a softmax with temperature 30, reduced to 1 linearly over the first 10 epochs.
@@ -21,15 +21,15 @@ def _routers(model: nn.Module) -> dict[str, Router]:
 class TemperatureHook(Hook):
     """Lower the temperature of every router linearly to the one that its layer was built with.
 
-    The temperature is no part of a checkpoint: one from before the end of annealing is tested at the layer's own.
+    Checkpoints do not contain the temperature: one from before the end of annealing is tested at the layer's own.
 
     Args:
         begin: Temperature of the first iteration.
-        epochs: Epochs until a layer has its own; they may be fractions.
+        epochs: Epochs of annealing; may be fractional.
 
     Raises:
         ValueError: ``begin`` or ``epochs`` is not positive.
-        UserError: The model has no dynamic convolution, or training ends before.
+        UserError: The model has no dynamic convolution, or training ends before the annealing.
 
     Example:
         >>> hook = HOOKS.build(dict(type='TemperatureHook', begin=30.0, epochs=10))
@@ -44,14 +44,14 @@ class TemperatureHook(Hook):
         self._own: dict[str, float] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Note every layer's own temperature."""
+        """Store every layer's own temperature."""
         self._own = {name: m.temperature for name, m in _routers(runner.model).items()}
         if not self._own:
-            raise UserError('TemperatureHook is for dynamic convolutions, and the model has none: leave it out')
+            raise UserError('TemperatureHook needs dynamic convolutions, but the model has none: remove the hook')
         if self.epochs > runner.max_epochs:
             raise UserError(
                 f'TemperatureHook anneals for {self.epochs:g} epochs, but training has {runner.max_epochs}: '
-                'lower its epochs, or what is tested has another temperature than what was trained'
+                'lower its epochs, because the model would be tested at a different temperature than it was trained at'
             )
         self._set(runner, max(runner.iter - 1, 0))  # a resumed run may begin with a validation
 
@@ -65,6 +65,6 @@ class TemperatureHook(Hook):
             router.temperature = self.begin + progress * (self._own[name] - self.begin)
 
     def after_train(self, runner: Runner) -> None:
-        """Leave every layer with its own temperature."""
+        """Restore every layer's own temperature."""
         for name, router in _routers(runner.model).items():
             router.temperature = self._own[name]

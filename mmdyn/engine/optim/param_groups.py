@@ -1,4 +1,4 @@
-"""Parameter groups of the YOLO recipe: weights with decay, norms and biases without, and what a config sets apart."""
+"""Parameter groups of the YOLO recipe: weights with decay, norms and biases without, and custom groups of a config."""
 
 from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
@@ -14,9 +14,9 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
 
     Args:
         optim_wrapper_cfg: As in ``YOLOv5OptimizerConstructor``.
-        paramwise_cfg: The same; ``custom_keys`` gives parameters whose name holds a key a rate and a decay of their
-            own, as in ``DefaultOptimWrapperConstructor``: ``{'.router.': dict(lr_mult=10, decay_mult=0)}`` for all
-            routers (formerly ``'.routing.'``). A bias so set apart warms up as weights do.
+        paramwise_cfg: The same; ``custom_keys`` gives parameters whose name contains a key their own rate and decay,
+            as in ``DefaultOptimWrapperConstructor``: ``{'.router.': dict(lr_mult=10, decay_mult=0)}`` for all
+            routers (formerly ``'.routing.'``). A bias with custom factors warms up as weights do.
 
     Raises:
         ValueError: A key of ``custom_keys`` is in no parameter's name.
@@ -40,7 +40,7 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
         for group in wrapper.optimizer.param_groups[1:]:
             group['weight_decay'] = 0.0
         names = {id(p): name for name, p in model.named_parameters()}
-        # longer keys first, as they say more
+        # longer keys first, because they are more specific
         for key in sorted(self.custom_keys, key=lambda k: (-len(k), k)):
             present = any(key in name for name in names.values())
             current = key if present else key.replace('routing', 'router')  # the former name
@@ -49,7 +49,7 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
 
     @staticmethod
     def _add_left_out(optimizer, model: nn.Module) -> None:
-        """Add parameters that are no ``weight`` and no ``bias``, such as the shared bias of a folded layer."""
+        """Add parameters that are neither ``weight`` nor ``bias``, such as the shared bias of a folded layer."""
         weights, _, biases = optimizer.param_groups
         grouped = {id(p) for group in optimizer.param_groups for p in group['params']}
         for parameter in model.parameters():
@@ -58,9 +58,9 @@ class YOLOOptimizerConstructor(YOLOv5OptimizerConstructor):
 
     @staticmethod
     def _set_apart(optimizer, names: dict[int, str], key: str, factors: dict) -> None:
-        """Move the parameters of a key from the three groups into groups after them."""
+        """Move the parameters of a key from the three groups to additional groups."""
         if not any(key in name for name in names.values()):
-            raise ValueError(f'paramwise_cfg.custom_keys has {key!r}, which is in no name of a parameter')
+            raise ValueError(f'paramwise_cfg.custom_keys has {key!r}, which is in no parameter name')
         for group in optimizer.param_groups[:3]:
             chosen = [p for p in group['params'] if key in names[id(p)]]
             if chosen:

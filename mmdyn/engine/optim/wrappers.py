@@ -30,7 +30,7 @@ class SummedGradients(OptimWrapper):
         self._stepped_at = 0
 
     def initialize_count_status(self, model: nn.Module, init_counts: int, max_counts: int) -> None:
-        """Start counting, at ``init_counts`` after a resume; what had been summed by then is gone."""
+        """Start counting, at ``init_counts`` after a resume; gradients summed before the resume are lost."""
         super().initialize_count_status(model, init_counts, max_counts)
         self._stepped_at = init_counts
 
@@ -42,11 +42,11 @@ class SummedGradients(OptimWrapper):
         return count - self._stepped_at >= self.accumulate
 
     def scale_loss(self, loss: Tensor) -> Tensor:
-        """The loss as it is."""
+        """Return the loss unchanged."""
         return loss
 
     def zero_grad(self, **kwargs) -> None:
-        """Clear the gradients, as happens after every step."""
+        """Clear the gradients; this is called after every step."""
         super().zero_grad(**kwargs)
         self._stepped_at = self._inner_count
 
@@ -57,7 +57,7 @@ class SummedGradients(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model):
-        """No gradient synchronisation between processes until the iteration that steps."""
+        """Skip gradient synchronisation between processes until the iteration that steps."""
         with super().optim_context(model):
             if self._steps_at(self._inner_count + 1) or not hasattr(model, 'no_sync'):
                 yield
@@ -102,7 +102,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
     Arguments are those of ``OptimWrapper``.
 
     Raises:
-        UserError: The CPU has no native bf16, where autocast would only be slow.
+        UserError: The CPU has no native bf16, so autocast would be slow.
 
     Example:
         In a config:
@@ -116,7 +116,7 @@ class CPUAmpOptimWrapper(OptimWrapper):
         if not cpu_has_bf16():
             raise UserError(
                 'mixed precision on a CPU needs native bf16 (AVX512-BF16, AMX or Arm BF16), and this CPU has none. '
-                'Leave --amp out; float32 is as fast here'
+                'Omit --amp; float32 is as fast here'
             )
         super().__init__(**kwargs)
 
