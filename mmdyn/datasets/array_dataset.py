@@ -41,6 +41,15 @@ class ArrayDataset(BatchShapePolicyDataset):
 
     Raises:
         UserError: Annotations or an image are invalid.
+
+    Example:
+        >>> class Squares(ArrayDataset):  # a format of your own: say what is read, and read it
+        ...     source = 'squares'
+        ...     def read(self):
+        ...         one = [[0, 0, 9, 9]]
+        ...         return Annotations.of([str(digits_image)], [(320, 320)], [0], one, [0], ['square']), None
+        >>> Squares()[0]['instances'][0]['bbox']
+        [0.0, 0.0, 9.0, 9.0]
     """
 
     METAINFO: dict = {}

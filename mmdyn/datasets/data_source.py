@@ -28,6 +28,12 @@ class DataSource(NamedTuple):
         classes: Names.
         splits: Of ``'train'``, ``'val'`` and ``'test'`` those that there are: arguments of their data sets.
         channels: Channels of an image.
+
+    Example:
+        >>> print(find_data(digits_image.parents[1]))
+        data: ...digits, COCO
+          train: annotations/train.json; val: annotations/val.json
+          10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …
     """
 
     path: Path

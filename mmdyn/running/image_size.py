@@ -78,7 +78,7 @@ def set_image_size(cfg: Config, height: int, width: int) -> None:
     Example:
         >>> from mmdyn.running import load_config
         >>> config = load_config('yolo11n_coco')
-        >>> set_image_size(config, 400, 400)
+        >>> set_image_size(config, 416, 416)
         >>> image_size(config)
         (416, 416)
     """

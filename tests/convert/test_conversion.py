@@ -367,7 +367,7 @@ def test_missing_file_existing_target_wrong_scale(tmp_path, file):
         convert_from_original(tmp_path / 'nowhere.pt', tmp_path / 'ours.pth')
     with pytest.raises(UserError, match='no checkpoint at'):
         convert_from_original(tmp_path, tmp_path / 'ours.pth')
-    with pytest.raises(UserError, match='is of scale n, not m'):
+    with pytest.raises(UserError, match='has scale n, not m'):
         convert_from_original(file, tmp_path / 'ours.pth', scale='m')
     (tmp_path / 'ours.pth').write_text('mine')
     with pytest.raises(UserError, match=r'ours\.pth exists and is not overwritten'):

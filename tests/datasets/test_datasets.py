@@ -325,12 +325,12 @@ def test_voc_boxes_are_clipped_and_dropped_and_counted(voc):
     assert [a['category_id'] for a in result.content()['annotations']] == [1, 2, 1]
     assert (result.clipped, result.dropped) == (1, 3)
     assert '1 clipped to their image, 3 dropped' in str(result)
-    assert [i['file_name'] for i in result.images] == ['one.jpg', 'two.jpg']
+    assert [i['file_name'] for i in result.content()['images']] == ['one.jpg', 'two.jpg']
 
 
 def test_voc_class_order_can_be_given(voc):
     root = voc(one=[('cat', 1, 1, 9, 9)], two=[])
-    assert convert_voc(root, 'train', ['dog', 'cat']).annotations[0]['category_id'] == 2
+    assert convert_voc(root, 'train', ['dog', 'cat']).content()['annotations'][0]['category_id'] == 2
     with pytest.raises(UserError, match=r"class 'cat', which is not among \['dog'\]"):
         convert_voc(root, 'train', ['dog'])
 

@@ -444,10 +444,10 @@ def test_an_epoch_of_one_iteration_has_its_own_rate(tmp_path):
 
 @pytest.mark.parametrize('key', ['compile', 'sync_bn', 'model_wrapper_cfg', 'keep_freed_memory'])
 def test_what_the_runner_takes_from_the_config_is_no_word_of_the_file(tmp_path, key):
-    (tmp_path / 'config.py').write_text(f'{key} = 1\nimg_scale = 2\n')
+    (tmp_path / 'config.py').write_text(f'{key} = 1\nmy_sizes = 2\n')
     assert load_config(str(tmp_path / 'config.py'), {key: 3}, None, 'none')[key] == 3
-    with pytest.raises(UserError, match="'img_scale' is only read while the config file is parsed"):
-        load_config(str(tmp_path / 'config.py'), {'img_scale': 3}, None, 'none')
+    with pytest.raises(UserError, match="'my_sizes' is only read while the config file is parsed"):
+        load_config(str(tmp_path / 'config.py'), {'my_sizes': 3}, None, 'none')
 
 
 def test_every_parameter_is_in_a_group():

@@ -93,7 +93,7 @@ def test_an_exported_file_is_loaded_by_the_same_call(detector, model, picture, t
     ('image', 'message'),
     [
         ('none.jpg', 'no image at /.*none.jpg'),
-        (3, 'an image is a path, an array or a PIL image, got a int'),
+        (3, 'an image must be a path, an array or a PIL image, got a int'),
         (np.zeros((4, 4, 3)), r'an array must be BGR uint8 \(height, width, 3\), got float64 \(4, 4, 3\)'),
         (np.zeros((4, 4, 4), np.uint8), r'got uint8 \(4, 4, 4\)'),
     ],

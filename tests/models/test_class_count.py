@@ -19,5 +19,7 @@ def test_a_second_count_that_agrees_is_accepted():
 
 
 def test_a_second_count_that_differs_is_named():
-    with pytest.raises(ValueError, match=r'train_cfg.assigner.num_classes=80, but head_module.num_classes=3: leave'):
+    with pytest.raises(
+        ValueError, match=r'train_cfg.assigner.num_classes=80, but head_module.num_classes=3: remove the first'
+    ):
         build(80)
