@@ -2,10 +2,9 @@
 
 import argparse
 import runpy
-import sys
 
 import _arguments
-from _arguments import COMMANDS, ROOT, run_tool, tool_parser
+from _arguments import COMMANDS, ROOT, tool_parser
 
 EXAMPLE = """  python tools/completion.py bash > ~/.local/share/bash-completion/completions/mmdyn
   python tools/completion.py zsh > ~/.zfunc/_mmdyn"""
@@ -37,4 +36,4 @@ def show(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(show, make_parser()))
+    show(make_parser().parse_args())

@@ -1,8 +1,6 @@
 """List the configs of the package, with their parameters and multiply-adds; those named can be given by name."""
 
-import sys
-
-from _arguments import ROOT, run_tool, tool_parser
+from _arguments import ROOT, tool_parser
 
 EXAMPLE = """  python tools/list_configs.py
   python tools/list_configs.py dynconv-bn     # those with this in their name"""
@@ -29,4 +27,4 @@ def show(args) -> None:
 
 
 if __name__ == '__main__':
-    sys.exit(run_tool(show, make_parser()))
+    show(make_parser().parse_args())
