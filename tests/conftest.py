@@ -5,9 +5,14 @@ import os
 import runpy
 import subprocess
 import sys
+import tempfile
 import warnings
 from pathlib import Path
 from typing import NamedTuple
+
+# Annotations that tests read are kept for this run alone, not among those of the user.
+_CACHE = tempfile.TemporaryDirectory(prefix='mmdyn-cache-')
+os.environ['MMDYN_CACHE'] = _CACHE.name
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # tests run two at a time, and so do the processes that they start
     os.environ.setdefault('OMP_NUM_THREADS', '1')

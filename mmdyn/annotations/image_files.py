@@ -44,7 +44,7 @@ class ImageFiles(NamedTuple):
         """
         same = (self.sizes == sizes).all(1) | (self.turned & (self.sizes[:, ::-1] == sizes).all(1))
         faults = {}
-        for i in np.flatnonzero(~same).tolist():  # a file with a fault has no size
+        for i in np.flatnonzero(~same | ~self.sizes.all(1)).tolist():  # a file with a fault has no size
             (width, height), (stated_width, stated_height) = self.sizes[i], sizes[i]
             other = f'{width}x{height} pixels, but the annotations state {stated_width}x{stated_height}'
             faults[i] = self.faults[i] or other

@@ -328,6 +328,20 @@ def test_yolo_is_read_again_when_a_label_changes(write, monkeypatch):
     assert read([image]).labels.tolist() == []
 
 
+def test_a_yolo_image_that_is_missing_or_broken_is_named(write, tmp_path):
+    from mmdyn.datasets import YOLOTextDataset
+
+    images = [write('images/a.jpg', '0 0.5 0.5 0.5 0.25'), write('images/b.jpg', ''), tmp_path / 'images/gone.jpg']
+    images[1].write_bytes(images[1].read_bytes()[:-100])
+    (tmp_path / 'list.txt').write_text('\n'.join(map(str, images)))
+    build = dict(images='list.txt', data_root=str(tmp_path), metainfo=dict(classes=('cat',)))
+    with pytest.raises(UserError, match=r'2 bad images \(.*b.jpg: (truncated|damaged).*; .*gone.jpg: missing\)'):
+        YOLOTextDataset(**build)
+    dataset = YOLOTextDataset(**build, on_bad_images='skip')
+    assert len(dataset) == 1
+    assert dataset.metainfo['skipped_images'] == [2, 3]
+
+
 def test_images_of_folders_and_text_files(write, tmp_path):
     a, b = write('images/x/a.jpg'), write('images/b.PNG')
     (tmp_path / 'list.txt').write_text(f'images/b.PNG\n\n./images/x/a.jpg\n{a}\n')
