@@ -4,7 +4,7 @@ A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it 
 changes. ``WORK_DIR/CONFIG/seed_K/`` is an ordinary work dir of MMEngine's runner. No other state is kept.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +59,12 @@ class Plan(NamedTuple):
 
 
 def make_plan(
-    paths: Sequence[str], seeds: Sequence[int], work_dir: str | Path, options: dict | None = None, amp: bool = False
+    paths: Sequence[str],
+    seeds: Sequence[int],
+    work_dir: str | Path,
+    options: dict | None = None,
+    amp: bool = False,
+    change: Callable[[Config], None] | None = None,
 ) -> Plan:
     """Read the configs of a comparison, and check them against each other and against the folder.
 
@@ -69,6 +74,7 @@ def make_plan(
         work_dir: Folder of the comparison. Runs of earlier calls remain part of it.
         options: Dotted keys and values to override in all of them.
         amp: Train with mixed precision.
+        change: Called with every config before it is checked, to change it in place.
 
     Returns:
         The plan of this call's configs. Nothing is written, see :func:`record`.
@@ -83,15 +89,17 @@ def make_plan(
         name = Path(path).stem
         if name in arms:
             raise UserError(f'two configs have the name {name}, which names their folder: rename one')
-        arms[name] = _trainable(path, options, amp)
+        arms[name] = _trainable(path, options, amp, change)
     plan = Plan(Path(work_dir), arms, tuple(seeds))
     _check_folder(plan)
     return plan
 
 
-def _trainable(path: str, options: dict | None, amp: bool) -> Config:
+def _trainable(path: str, options: dict | None, amp: bool, change: Callable[[Config], None] | None) -> Config:
     """A config as it will be run, except for its seed and its folder."""
-    cfg = load_config(path, options, None, 'none')
+    cfg = load_config(path, options)
+    if change is not None:
+        change(cfg)
     _check_readable(path, cfg)
     with config_errors():
         model = build_model(cfg)

@@ -496,7 +496,7 @@ def test_from_a_file_to_pictures(tmp_path, theirs, call, digits):
     assert "model = DetectionModel('yolo11n.yaml', nc=3)" in done.stdout
     for arguments, message in (
         ((tmp_path / 'yolo.pt', tmp_path / 'yolo.pth'), 'yolo.pth exists and is not overwritten'),
-        ((tmp_path / 'yolo.pt', tmp_path / 'm.pth', '--scale', 'm'), 'is of scale n, not m'),
+        ((tmp_path / 'yolo.pt', tmp_path / 'm.pth', '--scale', 'm'), 'has scale n, not m'),
         (('--reverse', tmp_path / 'yolo.pth', tmp_path / 'b.pt', '--classes', 'a'), 'omit them with --reverse'),
         ((tmp_path / 'none.pt', tmp_path / 'm.pth'), 'no checkpoint at'),
     ):

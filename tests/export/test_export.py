@@ -353,7 +353,7 @@ def test_checkpoints_that_do_not_fit(dynamic, alike, tmp_path):
     _, other = alike('yolo11n_coco.py')
     with pytest.raises(UserError, match='has another architecture than the config'):
         export_detector(cfg, other, tmp_path / 'x.onnx', ExportOptions())
-    with pytest.raises(UserError, match=r'a file for onnx ends in \.onnx'):
+    with pytest.raises(UserError, match=r'a file for onnx must end in \.onnx'):
         export_detector(cfg, other, tmp_path / 'x.xml', ExportOptions())
     assert not list(tmp_path.iterdir())
 

@@ -299,8 +299,8 @@ BAD = {
     'no-checkpoint': ([CONFIG, 'load_from=none.pth'], r'no checkpoint at .*none.pth'),
     'unknown-key': ([CONFIG, 'modle.backbone.norm_eval=True'], r"modle.*: nothing reads 'modle'. Did you mean model"),
     'word-of-the-file': (
-        [CONFIG, 'img_scale=(64,64)'],
-        r"key 'img_scale': 'img_scale' is only read while the config file is parsed",
+        [CONFIG, 'val_batch_size=4'],
+        r"key 'val_batch_size': 'val_batch_size' is only read while the config file is parsed",
     ),
     'checkpoint-for-config': (['epoch_1.pth'], r'epoch_1.pth is not a config: --help shows the order'),
     'option-without-value': ([CONFIG, 'train_cfg'], r"--cfg-options takes KEY=VALUE, got 'train_cfg'"),
