@@ -1,6 +1,8 @@
 """What several test files use."""
 
+import gc
 import logging
+import multiprocessing
 import os
 import runpy
 import subprocess
@@ -82,6 +84,8 @@ def call(monkeypatch, capsys):
                 code = e.code or 0
             finally:  # MMEngine keeps visualizers by name, and warns of a second of a name
                 DetLocalVisualizer._instance_dict.clear()
+                if multiprocessing.active_children():  # loaders end with their workers, and not in a later test
+                    gc.collect()
         out, err = capsys.readouterr()
         return subprocess.CompletedProcess([str(path), *args], code, out, err)
 

@@ -76,6 +76,16 @@ def test_unequal_data_or_budget_is_refused_by_field(options, message):
         check_comparable({'a': altered(), 'b': altered(**options)})
 
 
+@pytest.mark.parametrize(('count', 'more'), [(5, None), (6, '  and 1 more'), (8, '  and 3 more')])
+def test_of_many_fields_five_are_shown(count, more):
+    options = {f'train_dataloader.dataset.key{i}': i for i in range(count)}
+    with pytest.raises(UserError) as error:
+        check_comparable({'a': altered(), 'b': altered(**options)})
+    lines = str(error.value).splitlines()
+    assert sum('train_dataloader.dataset.key' in line for line in lines) == 5
+    assert [line for line in lines if line.endswith(' more')] == ([more] if more else [])
+
+
 @pytest.mark.parametrize(
     'options',
     [

@@ -282,6 +282,15 @@ def test_bad_boxes(coco, box):
         build(on_bad_boxes='error')
 
 
+@pytest.mark.parametrize(('count', 'more'), [(3, ''), (4, ' and 1 more'), (6, ' and 3 more')])
+def test_of_many_faults_three_are_shown(coco, count, more):
+    content, build = coco
+    content['annotations'] = [dict(id=i, image_id=1, category_id=5, bbox=[5, 5, 0, i]) for i in range(count)]
+    shown = '; '.join(rf'a.jpg: box \[5.0, 5.0, 0.0, {i}.0\]' for i in range(3))
+    with pytest.raises(UserError, match=rf'{count} bad boxes \({shown}{more}\)'):
+        build(on_bad_boxes='error')
+
+
 def test_filter_that_leaves_nothing_is_refused(coco):
     _, build = coco
     with pytest.raises(UserError, match='no image is left after filter_cfg'):

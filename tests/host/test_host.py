@@ -182,3 +182,14 @@ def test_a_config_is_formatted_once():
     assert (after.misses - before.misses, after.hits - before.hits) == (1, 2)
     assert len(texts) == 1
     assert Config.fromstring(texts.pop(), '.py')._cfg_dict == cfg._cfg_dict
+
+
+def test_the_report_says_whether_the_opt_in_is_on(tmp_path, monkeypatch):
+    from mmdyn.host import optin
+    from mmdyn.host.environment import environment
+
+    file = tmp_path / 'optin.pth'
+    monkeypatch.setattr(optin, 'optin_file', lambda: file)
+    assert environment()['opt-in'] == 'off'
+    file.write_text('')
+    assert environment()['opt-in'] == str(file)

@@ -32,6 +32,13 @@ def found(detector):
     return analyse_routing(*detector)
 
 
+@pytest.mark.parametrize(('number', 'expected'), [(1, 1), (5, 5), (100, 8)])
+def test_as_many_images_as_asked_for(detector, number, expected):
+    cfg, checkpoint = detector
+    preprocessor = load_checkpoint_model(cfg, checkpoint).model.data_preprocessor
+    assert len(list(dataset_images(cfg, preprocessor, 'val', number, 'reading'))) == expected
+
+
 def test_weights_are_those_of_the_layer_for_each_image_by_itself(detector, found):
     cfg, checkpoint = detector
     model = load_checkpoint_model(cfg, checkpoint).model
