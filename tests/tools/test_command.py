@@ -57,9 +57,9 @@ def test_help_takes_little_of_an_import():
 
 
 def test_an_unknown_command():
-    done = command('trian')
+    done = command('trein')
     assert (done.returncode, done.stdout) == (1, '')
-    assert 'there is no command trian. Did you mean train? The commands: train, test,' in done.stderr
+    assert 'there is no command trein. Did you mean train? The commands: train, test,' in done.stderr
 
 
 def test_configs_are_listed_with_their_cost():

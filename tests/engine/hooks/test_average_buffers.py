@@ -1,4 +1,4 @@
-"""Which buffers are averaged over the processes; that they are, two real processes show in tests/engine/test_processes.py."""
+"""Which buffers are averaged over the processes; tests/engine/test_processes.py shows two real processes."""
 
 from types import SimpleNamespace
 

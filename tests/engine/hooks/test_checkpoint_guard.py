@@ -1,4 +1,4 @@
-"""Which checkpoints stop a run: those that do not fit, where every tensor is needed, and those that hardly fit at all."""
+"""Which checkpoints stop a run: those that do not fit, and for fine-tuning those that hardly fit at all."""
 
 from types import SimpleNamespace
 
