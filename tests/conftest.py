@@ -1,10 +1,12 @@
 """What several test files use."""
 
+import atexit
 import gc
 import logging
 import multiprocessing
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 # Annotations that tests read are kept for this run alone, not among those of the user.
-_CACHE = tempfile.TemporaryDirectory(prefix='mmdyn-cache-')
-os.environ['MMDYN_CACHE'] = _CACHE.name
+os.environ['MMDYN_CACHE'] = tempfile.mkdtemp(prefix='mmdyn-cache-')
+atexit.register(shutil.rmtree, os.environ['MMDYN_CACHE'], ignore_errors=True)
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # tests run two at a time, and so do the processes that they start
     os.environ.setdefault('OMP_NUM_THREADS', '1')
