@@ -6,6 +6,7 @@ its own; imports are not counted. Memory is that beyond the same loader on 100 i
 
 import argparse
 import json
+import multiprocessing
 import os
 import resource
 import shutil
@@ -127,13 +128,11 @@ def measure(kind: str, folder: Path) -> dict[str, float]:
     before, start = resident('self'), time.perf_counter()
     first, batches = next(steps)
     seconds = time.perf_counter() - start
-    for _ in range(8):
+    for _ in range(3):
         next(batches)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     after = resident('self')
-    workers = [
-        int(line) for line in subprocess.check_output(['pgrep', '-P', str(os.getpid()), 'python'], text=True).split()
-    ]
+    workers = [child.pid for child in multiprocessing.active_children()]
     private = max((resident(str(pid), 'Private_Dirty') for pid in workers), default=0.0)
     del first
     return dict(seconds=seconds, main=after - before, peak=peak - before, worker=private)
