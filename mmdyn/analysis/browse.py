@@ -1,7 +1,7 @@
 """A page of a data set: images before and after the pipeline, statistics of the labels, what the checks say."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import jinja2
@@ -9,13 +9,12 @@ import matplotlib
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmyolo.registry import DATASETS
 from tqdm import tqdm
 
 from mmdyn.errors import UserError
 from mmdyn.files import write_image, write_text
-from mmdyn.running.image_size import innermost_dataset
+from mmdyn.running.dataset_images import dataset_of_split
 
 from .pictures import figure_image
 
@@ -26,7 +25,9 @@ HEIGHT = 320  # of a picture on the page, in pixels
 SHOWN_CLASSES = 40
 
 
-def write_page(cfg: Config, split: str, folder: str | Path, count: int = 12, seed: int = 0) -> Path:
+def write_page(
+    cfg: Config, split: Literal['train', 'val', 'test'], folder: str | Path, count: int = 12, seed: int = 0
+) -> Path:
     """Draw images of a data set before and after its pipeline, and its statistics.
 
     Args:
@@ -44,12 +45,8 @@ def write_page(cfg: Config, split: str, folder: str | Path, count: int = 12, see
     """
     if count < 1:
         raise UserError(f'invalid --count {count}: set it to 1 or more')
-    loader = cfg.get(f'{split}_dataloader')
-    if not loader:
-        raise UserError(f'the config has no {split}_dataloader: choose another --split')
-    init_default_scope(cfg.get('default_scope', 'mmyolo'))
     folder = Path(folder)
-    dataset = DATASETS.build(innermost_dataset(loader))
+    dataset = DATASETS.build(dataset_of_split(cfg, split))
     np.random.seed(seed)
     chosen = np.sort(np.random.permutation(len(dataset))[:count]).tolist()
     pairs = []

@@ -86,7 +86,7 @@ def label_file(image: Path) -> Path:
 
 def read_yolo(
     images: Sequence[Path], classes: Sequence[str], what: str, keypoints: tuple[int, int] = (0, 3)
-) -> tuple[Annotations, str | None, ImageFiles]:
+) -> tuple[Annotations, ImageFiles]:
     """Read the labels of images, or take them from the cache if no file has changed.
 
     An image without labels has no objects. A line that stands twice counts once.
@@ -98,7 +98,7 @@ def read_yolo(
         keypoints: How many keypoints an object has, and how many numbers each (2 or 3).
 
     Returns:
-        The annotations, the file that they are mapped from, and what the images' headers say. ``notes`` counts images
+        The annotations, and what the images' headers say. ``notes`` counts images
         without objects (``background``), labels without image (``orphans``), repeated lines (``repeated``).
 
     Raises:
@@ -119,7 +119,7 @@ def read_yolo(
         state,
         lambda: _read(images, labels, files, classes, what, keypoints).arrays(),
     )
-    return Annotations.from_arrays(arrays, origin), origin, files
+    return Annotations.from_arrays(arrays, origin), files
 
 
 def _read(

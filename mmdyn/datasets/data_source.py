@@ -199,8 +199,8 @@ def _coco_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, list
         ]
         if len(files) > 1:
             raise UserError(
-                f'--data {root}: {", ".join(f.name for f in files)} could all be the annotation file of {name}. one '
-                'in the folder annotations, or name it in a config'
+                f'--data {root}: {", ".join(f.name for f in files)} could all be the annotation file of {name}. '
+                'Leave one in the folder annotations, or name it in a config'
             )
         for file in [*files, root / f'{name}.json']:
             place = file.stem.removeprefix('instances_')

@@ -59,7 +59,7 @@ class YOLOTextDataset(ArrayDataset):
                 f'{self.source}: YOLO labels name no classes: set metainfo=dict(classes=(…)), got {classes!r}'
             )
         images = images_of([Path(self.data_root or '', place) for place in self.images], self.source)
-        annotations, _, files = read_yolo(images, classes, self.source, self.keypoints)
+        annotations, files = read_yolo(images, classes, self.source, self.keypoints)
         notes = annotations.notes
         print_log(
             f'{self.source}: {len(annotations)} images, {len(annotations.boxes)} objects; {notes["background"]} images '

@@ -6,13 +6,14 @@ from typing import Literal
 
 import torch
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mmdyn.errors import UserError
 
+from .image_size import innermost_dataset
 from .messages import config_errors
 
 
@@ -37,15 +38,7 @@ def dataset_images(
     """
     if number < 1:
         raise UserError(f'the number of images must be at least 1, got {number}')
-    loader = cfg.get(f'{split}_dataloader')
-    if not loader:
-        raise UserError(f'the config has no {split}_dataloader: set it, or choose another split')
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    described = copy.deepcopy(loader.dataset)
-    while 'ann_file' not in described and (
-        described.get('dataset') or described.get('datasets')
-    ):  # repeated or concatenated
-        described = described.get('dataset') or described.datasets[0]
+    described = dataset_of_split(cfg, split)
     described.pipeline = copy.deepcopy(cfg.test_dataloader.dataset.pipeline)
     described.test_mode = True  # keep images without boxes
     with config_errors():
@@ -57,6 +50,23 @@ def dataset_images(
         data = dataset[index]
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         yield preprocessor(batch, False)['inputs'], data['data_samples']
+
+
+def dataset_of_split(cfg: Config, split: Literal['train', 'val', 'test']) -> ConfigDict:
+    """A copy of a data set's config, which can be built: the scope of the config is the default from here on.
+
+    Args:
+        cfg: Config.
+        split: Split of the data loader.
+
+    Raises:
+        UserError: The config has no such data loader.
+    """
+    loader = cfg.get(f'{split}_dataloader')
+    if not loader:
+        raise UserError(f'the config has no {split}_dataloader: set it, or choose another split')
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    return copy.deepcopy(innermost_dataset(loader))
 
 
 def calibration_images(cfg: Config, preprocessor: nn.Module, number: int) -> Iterator[Tensor]:

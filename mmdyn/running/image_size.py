@@ -13,6 +13,10 @@ from mmengine.logging import print_log
 
 from mmdyn.errors import UserError
 
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+STRIDE = 32  # of the coarsest level: sides are multiples of it
+SIZED = ('border', 'img_scale', 'img_size', 'scale')  # arguments of steps and of batch shapes, in pixels
+
 
 def image_size(cfg: Config) -> tuple[int, int]:
     """Image height and width in validation, from the last resizing step; 640 if there is none.
@@ -42,10 +46,6 @@ def long_side(cfg: Config) -> int:
     )
 
 
-STRIDE = 32  # of the coarsest level: sides are multiples of it
-SIZED = ('border', 'img_scale', 'img_size', 'scale')  # arguments of steps and of batch shapes, in pixels
-
-
 def settle_image_size(cfg: Config) -> None:
     """Set every size from ``img_scale``, where a config or an option has changed it without the pipelines.
 
@@ -59,7 +59,7 @@ def settle_image_size(cfg: Config) -> None:
         return
     scale = cfg.img_scale
     width, height = (scale, scale) if isinstance(scale, int) else (*scale, 0)[:2]
-    stated = {_pair(value) for loader in _LOADERS if cfg.get(loader) for _, _, value in _sizes(cfg[loader])}
+    stated = {_pair(value) for loader in LOADERS if cfg.get(loader) for _, _, value in _sizes(cfg[loader])}
     if (width, height) not in stated:
         set_image_size(cfg, height, width)
 
@@ -95,21 +95,18 @@ def set_image_size(cfg: Config, height: int, width: int) -> None:
     sizes = {(id(step), name): (step, value) for step, name, value in _sizes(parts)}  # parts may share steps
     for (_, name), (step, value) in sizes.items():
         step[name] = _scaled(name, value, ratios)
-    for loader in _LOADERS[1:]:
+    for loader in LOADERS[1:]:
         dataset = innermost_dataset(cfg.get(loader) or {})
         if height != width and dataset.get('batch_shapes_cfg'):
             dataset['batch_shapes_cfg'] = None  # rectangles have one long side; this size is every image's
     cfg.img_scale = (width, height)
 
 
-_LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-
-
 def innermost_dataset(loader: Any) -> Any:
-    """The data set of a loader's config, past those that wrap it."""
+    """The data set of a loader's config, inside those that repeat it; of a concatenation, the first one."""
     described = loader.get('dataset', {})
-    while 'dataset' in described:  # wrapped
-        described = described['dataset']
+    while described.get('dataset') or described.get('datasets'):
+        described = described.get('dataset') or described['datasets'][0]
     return described
 
 
