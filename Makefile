@@ -1,4 +1,4 @@
-# make demo: train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, spelling, types.
+# make demo: detect at once, then train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, spelling, types.
 # make test-all: the tests that take minutes, too.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests and make bench only).
@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -34,8 +34,15 @@ lifecycle: .venv/deploy  ## the life of a detector: static, upcycled, fine-tuned
 
 install: .venv/runtime  ## make .venv with the package and what it needs
 
-demo: .venv/runtime  ## make data, train YOLO11-n with DynamicConv, test it, draw boxes and curves
+demo: .venv/runtime  ## detect with packaged weights, then make data, train YOLO11-n with DynamicConv, test it, draw curves
+	$(BIN)/python tools/mmdyn detect --demo
 	$(BIN)/python demo/digits_demo.py
+
+weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 cores; goes on where it stopped
+	for name in yolo11n_digits yolo11n_dynconv_digits; do \
+		$(BIN)/python tools/train.py $$name --amp --resume --work-dir work_dirs/weights/$$name && \
+		$(BIN)/python demo/pack_weights.py $$name $$(cat work_dirs/weights/$$name/last_checkpoint) || exit 1; \
+	done
 
 test: .venv/dev  ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 -m "not long"

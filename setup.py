@@ -22,7 +22,7 @@ setup(  # what can be said without code is in pyproject.toml
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
     package_data={
         'mmdyn': [
-            *('py.typed', 'ablation/*.jinja', 'analysis/*.jinja', '.mim/model-index.yml'),
+            *('py.typed', 'ablation/*.jinja', 'analysis/*.jinja', 'weights/*', '.mim/model-index.yml'),
             *('.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml'),
         ]
     },

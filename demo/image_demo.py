@@ -1,6 +1,7 @@
 """Detect objects in an image, a folder of images, a video or a camera; draws them and writes them as JSON.
 
-The model is a config with a checkpoint, or an exported file (.onnx, .xml of OpenVINO, .param of ncnn).
+The model is a config with a checkpoint, an exported file (.onnx, .xml of OpenVINO, .param of ncnn), or digits: a small
+detector that comes with mmdyn. --demo runs it on four images that it makes.
 """
 
 import sys
@@ -10,17 +11,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
 from _arguments import add_cfg_options, config_of, run_tool, tool_parser
 
-EXAMPLE = """  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
+EXAMPLE = """  python demo/image_demo.py --demo
+  python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
   python demo/image_demo.py street.mp4 model.onnx
   python demo/image_demo.py 0 model.onnx --show        # the first camera, until q or Ctrl-C
 writes demo_output/vis/* and demo_output/preds/*.json"""
-EXPORTED = ('.onnx', '.xml', '.param')
+DEMO_IMAGES = 4
 
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    parser.add_argument('inputs', help='image, folder of images, URL, video, or number of a camera')
-    parser.add_argument('model', nargs='+', metavar='MODEL', help='CONFIG CHECKPOINT, or an exported file')
+    parser.add_argument('inputs', nargs='?', help='image, folder of images, URL, video, or number of a camera')
+    parser.add_argument('model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, an exported file, or digits')
+    parser.add_argument('--demo', action='store_true', help='make images of digits, and detect in them')
     add_cfg_options(parser)
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
     parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
@@ -31,18 +34,30 @@ def make_parser():
 
 
 def open_model(args):
-    """Load the model from a config and a checkpoint, or from an exported file."""
+    """Load the model from a config and a checkpoint, from an exported file, or by the name of a packaged detector."""
     from mmdyn.errors import UserError
     from mmdyn.inference import load_model
 
-    if len(args.model) == 1 and Path(args.model[0]).suffix in EXPORTED:
-        return load_model(args.model[0])
+    if len(args.model) == 1:
+        return load_model(args.model[0], device=args.device)
     if len(args.model) != 2:
         raise UserError(
-            f'MODEL must be CONFIG CHECKPOINT, or one exported file ({", ".join(EXPORTED)}); got {" ".join(args.model)}'
+            'set an input, and as MODEL: CONFIG CHECKPOINT, one exported file, or digits; or set --demo. '
+            f'MODEL is {" ".join(args.model) or "missing"}'
         )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)
+
+
+def make_images(args) -> None:
+    """Make images of the validation set of the digits, and choose the packaged detector."""
+    from mmdyn.datasets import make_digits
+    from mmdyn.errors import UserError
+
+    if args.inputs:
+        raise UserError(f'--demo makes its own images: omit {args.inputs}, or omit --demo')
+    folder = make_digits(args.out_dir / 'digits', splits={'train': 0, 'val': DEMO_IMAGES})
+    args.inputs, args.model = str(folder / 'val'), ['digits']
 
 
 def detect(args) -> None:
@@ -52,8 +67,10 @@ def detect(args) -> None:
 
     if args.batch_size < 1:
         raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
-    media = Media(args.inputs)
+    if args.demo:
+        make_images(args)
     model = open_model(args)
+    media = Media(args.inputs)
     count = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)
     print(f'{count} images: pictures are in {args.out_dir / "vis"}, boxes as JSON in {args.out_dir / "preds"}.')
 

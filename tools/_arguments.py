@@ -114,6 +114,9 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     add_loader_arguments(parser)
     parser.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
     parser.add_argument('--lr', type=float, metavar='X', help='learning rate')
+    parser.add_argument(
+        '--cache', choices=('ram', 'disk'), help='keep decoded and resized images: in memory, or in a file for all runs'
+    )
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -168,7 +171,7 @@ def set_options(cfg, args: argparse.Namespace) -> None:
     """Change a config as the arguments of ``add_data_arguments`` and of training say."""
     from mmdyn.running.common_options import set_common_options
 
-    keys = ['data', 'imgsz', 'epochs', 'workers', 'lr']
+    keys = ['data', 'imgsz', 'epochs', 'workers', 'lr', 'cache']
     keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
     values = {key: getattr(args, key, None) for key in keys}
     if any(value is not None for value in values.values()):

@@ -15,15 +15,15 @@ affine = dict(
     max_aspect_ratio=100,
     border=(-img_scale[0] // 2, -img_scale[1] // 2),
     border_val=(114, 114, 114))
-mixup = dict(type='YOLOv5MixUp', prob=0.0, pre_transform=[*load, mosaic, affine])
+mixup = dict(type='YOLO11MixUp', prob=0.0, pre_transform=[*load, mosaic, affine])
 letterbox = [
     dict(type='LongSideResize', scale=img_scale),
     dict(type='LetterResize', scale=img_scale, allow_scale_up=True, pad_val=dict(img=114))
 ]
-colour = dict(type='YOLOv5HSVRandomAug', hue_delta=0.015, saturation_delta=0.7, value_delta=0.4)
+colour = dict(type='YOLO11HSVRandomAug', hue_delta=0.015, saturation_delta=0.7, value_delta=0.4)
 flip = dict(type='mmdet.RandomFlip', prob=0.5)
 pack = dict(
-    type='mmdet.PackDetInputs',
+    type='PackInputs',
     meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction'))
 finish = [colour, flip, pack]
 train_pipeline = [*load, mosaic, affine, mixup, *finish]
@@ -34,7 +34,7 @@ test_pipeline = [
     dict(type='LetterResize', scale=img_scale, allow_scale_up=False, pad_val=dict(img=114)),
     dict(type='LoadAnnotations', with_bbox=True, _scope_='mmdet'),
     dict(
-        type='mmdet.PackDetInputs',
+        type='PackInputs',
         meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'pad_param'))
 ]
 
@@ -95,7 +95,7 @@ tta_pipeline = [
             [dict(type='mmdet.LoadAnnotations', with_bbox=True)],
             [
                 dict(
-                    type='mmdet.PackDetInputs',
+                    type='PackInputs',
                     meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'pad_param', 'flip',
                                'flip_direction'))
             ]

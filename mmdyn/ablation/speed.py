@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from mmdyn.analysis.timing import interleaved
 from mmdyn.engine.optim.wrappers import cpu_has_bf16
-from mmdyn.models.build import run_network
+from mmdyn.models.build import input_channels, run_network
 
 STEP_ROUNDS = 3  # a training step is timed in one third of the rounds
 
@@ -45,8 +45,9 @@ def measure_speed(
         return dict.fromkeys(models, Speed())
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     models = {name: m.to(device).to(memory_format=torch.channels_last) for name, m in models.items()}
+    channels = input_channels(next(iter(models.values())))
     one, several = (
-        torch.rand(n, 3, *size, device=device).contiguous(memory_format=torch.channels_last) for n in (1, batch)
+        torch.rand(n, channels, *size, device=device).contiguous(memory_format=torch.channels_last) for n in (1, batch)
     )
     dtype = torch.float16 if device.type == 'cuda' else torch.bfloat16
     amp = amp and (device.type == 'cuda' or cpu_has_bf16())

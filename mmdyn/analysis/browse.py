@@ -6,14 +6,16 @@ from typing import Any, Literal
 import cv2
 import jinja2
 import matplotlib
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmyolo.registry import DATASETS
 from tqdm import tqdm
 
+from mmdyn.datasets import LoadImage
+from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.files import write_image, write_text
+from mmdyn.inference.onnx_detector import viewable
 from mmdyn.running.dataset_images import dataset_of_split
 
 from .pictures import figure_image
@@ -118,7 +120,8 @@ def draw_statistics(dataset: Any) -> np.ndarray:
 
 
 def _before(dataset: Any, info: dict) -> np.ndarray:
-    image = mmcv.imread(info['img_path'])
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
+    image = read_pixels(info['img_path'], load.channels)
     boxes = [instance['bbox'] for instance in info['instances']]
     return _drawn(image, boxes, [i['bbox_label'] for i in info['instances']], dataset.metainfo['classes'])
 
@@ -127,14 +130,15 @@ def _after(dataset: Any, index: int) -> np.ndarray:
     result = dataset[index]
     instances = result['data_samples'].gt_instances
     boxes = instances.bboxes.tensor if hasattr(instances.bboxes, 'tensor') else instances.bboxes
-    image = np.ascontiguousarray(result['inputs'].permute(1, 2, 0).numpy())  # (3, H, W) -> (H, W, 3)
+    image = result['inputs'].permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
     return _drawn(image, boxes.tolist(), instances.labels.tolist(), dataset.metainfo['classes'])
 
 
 def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, ...]) -> np.ndarray:
     """An image with boxes, (HEIGHT, width, 3)."""
     scale = HEIGHT / image.shape[0]
-    image = cv2.resize(image, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
+    size = max(1, round(image.shape[1] * scale)), HEIGHT
+    image = cv2.resize(viewable(image), size, interpolation=cv2.INTER_AREA)
     for box, label in zip(boxes, labels, strict=True):
         hue = np.array([[[label * 47 % 180, 220, 230]]], np.uint8)
         colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from mmdyn.errors import UserError
-from mmdyn.models.build import run_network
+from mmdyn.models.build import input_channels, run_network
 
 
 class Cost(NamedTuple):
@@ -43,7 +43,7 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
     Raises:
         UserError: The model does not accept an image of this size.
     """
-    image = torch.zeros(1, 3, height, width, device=next(model.parameters()).device)
+    image = torch.zeros(1, input_channels(model), height, width, device=next(model.parameters()).device)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         try:
             run_network(model, image)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import matplotlib
-import mmcv
 import numpy as np
 import torch
 from mmdet.apis import init_detector
@@ -11,9 +10,12 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS
 
 from mmdyn.checkpoints import check_checkpoint, refuse_other_architecture
+from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
+from mmdyn.inference.onnx_detector import viewable
 from mmdyn.logs import log_records
+from mmdyn.models.build import input_channels
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -58,7 +60,7 @@ def prediction_grid(
         data = dataset[index]
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         sample = model.test_step(batch)[0].cpu()
-        image = mmcv.imread(sample.img_path, channel_order='rgb')
+        image = viewable(read_pixels(sample.img_path, input_channels(model)))[..., ::-1]
         visualizer.add_datasample('grid', image, sample, draw_gt=True, pred_score_thr=score)
         tiles.append(visualizer.get_image()[..., ::-1])
     blank = np.full_like(tiles[0], 255)

@@ -51,7 +51,7 @@ def cached(source: str, state: Any, build: Callable[[], Arrays]) -> tuple[Arrays
 
 
 def _from_file(path: Path, build: Callable[[], Arrays]) -> tuple[Arrays, str | None]:
-    with _lock(path) as writable:
+    with locked(path) as writable:
         with suppress(OSError, SafetensorError):  # not there, or not whole
             return map_arrays(path), str(path)
         arrays = build()
@@ -84,8 +84,8 @@ def _write(path: Path, arrays: Arrays) -> None:
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Let one process of this machine build a file; yields whether its folder can be written to."""
+def locked(path: Path) -> Iterator[bool]:
+    """Let one process of this machine build a file of the cache folder; yields whether that can be written to."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.with_name(f'{path.name.partition("-")[0]}.lock').open('w')

@@ -4,9 +4,18 @@ from .array_dataset import ArrayDataset
 from .checked_coco import CheckedCocoDataset
 from .data_source import DataSource, find_data
 from .digits import DigitsDataset, make_digits
+from .image_cache import ImageCache
 from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
-from .transforms import BufferedMosaic, LongSideResize, YOLO11RandomAffine
+from .transforms import (
+    BufferedMosaic,
+    LoadImage,
+    LongSideResize,
+    PackInputs,
+    YOLO11HSVRandomAug,
+    YOLO11MixUp,
+    YOLO11RandomAffine,
+)
 from .voc_to_coco import convert_voc
 from .voc_xml import VOCXmlDataset
 from .yolo_text import YOLOTextDataset
@@ -17,10 +26,15 @@ __all__ = [
     'CheckedCocoDataset',
     'DataSource',
     'DigitsDataset',
+    'ImageCache',
     'ImageShapePolicy',
+    'LoadImage',
     'LongSideResize',
+    'PackInputs',
     'SameShapeBatchSampler',
     'VOCXmlDataset',
+    'YOLO11HSVRandomAug',
+    'YOLO11MixUp',
     'YOLO11RandomAffine',
     'YOLOTextDataset',
     'convert_voc',

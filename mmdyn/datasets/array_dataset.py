@@ -18,7 +18,12 @@ from mmdyn.annotations.coco import SHOWN_FAULTS
 from mmdyn.annotations.image_files import ImageFiles, look_at_images
 from mmdyn.errors import UserError
 
+from .image_cache import ImageCache, Kind
+from .transforms import BufferedMosaic, LoadImage, LongSideResize
+from .transforms.resize import fitted_size
+
 OnFault = Literal['error', 'skip']
+RESIZING = (BufferedMosaic, LongSideResize)
 
 _loaded: dict[str, Annotations] = {}  # of this process: what metrics evaluate against
 
@@ -37,6 +42,8 @@ class ArrayDataset(BatchShapePolicyDataset):
             says how many.
         on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
             trained on, but evaluation counts them.
+        cache: ``'ram'`` or ``'disk'`` keeps decoded and resized images, see :class:`mmdyn.datasets.ImageCache`; the
+            pipeline must begin with ``LoadImage`` and resize by ``LongSideResize`` or ``BufferedMosaic``.
         **kwargs: As in ``mmdet.BaseDetDataset``, and ``batch_shapes_cfg``.
 
     Raises:
@@ -61,14 +68,19 @@ class ArrayDataset(BatchShapePolicyDataset):
         check_images: bool = True,
         on_bad_images: OnFault = 'error',
         on_bad_boxes: OnFault = 'skip',
+        cache: Kind | None = None,
         **kwargs,
     ) -> None:
+        if cache not in (None, 'ram', 'disk'):
+            raise ValueError(f"cache must be None, 'ram' or 'disk', got {cache!r}")
         for name, value in dict(on_bad_images=on_bad_images, on_bad_boxes=on_bad_boxes).items():
             if value not in ('error', 'skip'):
                 raise ValueError(f"{name} must be 'error' or 'skip', got {value!r}")
         self.check_images = check_images
         self.on_bad_images = on_bad_images
         self.on_bad_boxes = on_bad_boxes
+        self.cache = cache
+        self.cached_rows: np.ndarray | None = None
         super().__init__(*args, **kwargs)
 
     @property
@@ -108,6 +120,8 @@ class ArrayDataset(BatchShapePolicyDataset):
             self._choose(self._kept())
         if self._indices is not None:
             self._choose(self._positions(self._indices))
+        if self.cache is not None:
+            self._cache_images(self.cache)
         self._fully_initialized = True
 
     def _folder(self) -> Path:
@@ -175,6 +189,29 @@ class ArrayDataset(BatchShapePolicyDataset):
             )
         return np.flatnonzero(kept)
 
+    def _cache_images(self, kind: Kind) -> None:
+        """Decode and resize the images as the pipeline would, once."""
+        load, *steps = self.pipeline.transforms
+        resize = next(
+            (s.resize if isinstance(s, BufferedMosaic) else s for s in steps if isinstance(s, RESIZING)), None
+        )
+        if not isinstance(load, LoadImage) or resize is None:
+            raise UserError(
+                f'{self.source}: cache={kind!r} needs a pipeline that begins with LoadImage and has a '
+                'LongSideResize or BufferedMosaic: set these, or cache=None'
+            )
+
+        def read(path: Path) -> np.ndarray:
+            return resize(load(dict(img_path=str(path))))['img']
+
+        rows = np.sort(self.rows)
+        fitted = [fitted_size(resize.scale, *size) for size in self.annotations.sizes[rows].tolist()]
+        shapes = np.array([(height, width, load.channels) for width, height in fitted])
+        dtype = np.float32 if load.to_float32 else np.uint8
+        cache = ImageCache(kind, [self.path(row) for row in rows], shapes, dtype, read, self.source)
+        if cache.pixels is not None:
+            self.image_cache, self.cached_rows = cache, rows
+
     def _positions(self, indices: int | Sequence[int]) -> np.ndarray:
         everything = np.arange(len(self.rows))
         if isinstance(indices, int):
@@ -215,6 +252,8 @@ class ArrayDataset(BatchShapePolicyDataset):
             instances=self._instances(row),
             sample_idx=idx if idx >= 0 else len(self) + idx,
         )
+        if self.cached_rows is not None:
+            info['cached_image'] = self.image_cache[int(np.searchsorted(self.cached_rows, row))]
         if self.shapes is not None:
             info['batch_shape'] = self.shapes[idx]
         return info

@@ -10,13 +10,14 @@ from torch import Tensor
 from mmdyn.datasets.photograph import photograph
 from mmdyn.errors import UserError
 from mmdyn.inference.runtimes import open_exported
+from mmdyn.models.build import input_channels
 
 from .options import ExportOptions
 
 FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # maximum differences to PyTorch: pixels, scores
 
 
-def examples(model: BaseDetector, size: int, count: int) -> Tensor:
+def examples(model: BaseDetector, size: tuple[int, int], count: int) -> Tensor:
     """Several views of a photograph, normalised for a detector.
 
     Args:
@@ -24,8 +25,8 @@ def examples(model: BaseDetector, size: int, count: int) -> Tensor:
         size: Height and width.
         count: Number of views.
     """
-    image = photograph(size)
-    views = [image, image.flip(3), image.roll(size // 3, 2), image.transpose(2, 3)]
+    image = photograph(size, input_channels(model))
+    views = [image, image.flip(3), image.roll(size[0] // 3, 2), image.flip(2)]
     batch = torch.cat([views[i % 4] for i in range(count)])
     return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
 
@@ -37,7 +38,7 @@ def check_agreement(
 
     Args:
         path: The exported file.
-        images: Its input, (B, 3, H, W).
+        images: Its input, (B, channels, H, W).
         expected: PyTorch's boxes and scores for them, without NMS.
         kept: Which of the K detections PyTorch's NMS keeps, (B, K); None without NMS.
         options: Options of the export.

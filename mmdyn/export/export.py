@@ -26,7 +26,8 @@ from mmdyn.errors import UserError
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
 from mmdyn.running.dataset_images import calibration_images
-from mmdyn.running.image_size import long_side
+from mmdyn.running.image_channels import image_channels, loading_steps
+from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
@@ -58,12 +59,15 @@ def _metadata(
 ) -> dict[str, str]:
     """Metadata for a runtime, each entry as JSON."""
     head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
-    names = class_names(classes, cfg, head.num_classes)
+    names, size = class_names(classes, cfg, head.num_classes), test_size(cfg)
     channels = [getattr(preprocessor, k).flatten().tolist() for k in ('mean', 'std')]
     values: dict[str, Any] = dict(
         names=names,
         stride=max(head.featmap_strides),
-        long_side=long_side(cfg),
+        long_side=max(size),
+        size=size,
+        channels=image_channels(cfg),
+        to_float32=any(step.get('to_float32', False) for step in loading_steps(cfg)),
         square=options.square,
         batch=options.batch,
         mean=channels[0],
@@ -102,8 +106,9 @@ def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportFor
     dims: dict[int, Any] = {} if options.batch else {0: Dim('batch', max=4096)}
     if not options.square:
         dims |= {2: 32 * Dim('rows', max=128), 3: 32 * Dim('columns', max=128)}
-    size = long_side(cfg)
-    shape = (options.batch or 2, 3, size, size if options.square else size + 32)
+    height, width = test_size(cfg)
+    width += 32 if width == height and not options.square else 0  # equal sides would count as one dimension
+    shape = (options.batch or 2, image_channels(cfg), height, width)
     torch.compiler.reset()  # otherwise the loop over images keeps fixed sizes of an earlier export
     with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
         return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
@@ -132,7 +137,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     form, cost = choose_form(model, options)
     test, metadata = model.bbox_head.test_cfg, _metadata(cfg, model, loaded.classes, options)
     reference = DetectionGraph(model)
-    images = examples(model, long_side(cfg), options.batch or 3)
+    images = examples(model, test_size(cfg), options.batch or 3)
     with torch.no_grad():
         expected = reference(images)
     limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
@@ -163,9 +168,8 @@ def _write(
     from .writers import write_ncnn, write_onnx, write_openvino, write_torch_export
 
     if options.format == 'ncnn':
-        size = long_side(cfg)
         with _quiet(), export_form(form or 'mixed_outputs'):
-            write_ncnn(graph, torch.zeros(1, 3, size, size), path, metadata, options.half)
+            write_ncnn(graph, torch.zeros(1, image_channels(cfg), *test_size(cfg)), path, metadata, options.half)
         return
     program = trace(cfg, graph, options, form)
     with _quiet():

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from mmcv.transforms import Compose
 from mmdet.apis import inference_detector, init_detector
+from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
 from mmdyn.checkpoints import check_checkpoint, classes_of, refuse_other_architecture
 from mmdyn.errors import UserError
+from mmdyn.running.image_channels import image_channels, loading_steps
 from mmdyn.running.loading import class_names
 from mmdyn.running.messages import config_errors
 
@@ -43,16 +47,21 @@ class CheckpointDetector:
             refuse_other_architecture(self.model, content, str(checkpoint))
         classes = classes_of(content) if content is not None else self.model.dataset_meta['classes']
         self.names = class_names(classes, cfg, self.model.bbox_head.num_classes)
+        self.channels = image_channels(cfg)
+        self.to_float32 = any(step.get('to_float32', False) for step in loading_steps(cfg))
+        _, *rest = get_test_pipeline_cfg(cfg)
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+            self.pipeline = Compose([dict(type='mmdet.LoadImageFromNDArray'), *rest])
 
     def __call__(self, images: Sequence[np.ndarray], score: float) -> list[Detections]:
         """Detect in a batch.
 
         Args:
-            images: BGR uint8 arrays, (H, W, 3) each.
+            images: Arrays as :func:`mmdyn.datasets.pixels.read_pixels` gives them, (H, W, channels) each.
             score: Score threshold.
         """
         detections: list[Detections] = []
-        for sample in inference_detector(self.model, list(images)):
+        for sample in inference_detector(self.model, list(images), self.pipeline):
             kept = sample.pred_instances[sample.pred_instances.scores > score].cpu()
             detections.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
         return detections

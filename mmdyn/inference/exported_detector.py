@@ -13,7 +13,8 @@ from mmyolo.registry import MODELS
 from torch import Tensor
 
 from mmdyn.errors import UserError
-from mmdyn.running.image_size import long_side
+from mmdyn.running.image_channels import image_channels
+from mmdyn.running.image_size import test_size
 from mmdyn.running.testing import drop_ema, use_pipeline_sizes
 
 from .onnx_detector import Placement, restore
@@ -64,7 +65,7 @@ class ExportedDetector(BaseModel):
         """Detect in a batch.
 
         Args:
-            inputs: Normalised images, (B, 3, H, W).
+            inputs: Normalised images, (B, channels, H, W).
             data_samples: Data samples of the images; predictions are added.
             mode: Only ``'predict'``.
         """
@@ -106,8 +107,11 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
             'and was compared with PyTorch when it was exported'
         )
     session, cfg = open_exported(path), copy.deepcopy(cfg)
-    if session.meta['long_side'] != long_side(cfg):
-        raise UserError(f'{path} is for images of {session.meta["long_side"]} pixels, the config has {long_side(cfg)}')
+    if tuple(session.size) != test_size(cfg):
+        sizes = ' x '.join(map(str, session.size)), ' x '.join(map(str, test_size(cfg)))
+        raise UserError(f'{path} is for images of {sizes[0]} pixels, the config has {sizes[1]}')
+    if session.channels != image_channels(cfg):
+        raise UserError(f'{path} takes images of {session.channels} channels, the config has {image_channels(cfg)}')
     for name, wanted in (
         ('score_threshold', cfg.model.test_cfg.score_thr),
         ('iou_threshold', cfg.model.test_cfg.nms.iou_threshold),

@@ -4,18 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, overload
 
+import cv2
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
-from .media import read_image
 from .onnx_detector import Detections, OnnxDetector, draw
+from .packaged import SHORT_NAMES, packaged
 from .runtimes import DETECTORS, open_exported
 
 Image = str | Path | np.ndarray | Any  # the last is a PIL image
@@ -37,7 +39,7 @@ class Prediction(DetDataSample):
 
     @classmethod
     def of(cls, image: np.ndarray, names: Sequence[str], detections: Detections, path: str | None) -> 'Prediction':
-        """Build the prediction of a BGR uint8 image (H, W, 3) from detections and class names."""
+        """Build the prediction of an image (H, W, channels) from detections and class names."""
         size = image.shape[:2]
         sample = cls(metainfo=dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image))
         fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
@@ -45,7 +47,7 @@ class Prediction(DetDataSample):
         return sample
 
     def draw(self) -> np.ndarray:
-        """The image with boxes, class names and scores, a BGR uint8 array (H, W, 3)."""
+        """The image with boxes, class names and scores, a BGR uint8 array (H, W, 3), whatever its channels."""
         return draw(self.image, self._detections(), self.names)
 
     def rows(self) -> dict[str, list]:
@@ -71,6 +73,8 @@ class Model:
 
     Attributes:
         names: Names of the classes.
+        channels: Channels of an image.
+        to_float32: Whether 16 bits of an image are kept.
 
     Example:
         >>> model = load_model('yolo11n_dynconv_digits', digits_checkpoint, device='cpu')
@@ -81,6 +85,7 @@ class Model:
     def __init__(self, detector: CheckpointDetector | OnnxDetector) -> None:
         self.detector = detector
         self.names: list[str] = detector.names
+        self.channels, self.to_float32 = detector.channels, detector.to_float32
 
     @overload
     def __call__(self, images: list[Image], score: float = 0.25) -> list[Prediction]: ...
@@ -90,7 +95,8 @@ class Model:
         """Predict for one image, or for each of a list.
 
         Args:
-            images: A path or URL, a uint8 array in BGR (H, W, 3) or grey (H, W), a PIL image, or a list of these.
+            images: A path or URL, a uint8 array in BGR (H, W, 3) or grey (H, W), a PIL image, or a list of
+                these. For a model of other channels, an array (H, W, channels), also uint16.
             score: Score threshold.
 
         Returns:
@@ -101,31 +107,46 @@ class Model:
         """
         if not isinstance(images, list | tuple):
             return self([images], score)[0]
-        arrays = [as_array(image) for image in images]
+        arrays = [as_array(image, self.channels, self.to_float32) for image in images]
         paths = [str(image) if isinstance(image, str | Path) else None for image in images]
         detections = self.detector(arrays, score) if arrays else []
         return [Prediction.of(a, self.names, d, p) for a, d, p in zip(arrays, detections, paths, strict=True)]
 
 
-def as_array(image: Image) -> np.ndarray:
-    """An image as a BGR uint8 array, (H, W, 3).
+def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.ndarray:
+    """An image as a model takes it.
 
     Args:
         image: As in :class:`Model`.
+        channels: Channels of the model; colours become grey for one, grey is repeated for three.
+        to_float32: Keep 16 bits, as float32 from 0 to 255.
+
+    Returns:
+        (H, W, channels), uint8 or float32; BGR for three channels.
 
     Raises:
-        UserError: It cannot be read, or is not an image.
+        UserError: It cannot be read, or is not an image of these channels.
     """
     if isinstance(image, str | Path):
-        return read_image(image)
+        return read_pixels(image, channels, to_float32)
     if isinstance(image, np.ndarray):
-        array = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+        array = image
     elif hasattr(image, 'convert'):  # a PIL image of any mode
-        array = np.asarray(image.convert('RGB'))[..., ::-1]
+        grey = image.mode.startswith(('1', 'L', 'I')) and channels == 1
+        array = np.asarray(image) if grey else np.asarray(image.convert('RGB' if channels in (1, 3) else image.mode))
+        array = array[..., ::-1] if channels in (1, 3) and not grey else array
     else:
         raise UserError(f'an image must be a path, an array or a PIL image, got a {type(image).__name__}')
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise UserError(f'an array must be BGR uint8 (height, width, 3), got {array.dtype} {array.shape}')
+    array = array[..., None] if array.ndim == 2 else array
+    if array.shape[2:] == (1,) and channels == 3:
+        array = np.repeat(array, 3, axis=2)
+    elif array.shape[2:] == (3,) and channels == 1:
+        array = cv2.cvtColor(np.ascontiguousarray(array), cv2.COLOR_BGR2GRAY)[..., None]
+    if array.dtype == np.uint16:
+        array = array.astype(np.float32) / 257 if to_float32 else (array // 256).astype(np.uint8)
+    if array.dtype not in (np.uint8, np.float32) or array.shape[2:] != (channels,):
+        kind = 'BGR ' if channels == 3 else ''
+        raise UserError(f'an array must be {kind}uint8 (height, width, {channels}), got {array.dtype} {array.shape}')
     return np.ascontiguousarray(array)
 
 
@@ -133,8 +154,9 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
     """Load a model for inference.
 
     Args:
-        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; or a file of
-            ``tools/export.py``: ``.onnx``, ``.xml`` or ``.param``.
+        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; a file of
+            ``tools/export.py``: ``.onnx``, ``.xml`` or ``.param``; or ``'digits'``, a small detector that comes with
+            mmdyn.
         checkpoint: Checkpoint of the config.
         device: Device of the checkpoint's model, ``'cpu'`` or ``'cuda:0'``; by default a GPU if available.
 
@@ -157,9 +179,13 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
             raise UserError(f'{model} is an exported file and needs no checkpoint: omit {checkpoint}')
         return Model(open_exported(model))
     if checkpoint is None:
-        raise UserError(
-            f'{model} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), or load_model with one exported file '
-            f'({", ".join(RUNTIMES)})'
-        )
+        own = None if isinstance(model, Config) else packaged(str(model))
+        if own is None:
+            name = model.filename if isinstance(model, Config) else model
+            raise UserError(
+                f'{name} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), load_model with one exported file '
+                f'({", ".join(RUNTIMES)}), or load_model({next(iter(SHORT_NAMES))!r})'
+            )
+        model, checkpoint = own
     cfg = model if isinstance(model, Config) else load_config(str(model))
     return Model(CheckpointDetector(cfg, checkpoint, device))

@@ -1,13 +1,14 @@
 """Media: iterates over the images of a file, a folder, a video or a camera."""
 
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
-from mmengine import fileio
 
+from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
@@ -18,24 +19,7 @@ class Frame(NamedTuple):
     """One image."""
 
     name: str
-    image: np.ndarray  # (H, W, 3) uint8, BGR
-
-
-def read_image(file: str | Path) -> np.ndarray:
-    """Read a file or URL as a BGR uint8 array, (H, W, 3).
-
-    Raises:
-        UserError: The file is missing, or is not an image.
-    """
-    if '://' not in str(file) and not Path(file).is_file():
-        raise UserError(f'no image at {Path(file).absolute()}')
-    try:
-        image = cv2.imdecode(np.frombuffer(fileio.get(str(file)), np.uint8), cv2.IMREAD_COLOR)
-    except (OSError, cv2.error) as e:
-        raise UserError(f'{file} cannot be read: {e}') from e
-    if image is None:
-        raise UserError(f'{file} is not an image that OpenCV reads')
-    return image
+    image: np.ndarray  # (H, W, channels), as read_pixels gives it
 
 
 class EndsEarlyError(UserError):
@@ -47,6 +31,8 @@ class Media:
 
     Args:
         source: Image, folder of images, URL of an image, video, or number of a camera.
+        channels: Channels of images, as in :func:`mmdyn.datasets.pixels.read_pixels`; frames of videos have three.
+        to_float32: Keep 16 bits of images.
 
     Attributes:
         count: Number of images; None for a camera.
@@ -62,8 +48,9 @@ class Media:
         (1, [(320, 320, 3)])
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, channels: int = 3, to_float32: bool = False) -> None:
         self.source = source
+        self.read = functools.partial(read_pixels, channels=channels, to_float32=to_float32)
         self.fps: float | None = None
         self.count: int | None = None
         self.files: list[str] = []
@@ -73,7 +60,7 @@ class Media:
             self._open_capture(int(source), f'no camera with number {source}')
         elif '://' in source:
             self.files, self.count = [source], 1
-            read_image(source)
+            self.read(source)
         elif not path.exists():
             raise UserError(f'no image, folder or video at {path.absolute()}')
         elif path.suffix.lower() in VIDEOS:
@@ -86,7 +73,7 @@ class Media:
                 raise UserError(f'no image in {path.absolute()} (looked for {" ".join(IMAGES)})')
             self.count = len(self.files)
             for file in self.files:
-                read_image(file)
+                self.read(file)
 
     def _open_capture(self, source: int | str, message: str) -> None:
         level = cv2.utils.logging.getLogLevel()
@@ -107,7 +94,7 @@ class Media:
         """
         if self.capture is None:
             for file in self.files:
-                yield Frame(Path(file.partition('?')[0]).name, read_image(file))
+                yield Frame(Path(file.partition('?')[0]).name, self.read(file))
             return
         number = 0
         while True:

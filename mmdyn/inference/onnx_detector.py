@@ -21,10 +21,14 @@ import numpy as np
 
 RunFunction = Callable[[np.ndarray], list[np.ndarray]]  # images -> outputs of the graph
 MAX_CANDIDATES = 30000  # before NMS
+# How the command line reads images, by channels; others as they are.
+FLAGS = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR}
 # Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
-# they are padded to a square, images at a time (null: any), how they are normalised, whether NMS is in the graph.
+# they are padded to one size, images at a time (null: any), how they are normalised, whether NMS is in the graph.
 KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
 KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
+# Metadata that files of earlier versions lack: channels, whether 16 bits are kept, height and width to fit into.
+LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None}
 
 
 class Detections(NamedTuple):
@@ -61,10 +65,13 @@ class OnnxDetector:
         if missing:
             raise ValueError(f'{path} was not exported by mmdyn (tools/export.py): its metadata lack {missing[0]!r}')
         try:
-            self.meta: dict[str, Any] = {key: json.loads(texts[key]) for key in KEYS}
+            self.meta: dict[str, Any] = LATER | {key: json.loads(texts[key]) for key in (*KEYS, *LATER) if key in texts}
             self.names: list[str] = [str(name) for name in self.meta['names']]
         except (ValueError, TypeError) as e:
             raise ValueError(f'{path} has metadata that cannot be read: {e}') from e
+        self.channels: int = self.meta['channels']
+        self.to_float32: bool = self.meta['to_float32']  # 16 bits are kept, as float32 from 0 to 255
+        self.size: list[int] = self.meta['size'] or [self.meta['long_side']] * 2  # height and width to fit into
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         """The graph as a function, and its metadata."""
@@ -84,7 +91,7 @@ class OnnxDetector:
         """Detect in one image, or in each of a list.
 
         Args:
-            image: BGR uint8 array (H, W, 3), as OpenCV reads it; or a list.
+            image: Array (H, W, channels) from 0 to 255, as OpenCV reads it: BGR for three channels; or a list.
             score: Score threshold; with NMS in the graph, the exported threshold applies too.
             iou: Overlap above which NMS drops the lower of two boxes of a class; None takes the exported value.
 
@@ -108,17 +115,18 @@ class OnnxDetector:
         return detections
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
-        """Resize, pad and normalise: (H, W, 3) BGR uint8 -> (1, 3, height, width) float32."""
-        long_side, stride, pad = self.meta['long_side'], self.meta['stride'], self.meta['pad_value']
+        """Resize, pad and normalise: (H, W, channels) -> (1, channels, height, width) float32."""
+        stride, pad = self.meta['stride'], self.meta['pad_value']
         height, width = image.shape[:2]
-        ratio = long_side / max(height, width)
-        new = [min(math.ceil(side * ratio), long_side) for side in (height, width)]
+        ratio = min(self.size[0] / height, self.size[1] / width)
+        new = [min(math.ceil(side * ratio), limit) for side, limit in zip((height, width), self.size)]
         if ratio != 1:
             image = cv2.resize(image, (new[1], new[0]), interpolation=cv2.INTER_LINEAR)
-        full = [long_side] * 2 if self.meta['square'] else [math.ceil(side / stride) * stride for side in new]
+        full = self.size if self.meta['square'] else [math.ceil(side / stride) * stride for side in new]
         top, left = (round((whole - side) // 2 - 0.1) for whole, side in zip(full, new))
         borders = top, full[0] - new[0] - top, left, full[1] - new[1] - left
-        image = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=[pad] * 3)
+        image = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=[pad] * 4)
+        image = image.reshape(*full, -1)  # OpenCV drops a single channel
         pixels = image[..., ::-1] if self.meta['bgr_to_rgb'] else image
         mean, std = (np.array(self.meta[key], np.float32) for key in ('mean', 'std'))
         tensor = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
@@ -128,7 +136,7 @@ class OnnxDetector:
         """Detect in a prepared batch, which is padded if the graph has a fixed batch size.
 
         Args:
-            images: (B, 3, H, W) float32.
+            images: (B, channels, H, W) float32.
             score: Score threshold.
             iou: As in ``__call__``.
 
@@ -176,8 +184,8 @@ def restore(detections: Detections, placement: Placement, size: tuple[int, int],
 
 
 def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
-    """A copy of a BGR image with boxes, class names and scores."""
-    image = image.copy()
+    """A BGR uint8 picture of an image, with boxes, class names and scores."""
+    image = viewable(image)
     thick = max(1, round(max(image.shape) / 500))
     for box, score, label in zip(*detections):
         hue = np.array([[[label * 47 % 180, 200, 230]]], np.uint8)
@@ -190,6 +198,13 @@ def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.
         cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)
         cv2.putText(image, text, (left, top - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
     return image
+
+
+def viewable(image: np.ndarray) -> np.ndarray:
+    """A BGR uint8 copy of an image of any channels from 0 to 255: the first three, or the first one as grey."""
+    image = image.reshape(*image.shape[:2], -1)
+    channels = [0, 1, 2] if image.shape[2] >= 3 else [0, 0, 0]
+    return np.ascontiguousarray(image[..., channels].clip(0, 255).astype(np.uint8))
 
 
 def main(arguments: list[str]) -> int:
@@ -209,10 +224,12 @@ def main(arguments: list[str]) -> int:
         print(f'error: {e}', file=sys.stderr)
         return 1
     for path in args.images:
-        image = cv2.imread(str(path))
-        if image is None:
-            print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
+        image = cv2.imread(str(path), FLAGS.get(detector.channels, cv2.IMREAD_UNCHANGED))
+        if image is None or (image.shape[2:] or (1,)) != (detector.channels,):
+            print(f'error: {path} is not an image of {detector.channels} channels that OpenCV reads', file=sys.stderr)
             return 1
+        if image.dtype == np.uint16:
+            image = image.astype(np.float32) / 257
         detections = detector(image, args.score)
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)

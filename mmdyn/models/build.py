@@ -19,12 +19,17 @@ def build_model(cfg: Config) -> nn.Module:
     return MODELS.build(copy.deepcopy(cfg.model)).eval()
 
 
+def input_channels(model: nn.Module) -> int:
+    """Channels of the images that a detector takes, which its backbone states; 3 for those of other packages."""
+    return getattr(getattr(model, 'backbone', None), 'input_channels', 3)
+
+
 def run_network(model: nn.Module, images: Tensor) -> Any:
     """Run a detector's network, without decoding boxes.
 
     Args:
         model: Detector whose ``forward(inputs, data_samples, mode='tensor')`` is MMEngine's.
-        images: Images, (B, 3, H, W). Two-stage detectors also get their size.
+        images: Images, (B, channels, H, W). Two-stage detectors also get their size.
 
     Returns:
         The raw outputs of the model.

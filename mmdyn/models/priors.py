@@ -27,3 +27,8 @@ class YOLO11PointGenerator(MlvlPointGenerator):
         """Centres of one level, (H * W, 2), or (H * W, 4) with the stride; arguments are those of the parent."""
         dtype = torch.promote_types(dtype, torch.float32)
         return super().single_level_grid_priors(featmap_size, level_idx, dtype, **kwargs)
+
+    def _meshgrid(self, x: Tensor, y: Tensor, row_major: bool = True) -> tuple[Tensor, Tensor]:
+        """As in the parent, which leaves out what PyTorch will require, and so warns."""
+        rows, columns = (axis.flatten() for axis in torch.meshgrid(y, x, indexing='ij'))
+        return (columns, rows) if row_major else (rows, columns)

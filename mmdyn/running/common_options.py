@@ -4,14 +4,25 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
 
 from mmdyn.datasets.data_source import DataSource, find_data
+from mmdyn.datasets.image_cache import Kind
+from mmdyn.datasets.pixels import bits_and_channels
 from mmdyn.errors import UserError
 
+from .image_channels import loading_steps, set_channels
 from .image_size import innermost_dataset, set_image_size
 
 LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
-KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'indices')  # arguments of a data set that stay
+KEPT = (
+    'pipeline',
+    'test_mode',
+    'filter_cfg',
+    'batch_shapes_cfg',
+    'cache',
+    'indices',
+)  # arguments of a data set that stay
 
 
 def set_common_options(
@@ -22,6 +33,7 @@ def set_common_options(
     batch: int | None = None,
     workers: int | None = None,
     lr: float | None = None,
+    cache: Kind | None = None,
 ) -> None:
     """Change a config; None leaves as it is.
 
@@ -33,6 +45,7 @@ def set_common_options(
         batch: Images of a batch in every process.
         workers: Processes that load images, for every process that trains.
         lr: Learning rate.
+        cache: Where decoded and resized images of training and validation are kept: ``'ram'`` or ``'disk'``.
 
     Raises:
         UserError: A value is invalid, or the data is.
@@ -57,19 +70,25 @@ def set_common_options(
         if cfg.get(loader) and workers is not None:
             cfg[loader].num_workers = workers
             cfg[loader].persistent_workers = workers > 0
+    if cache is not None:
+        for step in loading_steps(cfg):
+            step['type'] = 'LoadImage'
+        for loader in ('train_dataloader', 'val_dataloader'):
+            if cfg.get(loader):
+                innermost_dataset(cfg[loader])['cache'] = cache
     if lr is not None:
         cfg.optim_wrapper.optimizer.lr = lr
 
 
 def use_data(cfg: Config, source: DataSource) -> None:
-    """Train, validate and test on a data set; the model gets its class count from it.
+    """Train, validate and test on a data set; the model gets its class count and its input channels from it.
 
     Args:
         cfg: Config, changed in place.
         source: The data set.
 
     Raises:
-        UserError: It has no images to validate with.
+        UserError: It has no images to validate with, or images without the channels that it states.
     """
     if 'train' not in source.splits or not {'val', 'test'} & source.splits.keys():
         missing = (
@@ -84,6 +103,19 @@ def use_data(cfg: Config, source: DataSource) -> None:
             kept = innermost_dataset(cfg[loader])
             cfg[loader].dataset = {key: kept[key] for key in KEPT if key in kept} | split
     _set_everywhere(cfg.model, 'num_classes', len(source.classes))
+    if source.channels != 3:
+        _use_channels(cfg, source)
+
+
+def _use_channels(cfg: Config, source: DataSource) -> None:
+    """Take the channels that the data states, and whether to keep 16 bits from its first image."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    dataset = DATASETS.build(dict(innermost_dataset(cfg.train_dataloader), pipeline=[], check_images=False))
+    first = dataset.get_data_info(0)['img_path']
+    bits, channels = bits_and_channels(first)
+    if channels != source.channels and source.channels != 1:  # any image can be read as grey
+        raise UserError(f"{source.path}: 'channels' is {source.channels}, but {first} has {channels}")
+    set_channels(cfg, source.channels, to_float32=bits > 8)
 
 
 def _set_everywhere(node: Any, key: str, value: Any) -> None:

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
 
+from .image_channels import settle_channels
 from .image_size import settle_image_size
 
 CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # configs of the package
@@ -49,6 +50,7 @@ def load_config(
         _check_keys(cfg, cfg_options or {})
         cfg.merge_from_dict(cfg_options or {})
         settle_image_size(cfg)
+        settle_channels(cfg)
     except UserError:
         raise
     except Exception as e:  # a config is code and may raise any error, which the user can correct

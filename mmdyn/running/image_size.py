@@ -31,15 +31,16 @@ def image_size(cfg: Config) -> tuple[int, int]:
     return height, width
 
 
-def long_side(cfg: Config) -> int:
-    """Pixels of the long side of a test image.
+def test_size(cfg: Config) -> tuple[int, int]:
+    """Height and width that a test image is resized to fit into.
 
     Raises:
         UserError: The test pipeline has no ``LongSideResize``.
     """
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'LongSideResize':
-            return max(step['scale'])
+            width, height = step['scale']
+            return height, width
     raise UserError(
         'the test pipeline of the config has no LongSideResize, which exported files require. '
         'Set it instead of YOLOv5KeepRatioResize'

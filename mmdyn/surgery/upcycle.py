@@ -28,7 +28,7 @@ from mmdyn.datasets.photograph import photograph
 from mmdyn.errors import UserError
 from mmdyn.files import new_file
 from mmdyn.layers import DynamicConv, Router, dynamic_layers
-from mmdyn.models.build import build_model
+from mmdyn.models.build import build_model, input_channels
 from mmdyn.running.messages import config_errors
 from mmdyn.version import __version__
 
@@ -145,7 +145,7 @@ def output_difference(model: nn.Module, other: nn.Module) -> float:
         model: Detector of MMEngine in eval mode.
         other: Another one.
     """
-    image = photograph().to(next(model.parameters()).dtype) / 255
+    image = photograph(channels=input_channels(model)).to(next(model.parameters()).dtype) / 255
     pairs = zip(*(_flat(m(image, None, mode='tensor')) for m in (model, other)), strict=True)
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in pairs)
 

@@ -10,10 +10,20 @@ import mmcv
 from mmyolo.datasets.transforms import YOLOv5KeepRatioResize
 from mmyolo.registry import TRANSFORMS
 
+from mmdyn.errors import UserError
+
+
+def fitted_size(scale: tuple[int, int], width: int, height: int) -> tuple[int, int]:
+    """Width and height of an image that is resized to fit into a scale; the shorter side is rounded up."""
+    ratio = min(scale[0] / width, scale[1] / height)
+    return min(math.ceil(width * ratio), scale[0]), min(math.ceil(height * ratio), scale[1])
+
 
 @TRANSFORMS.register_module()
 class LongSideResize(YOLOv5KeepRatioResize):
     """Resize an image, and its boxes, to fit into ``scale``. Arguments are those of ``YOLOv5KeepRatioResize``.
+
+    An image of the cache is resized already; its boxes are not.
 
     Example:
         >>> resize = LongSideResize(scale=(640, 640))
@@ -22,12 +32,15 @@ class LongSideResize(YOLOv5KeepRatioResize):
     """
 
     def _resize_img(self, results: dict) -> None:
-        height, width = results['img'].shape[:2]
-        ratio = min(self.scale[0] / width, self.scale[1] / height)
-        new_width, new_height = (
-            min(math.ceil(side * ratio), limit) for side, limit in zip((width, height), self.scale, strict=True)
-        )
-        if ratio != 1:
+        cached = results.pop('size_before_cache', None)
+        height, width = cached or results['img'].shape[:2]
+        new_width, new_height = fitted_size(self.scale, width, height)
+        if cached and results['img'].shape[:2] != (new_height, new_width):
+            raise UserError(
+                f'the image cache has images of {results["img"].shape[1]} x {results["img"].shape[0]} pixels where a '
+                f'step of the pipeline resizes to {new_width} x {new_height}: set one size, or omit the cache'
+            )
+        if results['img'].shape[:2] != (new_height, new_width):
             channels = results['img'].shape[2:]
             resized = mmcv.imresize(
                 results['img'], (new_width, new_height), interpolation='bilinear', backend=self.backend

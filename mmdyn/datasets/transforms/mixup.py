@@ -1,0 +1,21 @@
+"""Mix-up of two images, whatever the type of their pixels."""
+
+from mmyolo.datasets.transforms import YOLOv5MixUp
+from mmyolo.registry import TRANSFORMS
+
+
+@TRANSFORMS.register_module()
+class YOLO11MixUp(YOLOv5MixUp):
+    """``YOLOv5MixUp`` that keeps the type of the pixels; mixed images of float32 have 256 levels.
+
+    Example:
+        >>> TRANSFORMS.build(dict(type='YOLO11MixUp', pre_transform=[], prob=0.15)).prob
+        0.15
+    """
+
+    def mix_img_transform(self, results: dict) -> dict:
+        """Mix the image with the one in ``mix_results``."""
+        kind = results['img'].dtype
+        results = super().mix_img_transform(results)
+        results['img'] = results['img'].astype(kind, copy=False)
+        return results
