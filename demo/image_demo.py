@@ -41,10 +41,8 @@ def open_model(args):
     if len(args.model) == 1:
         return load_model(args.model[0], device=args.device)
     if len(args.model) != 2:
-        raise UserError(
-            'set an input, and as MODEL: CONFIG CHECKPOINT, one exported file, or digits; or set --demo. '
-            f'MODEL is {" ".join(args.model) or "missing"}'
-        )
+        given = ' '.join(args.model) or 'nothing'
+        raise UserError(f'MODEL must be CONFIG CHECKPOINT, or one exported file, or digits; got {given}')
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)
 
@@ -69,6 +67,8 @@ def detect(args) -> None:
         raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
     if args.demo:
         make_images(args)
+    elif args.inputs is None:
+        raise UserError('set an image, a folder, a URL, a video or a camera, and a MODEL; or --demo')
     model = open_model(args)
     media = Media(args.inputs)
     count = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)

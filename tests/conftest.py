@@ -129,7 +129,7 @@ def pair(tmp_path_factory):
 def alike(tmp_path_factory):
     """A config, and a checkpoint like a trained one: random weights, batch norm statistics of a photograph."""
     from mmdyn.datasets.photograph import photograph
-    from mmdyn.models.build import build_model
+    from mmdyn.models.build import build_model, input_channels
 
     def make(config: str, **options) -> tuple[Config, Path]:
         cfg = Config.fromfile(ROOT / 'configs' / config)
@@ -137,8 +137,9 @@ def alike(tmp_path_factory):
         torch.manual_seed(0)
         model = build_model(cfg).train()
         with torch.no_grad():
+            image = photograph(160, input_channels(model))
             for _ in range(20):  # a momentum of 0.03
-                model(torch.cat((photograph(160), photograph(160).flip(3))) / 255, None, mode='tensor')
+                model(torch.cat((image, image.flip(3))) / 255, None, mode='tensor')
         path = tmp_path_factory.mktemp('alike') / f'{Path(config).stem}.pth'
         classes = tuple(str(i) for i in range(model.bbox_head.num_classes))
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), path)

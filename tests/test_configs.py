@@ -86,12 +86,12 @@ def test_published_augmentation_of_every_scale(scale, affine, mixup, variant):
     cfg = load(f'yolo11{scale}{variant}_coco.py')
     pipeline = cfg.train_dataloader.dataset.pipeline
     expected = pytest.approx((1 - affine, 1 + affine))
-    assert step_named(pipeline, 'YOLOv5MixUp')['prob'] == mixup
-    for steps in (pipeline, cfg.last_epochs_pipeline, step_named(pipeline, 'YOLOv5MixUp')['pre_transform']):
+    assert step_named(pipeline, 'YOLO11MixUp')['prob'] == mixup
+    for steps in (pipeline, cfg.last_epochs_pipeline, step_named(pipeline, 'YOLO11MixUp')['pre_transform']):
         step = step_named(steps, 'YOLO11RandomAffine')
         assert step['scaling_ratio_range'] == expected
         assert step['max_translate_ratio'] == 0.1
-    colour = step_named(pipeline, 'YOLOv5HSVRandomAug')
+    colour = step_named(pipeline, 'YOLO11HSVRandomAug')
     assert (colour['hue_delta'], colour['saturation_delta'], colour['value_delta']) == (0.015, 0.7, 0.4)
     assert step_named(pipeline, 'mmdet.RandomFlip')['prob'] == 0.5
     assert step_named(pipeline, 'BufferedMosaic')

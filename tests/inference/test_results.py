@@ -69,6 +69,7 @@ class Finds:
     """A detector that finds one box in every image."""
 
     names = ('thing',)
+    channels, to_float32 = 3, False
 
     def __call__(self, images, score):
         return [Detections(np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.array([0])) for _ in images]

@@ -146,7 +146,7 @@ def test_training_images_of_the_last_epochs(photographs, tmp_path):
     pipeline = [
         {key: changes.get(key, value) for key, value in step.items()}
         for step in cfg.last_epochs_pipeline
-        if step.type != 'YOLOv5HSVRandomAug'  # which the original leaves out if it is to change nothing
+        if step.type != 'YOLO11HSVRandomAug'  # which the original leaves out if it is to change nothing
     ]
     init_default_scope('mmyolo')
     described = dict(cfg.train_dataloader.dataset, data_root=str(photographs), ann_file='val.json', pipeline=pipeline)
