@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 import torch
+from mmdet.visualization import DetLocalVisualizer
 
 import mmdyn
 from conftest import ROOT
@@ -16,6 +17,7 @@ NAMES = ('yolo11n_digits', 'yolo11n_dynconv_digits')
 
 @pytest.mark.parametrize('name', NAMES)
 def test_average_precision(digits, tmp_path, name):
+    DetLocalVisualizer._instance_dict.clear()  # MMEngine keeps visualizers by name, and warns of a second of a name
     config, checkpoint = packaged.packaged(name)
     cfg = load_config(config, work_dir=str(tmp_path))
     cfg.test_dataloader.update(num_workers=0, persistent_workers=False)
