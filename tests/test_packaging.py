@@ -58,6 +58,27 @@ def test_wheel_works_from_any_folder(wheel, tmp_path):
     assert 'parameters  4,629,336' in done.stdout
 
 
+def test_mim_trains(wheel, digits, tmp_path):
+    pytest.importorskip(
+        'mim', reason='needs openmim, whose own requirements exclude current ones: pip install --no-deps'
+    )
+    subprocess.run(
+        [sys.executable, '-m', 'pip', 'install', '-q', '--no-deps', '--target', tmp_path / 'site', wheel], check=True
+    )
+    command = [sys.executable, '-P', '-m', 'mim', 'train', 'mmdyn', 'yolo11n_digits.py', '--gpus', '0']
+    done = subprocess.run(
+        [*command, '--data', str(digits), '--imgsz', '64', '--epochs', '1', '--work-dir', str(tmp_path / 'run')],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path / "site"}:{os.environ.get("PYTHONPATH", "")}'},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'Training finished successfully' in done.stdout
+    assert f'To test: mmdyn test {tmp_path / "run"}' in done.stdout
+
+
 def test_every_metafile_entry_is_a_config():
     import yaml
 

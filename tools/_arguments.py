@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / 'mmdyn').is_dir():  # a clone that is not installed
+CLONE = (ROOT / 'mmdyn').is_dir()
+if CLONE:  # which may not be installed
     sys.path.insert(0, str(ROOT))
 
 
@@ -53,8 +54,8 @@ typed: str | None = None  # the command, where mmdyn runs the tool
 
 
 def as_typed(text: str) -> str:
-    """A text whose commands are those of ``mmdyn``, where that runs the tool."""
-    for name, command in COMMANDS.items() if typed else ():
+    """A text whose commands are those of ``mmdyn``, where that runs the tool, and where there is no folder of tools."""
+    for name, command in COMMANDS.items() if typed or not CLONE else ():
         text = text.replace(f'python {command.file}', f'mmdyn {name}')
     return text
 
