@@ -95,6 +95,9 @@ def test_objects_are_grouped_by_image_and_keep_their_order():
     coco = annotations.as_coco()
     assert [a['image_id'] for a in coco['annotations']] == [1, 2, 2]
     assert coco['categories'] == [dict(id=1, name='cat'), dict(id=2, name='wild dog')]
+    assert annotations.points.shape == (0, 2)
+    assert annotations.point_starts.tolist() == [0, 0, 0, 0]
+    assert annotations.keypoints.shape == (3, 0, 3)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from conftest import ROOT
+from mmdyn.datasets import photograph
 from mmdyn.errors import UserError
 from mmdyn.export.agreement import examples
 from mmdyn.export.export import export_detector
@@ -255,6 +257,14 @@ def test_metadata(files, kind):
         True,
     )
     assert meta['std'] == [255.0] * 3
+    assert ExportOptions().opset == 18  # what --help promises
+
+
+def test_agreement_is_measured_on_normalised_photographs():
+    preprocessor = SimpleNamespace(mean=torch.tensor([1.0, 2.0, 3.0])[:, None, None], std=torch.tensor(50.0))
+    images = examples(SimpleNamespace(data_preprocessor=preprocessor), (64, 96), 2)
+    expected = (photograph((64, 96)) - torch.tensor([1.0, 2.0, 3.0])[:, None, None]) / 50
+    torch.testing.assert_close(images, torch.cat([expected, expected.flip(3)]))
 
 
 @pytest.mark.parametrize('size', [(320, 320), (427, 640), (640, 427), (100, 333), (33, 20)])

@@ -1,6 +1,26 @@
 """A broken optional package does not stop ``import mmdyn``, and is named."""
 
+import sys
+
 import pytest
+
+from mmdyn.host import optional_packages
+
+
+def test_absent_and_whole_packages_stay_as_they_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(optional_packages, 'OPTIONAL', {'wholepackage': ('wholepackage.part',), 'nopackage': ()})
+    (tmp_path / 'wholepackage').mkdir()
+    for name in ('__init__', 'part'):
+        (tmp_path / f'wholepackage/{name}.py').write_text('')
+    monkeypatch.syspath_prepend(tmp_path)
+    optional_packages.treat_broken_as_absent()
+    assert 'nopackage' not in sys.modules
+    assert sys.modules.pop('wholepackage.part').__name__ == 'wholepackage.part'
+    (tmp_path / 'wholepackage/part.py').write_text('1 / 0')
+    del sys.modules['wholepackage']
+    with pytest.warns(UserWarning, match='wholepackage raises ZeroDivisionError'):
+        optional_packages.treat_broken_as_absent()
+    assert sys.modules.pop('wholepackage') is None
 
 
 @pytest.mark.slow

@@ -32,6 +32,8 @@ def test_short_name_is_the_dynamic_one(digits):
     found, expected = (each(image).pred_instances for each in (model, same))
     assert len(found) > 1
     assert torch.equal(found.bboxes, expected.bboxes)
+    assert 0.25 < found.scores.min() < 0.5  # the default threshold, also in what follows
+    assert len(model(image, score=0.01).pred_instances) > len(found)
 
 
 def test_other_names_need_a_checkpoint():

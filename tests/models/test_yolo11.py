@@ -8,7 +8,7 @@ from mmyolo.registry import MODELS
 from torch import nn
 
 from conftest import ROOT
-from mmdyn import DynamicConv
+from mmdyn import DynamicConv, load_model
 from mmdyn.layers import C2PSA, SPPF, C3k2, C3k2_DynamicConv
 from mmdyn.layers.c2psa import Attention
 from mmdyn.models import YOLO11PAFPN, YOLO11Backbone, YOLO11HeadModule
@@ -299,3 +299,13 @@ def test_a_folded_detector_computes_the_same(alike, variant):
     shared = [m.shared_bias is not None for m in folded.modules() if isinstance(m, DynamicConv)]
     assert shared == [variant.endswith('-bn')] * len(shared)
     assert output_difference(folded, model) <= 1e-5
+
+
+@pytest.mark.parametrize('clip', [True, False])
+def test_boxes_are_clipped_to_the_image_where_the_config_says_so(alike, clip):
+    cfg, checkpoint = alike('yolo11n_digits.py', **{'model.test_cfg.clip_boxes': clip})
+    image = torch.randint(0, 256, (64, 96, 3), dtype=torch.uint8).numpy()
+    boxes = load_model(cfg, checkpoint, 'cpu')(image, score=0.001).pred_instances.bboxes
+    inside = (boxes >= 0).all() and (boxes <= torch.tensor([96, 64, 96, 64])).all()
+    assert len(boxes) > 10
+    assert bool(inside) == clip

@@ -12,7 +12,7 @@ from mmdyn import DynamicConv
 from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers
 from mmdyn.running import load_checkpoint_model
-from mmdyn.surgery.collapse import collapse_checkpoint, kernel_errors, mean_kernel
+from mmdyn.surgery.collapse import _chosen, collapse_checkpoint, kernel_errors, mean_kernel
 from mmdyn.surgery.upcycle import output_difference
 
 
@@ -114,6 +114,12 @@ def test_refusals_write_nothing(alike, digits, tmp_path):
     with pytest.raises(UserError, match='was never trained'):
         collapse_checkpoint(cfg, tmp_path.parent / 'untrained.pth', target)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_layer_at_the_threshold_is_within_it():
+    errors = {'backbone.stage1.0': 0.1, 'backbone.stage2.0': 0.2}
+    assert _chosen(errors, 0.1) == {'backbone.stage1.0'}
+    assert _chosen(errors, 0.2) == _chosen(errors, None) == set(errors)
 
 
 @pytest.mark.parametrize('threshold', [float('nan'), float('inf'), -0.1])
