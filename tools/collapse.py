@@ -7,7 +7,7 @@ Writes the checkpoint, its config and a report to the same folder, and prints th
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, add_data_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHECKPOINT --out static.pth
   python tools/test.py static.py static.pth"""
@@ -20,7 +20,8 @@ def make_parser():
     parser.add_argument(
         '--out', required=True, metavar='FILE.pth', help='checkpoint to write, with FILE.py and FILE.md'
     )
-    parser.add_argument('--data', type=int, default=128, metavar='N', help='images of the training set (128)')
+    add_data_arguments(parser)
+    parser.add_argument('--images', type=int, default=128, metavar='N', help='images of the training set (128)')
     parser.add_argument(
         '--threshold',
         type=float,
@@ -41,8 +42,10 @@ def collapse(args) -> None:
     if target.suffix != '.pth':
         raise UserError(f'--out must end in .pth, got {target}')
     report = new_file(target.with_suffix('.md'))
+    if args.data and args.data.isdecimal() and not Path(args.data).exists():  # --images was called --data
+        args.images, args.data = int(args.data), None
     cfg = config_of(args)
-    done = collapse_checkpoint(cfg, args.checkpoint, target, args.data, args.threshold)
+    done = collapse_checkpoint(cfg, args.checkpoint, target, args.images, args.threshold)
     count = sum(layer.collapsed for layer in done.layers)
     text = f'{count} of {len(done.layers)} layers are static now, with mean routing weights of {done.images} images\n\n'
     text += f'{done.table()}\n'

@@ -116,6 +116,18 @@ def test_refusals_write_nothing(alike, digits, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize('images', [('--images', '2'), ('--data', '2')], ids=['images', 'as it was called'])
+def test_the_tool(alike, call, digits, tmp_path, images):
+    _, checkpoint = alike('yolo11n_dynconv-bn_digits.py')
+    options = ('--no-eval', '--cfg-options', f'train_dataloader.dataset.data_root={digits}')
+    out = tmp_path / 'static.pth'
+    done = call('tools/collapse.py', 'yolo11n_dynconv-bn_digits', checkpoint, '--out', out, *images, *options)
+    assert done.returncode == 0, done.stderr
+    assert '6 of 6 layers are static now, with mean routing weights of 2 images' in done.stdout
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['static.md', 'static.pth', 'static.py']
+
+
 def test_a_layer_at_the_threshold_is_within_it():
     errors = {'backbone.stage1.0': 0.1, 'backbone.stage2.0': 0.2}
     assert _chosen(errors, 0.1) == {'backbone.stage1.0'}
