@@ -9,9 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmdyn.errors import UserError
 
-from .table import Annotations
+from .cache import cached
+from .image_files import file_states
+from .table import Annotations, Strings
 
 
 def read_voc(files: Sequence[Path], what: str, classes: Sequence[str] | None = None) -> Annotations:
@@ -29,7 +33,7 @@ def read_voc(files: Sequence[Path], what: str, classes: Sequence[str] | None = N
         UserError: A file is missing or not what it should be, or a class is not in ``classes``.
     """
     trees = {file: parse_xml(file) for file in files}
-    names = class_names(trees)
+    names = _names(trees)
     classes = list(classes) if classes else names
     unknown = [name for name in names if name not in classes]
     if unknown:
@@ -57,8 +61,22 @@ def read_voc(files: Sequence[Path], what: str, classes: Sequence[str] | None = N
     return Annotations.of(files=names, sizes=sizes, classes=classes, notes=notes, **columns)
 
 
-def class_names(trees: dict[Path, ET.Element]) -> list[str]:
-    """Names of the classes in annotation files, sorted."""
+def class_names(files: Sequence[Path], what: str) -> tuple[str, ...]:
+    """Names of the classes in annotation files, sorted; from the cache if no file has changed.
+
+    Raises:
+        UserError: A file is missing or not what it should be.
+    """
+
+    def build() -> dict[str, np.ndarray]:
+        names = Strings.of(_names({file: parse_xml(file) for file in files}))
+        return dict(name_bytes=names.data, name_ends=names.ends)
+
+    arrays, _ = cached(f'VOC classes of {what}', file_states(files).tobytes(), build)
+    return tuple(Strings(arrays['name_bytes'], arrays['name_ends']))
+
+
+def _names(trees: dict[Path, ET.Element]) -> list[str]:
     return sorted({_text(o, 'name', file) for file, tree in trees.items() for o in tree.iter('object')})
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from mmdyn.annotations.coco import load_coco
-from mmdyn.annotations.voc import class_names, files_of_set, parse_xml
+from mmdyn.annotations.voc import class_names, files_of_set
 from mmdyn.errors import UserError
 
 # A split, and what people call its files and folders.
@@ -242,6 +242,6 @@ def _voc(root: Path) -> DataSource | None:
             break
     if not splits:
         return None
-    classes = tuple(class_names({file: parse_xml(file) for file in files}))
+    classes = class_names(files, str(root.absolute()))
     arguments = dict(metainfo=dict(classes=classes))
     return DataSource(root, 'VOC', classes, {split: each | arguments for split, each in splits.items()})
