@@ -11,12 +11,10 @@ test_pipeline = [load_image, dict(resize, scale=img_scale), dict(pad, scale=img_
 
 train_dataloader = dict(
     num_workers=2,
-    pin_memory=False,
     dataset=dict(pipeline=[*_base_.load, mosaic, affine, *finish]))
 last_epochs_pipeline = [*_base_.load, *letterbox, dict(affine, border=(0, 0)), *finish]
 rectangles = dict(_base_.rectangles, img_size=img_scale[0])
-val_dataloader = dict(
-    num_workers=2, pin_memory=False, dataset=dict(batch_shapes_cfg=rectangles, pipeline=test_pipeline))
+val_dataloader = dict(num_workers=2, dataset=dict(batch_shapes_cfg=rectangles, pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 load_tta, augment = _base_.tta_pipeline

@@ -25,7 +25,10 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         UserError: A type is unknown (the message suggests similar names), or an argument is invalid for its type.
     """
     join_processes(cfg)
+    loaders = [cfg[key] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(key)]
     if not torch.cuda.is_available():
+        for loader in loaders:
+            loader.pin_memory = False  # nothing to pin for; PyTorch would warn
         if train and cfg.get('keep_freed_memory', False):
             keep_freed_memory()
         if cfg.launcher != 'none':
@@ -42,8 +45,8 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         options = cfg.compile if isinstance(cfg.compile, dict) else {}
         cfg.custom_hooks.append(dict(type='CompileHook', **options))
         cfg.compile = False
-    for loader in (cfg.get('val_dataloader'), cfg.get('test_dataloader')):
-        shapes = loader and loader.dataset.get('batch_shapes_cfg')
+    for loader in loaders:
+        shapes = loader.dataset.get('batch_shapes_cfg')
         if shapes and shapes.type == 'BatchShapePolicy':
             shapes.batch_size = loader.batch_size  # a config states it once, in the loader
     with config_errors():
