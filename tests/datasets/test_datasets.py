@@ -10,9 +10,9 @@ import torch
 from mmengine.registry import DATASETS, DefaultScope
 
 from conftest import ROOT
-from mmdyn.annotations import read_coco
+from mmdyn.annotations import Annotations, read_coco
 from mmdyn.annotations.image_files import look_at_images
-from mmdyn.datasets import CheckedCocoDataset, convert_voc, make_digits
+from mmdyn.datasets import ArrayDataset, CheckedCocoDataset, convert_voc, make_digits
 from mmdyn.datasets.digits import _split_materials, make_image
 from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
@@ -419,3 +419,21 @@ def test_classes_as_a_text_are_refused(coco):
     _, build = coco
     with pytest.raises(UserError, match="must be a tuple of names, got the string 'cat'"):
         build(metainfo=dict(classes='cat'))
+
+
+def test_a_data_set_is_read_once():
+    reads = []
+
+    class Squares(ArrayDataset):
+        source = 'squares'
+
+        def read(self):
+            reads.append(1)
+            return Annotations.of(
+                ['a.png', 'b.png'], [(9, 9)] * 2, [0, 1], [[0, 0, 5, 5]] * 2, [0, 0], ['square']
+            ), None
+
+    dataset = Squares(check_images=False)
+    assert [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))] == ['a.png', 'b.png']
+    dataset.full_init()
+    assert len(reads) == 1

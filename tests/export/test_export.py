@@ -2,6 +2,7 @@
 
 import copy
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import cv2
@@ -12,6 +13,7 @@ import torch
 from conftest import ROOT
 from mmdyn.datasets import photograph
 from mmdyn.errors import UserError
+from mmdyn.export import agreement
 from mmdyn.export.agreement import examples
 from mmdyn.export.export import export_detector
 from mmdyn.export.graph import DetectionGraph, _nms_by_class
@@ -258,6 +260,21 @@ def test_metadata(files, kind):
     )
     assert meta['std'] == [255.0] * 3
     assert ExportOptions().opset == 18  # what --help promises
+
+
+@pytest.mark.parametrize(
+    ('half', 'pixels', 'score', 'agrees'),
+    [
+        *((False, 0.009, 9e-5, True), (False, 0.02, 0, False), (False, 0, 2e-4, False)),
+        *((True, 3.9, 0.049, True), (True, 4.1, 0, False), (True, 0, 0.06, False)),
+    ],
+)
+def test_how_much_an_exported_file_may_differ(monkeypatch, half, pixels, score, agrees):
+    boxes, scores = torch.rand(1, 5, 4) * 100, torch.rand(1, 5, 3) / 2 + 0.2
+    found = SimpleNamespace(run=lambda images: ((boxes + pixels).numpy(), (scores + score).numpy()))
+    monkeypatch.setattr(agreement, 'open_exported', lambda path: found)
+    with nullcontext() if agrees else pytest.raises(UserError, match='onnx differs from PyTorch'):
+        agreement.check_agreement('', torch.zeros(1), (boxes, scores), None, ExportOptions(half=half))
 
 
 def test_agreement_is_measured_on_normalised_photographs():
