@@ -1,13 +1,19 @@
 """Launch: builds the runner of a config."""
 
+import copy
+import logging
+
 import torch
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmyolo.registry import RUNNERS
+from mmyolo.registry import DATASETS, RUNNERS
 
+from mmdyn.datasets import ArrayDataset
 from mmdyn.host import keep_freed_memory
 from mmdyn.running.messages import config_errors
 
+from .image_size import innermost_dataset
 from .processes import join_processes
 
 # Default hooks that MMEngine itself skips if a config sets them to None; others must not be None.
@@ -50,6 +56,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         if shapes and shapes.type == 'BatchShapePolicy':
             shapes.batch_size = loader.batch_size  # a config states it once, in the loader
     with config_errors():
+        _check_data(cfg, ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',))
         runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
         if train:
             _ = runner.train_loop, runner.val_loop
@@ -57,6 +64,20 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         else:
             _ = runner.test_loop
     return runner
+
+
+def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
+    """Read and check the data before the runner makes its folder; the runner then takes what is in memory."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    logging.disable(logging.WARNING)  # the runner's data sets say it
+    try:
+        for described in [innermost_dataset(cfg[loader]) for loader in loaders if cfg.get(loader)]:
+            kind = described.get('type')
+            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+            if isinstance(kind, type) and issubclass(kind, ArrayDataset):
+                DATASETS.build(dict(copy.deepcopy(described), cache=None))
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _distribute_over_cpus(cfg: Config) -> None:

@@ -149,6 +149,19 @@ def test_bad_options_leave_nothing_behind(call, tmp_path, arguments, message):
     assert not work.exists()
 
 
+def test_labels_that_are_none_leave_nothing_behind(labels, tmp_path):
+    (labels / 'labels/train/3.txt').write_text('2 0.5 0.5 0.1 0.1\n0 1.5 0.5 0.1 0.1\n\n0 0.5 0.5\n')
+    environment = {**os.environ, 'MMDYN_CACHE': str(tmp_path / 'cache')}
+    done = command('train', 'yolo11n_coco', '--data', labels, cwd=tmp_path, env=environment)
+    lines = done.stderr.splitlines()
+    begun = lines.index(f'error: {labels}/images/train: 3 lines are not labels:')
+    file = f'{labels}/labels/train/3.txt'
+    assert done.returncode == 1
+    assert [line.partition(': ')[0] for line in lines[begun + 1 : -1]] == [f'  {file}:{number}' for number in (1, 2, 4)]
+    assert 'class 2, but the names have the classes 0 to 1' in lines[begun + 1]
+    assert not (tmp_path / 'work_dirs').exists()
+
+
 def test_no_size_is_an_error_of_usage(call):
     done = call('tools/train.py', 'yolo11n_coco', '--imgsz', '3x4x5')
     assert done.returncode == 2
