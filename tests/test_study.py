@@ -75,7 +75,7 @@ def test_the_summary_follows_from_the_runs(data):
             p,
         ]
         found = [float(row[key]) for key in ('ap', 'ap_std', 'difference', 'low', 'high', 'p')]
-        assert found == pytest.approx(expected)
+        assert found == pytest.approx(expected, rel=1e-5)  # SciPy 1.17 and 1.18 differ by 2e-6 in p
 
 
 def test_the_wider_detector_as_control():

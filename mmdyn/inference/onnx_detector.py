@@ -225,8 +225,14 @@ def main(arguments: list[str]) -> int:
         return 1
     for path in args.images:
         image = cv2.imread(str(path), FLAGS.get(detector.channels, cv2.IMREAD_UNCHANGED))
-        if image is None or (image.shape[2:] or (1,)) != (detector.channels,):
-            print(f'error: {path} is not an image of {detector.channels} channels that OpenCV reads', file=sys.stderr)
+        if image is None:
+            print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
+            return 1
+        if (image.shape[2:] or (1,)) != (detector.channels,):
+            print(
+                f'error: {path} has the shape {image.shape}, the model takes {detector.channels} channels',
+                file=sys.stderr,
+            )
             return 1
         if image.dtype == np.uint16:
             image = image.astype(np.float32) / 257

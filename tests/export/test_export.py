@@ -57,7 +57,7 @@ def reference(dynamic):
     """Images, and what PyTorch gives for them."""
     cfg, checkpoint = dynamic
     model = load_checkpoint_model(cfg, checkpoint).model
-    images = examples(model, 320, 5)
+    images = examples(model, (320, 320), 5)
     with torch.no_grad():
         boxes, scores = DetectionGraph(model)(images)
     return images.numpy(), boxes.numpy(), scores.numpy()
