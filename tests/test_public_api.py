@@ -67,8 +67,8 @@ LAYERS = {
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
     'running': [
         ['messages', 'image_channels', 'image_size', 'amp', 'processes', 'testing'],
-        ['config_file', 'common_options'],
-        ['launch', 'loading', 'dataset_images'],
+        ['config_file', 'dataset_images'],
+        ['common_options', 'launch', 'loading'],
     ],
     'routing': [['statistics', 'record'], ['hook'], ['analysis']],
     'surgery': [['counterpart'], ['upcycle', 'collapse']],

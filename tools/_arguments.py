@@ -154,8 +154,11 @@ def options_of(args: argparse.Namespace) -> dict | None:
 
 
 def overrides(args: argparse.Namespace) -> str:
-    """``--cfg-options`` as typed, after a space, for a suggested command."""
-    return f' --cfg-options {shlex.join(args.cfg_options)}' if args.cfg_options else ''
+    """``--data``, ``--imgsz`` and ``--cfg-options`` as typed, after a space, for a suggested command."""
+    words = ['--data', args.data] if getattr(args, 'data', None) else []
+    words += ['--imgsz', 'x'.join(map(str, args.imgsz))] if getattr(args, 'imgsz', None) else []
+    words += ['--cfg-options', *args.cfg_options] if args.cfg_options else []
+    return ''.join(f' {shlex.quote(word)}' for word in words)
 
 
 def config_of(args: argparse.Namespace):
@@ -181,7 +184,7 @@ def set_options(cfg, args: argparse.Namespace) -> None:
 
 def run_tool(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Run a tool's command; an error that a user can correct becomes one message and exit code 1."""
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()  # options may stand between images and models
     from mmdyn.running.messages import exit_code
 
     return exit_code(lambda: command(args))

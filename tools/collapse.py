@@ -7,7 +7,7 @@ Writes the checkpoint, its config and a report to the same folder, and prints th
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, add_data_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, add_data_arguments, as_typed, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/collapse.py configs/yolo11n_dynconv-bn_digits.py CHECKPOINT --out static.pth
   python tools/test.py static.py static.pth"""
@@ -54,7 +54,7 @@ def collapse(args) -> None:
         text += f'\n{ap_table(rows)}\n'
     write_text(report, text)
     print(f'\n{text}\n{target}, its config {target.with_suffix(".py")} and this report {report} are written')
-    print(f'test it: python tools/test.py {target.with_suffix(".py")} {target}')
+    print(as_typed(f'test it: python tools/test.py {target.with_suffix(".py")} {target}'))
 
 
 if __name__ == '__main__':

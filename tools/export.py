@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, add_data_arguments, config_of, overrides, run_tool, tool_parser
+from _arguments import add_config_arguments, add_data_arguments, as_typed, config_of, overrides, run_tool, tool_parser
 
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
@@ -86,8 +86,8 @@ def export(args) -> None:
         }
         print(f'\n{ap_table(rows)}\n')
     if args.format != 'torch_export':
-        print(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}')
-        print(f'use it:  python demo/image_demo.py IMAGE {done.path}')
+        print(as_typed(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}'))
+        print(as_typed(f'use it:  python demo/image_demo.py IMAGE {done.path}'))
 
 
 if __name__ == '__main__':

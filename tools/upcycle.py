@@ -7,7 +7,7 @@ equal for every image, and the experts diverge in training. The config needs bat
 
 import sys
 
-from _arguments import add_config_arguments, config_of, overrides, run_tool, tool_parser
+from _arguments import add_config_arguments, as_typed, config_of, overrides, run_tool, tool_parser
 
 EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/upcycle.py yolo11n.pth configs/yolo11n_dynconv-bn_coco.py yolo11n_dynconv-bn.pth
@@ -35,7 +35,7 @@ def upcycle(args) -> None:
     if done.left:
         print(f'only in {args.static}, not used: {layers_of(done.left)}')
     args.cfg_options = [f'load_from={args.out}', *(args.cfg_options or [])]
-    print(f'train it: python tools/train.py {args.config}{overrides(args)}')
+    print(as_typed(f'train it: python tools/train.py {args.config}{overrides(args)}'))
 
 
 def layers_of(tensors) -> str:

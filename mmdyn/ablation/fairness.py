@@ -41,6 +41,7 @@ READ |= {'amp', 'compile', 'sync_bn', 'model_wrapper_cfg'}
 # These change no result, so they may differ between arms and between two calls. The number of workers changes results:
 # each worker draws its own random numbers, and keeps its own images for mosaics.
 INCIDENTAL = (
+    'cache',
     'pin_memory',
     'prefetch_factor',
     'logger',

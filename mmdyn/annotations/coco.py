@@ -23,7 +23,7 @@ SHOWN_FAULTS = 3
 HELP_COCO = (
     'Download the data set (the top of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
     'train_dataloader.dataset.data_root, and that of val_dataloader and test_dataloader, to its folder. '
-    'To try mmdyn without data: python tools/train.py configs/yolo11n_dynconv_digits.py generates its own.'
+    'To try mmdyn without data: mmdyn train yolo11n_dynconv_digits generates its own.'
 )
 
 
@@ -119,7 +119,7 @@ def load_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
     """What :func:`read_coco` reads, from the cache if the file has not changed."""
     path = Path(ann_file)
     name = f'COCO annotations of {path.absolute()}' + (' with outlines' if outlines else '')
-    arrays, origin = cached(name, file_states([path]).tolist(), lambda: read_coco(path, outlines).arrays())
+    arrays, origin = cached(name, file_states([path]), lambda: read_coco(path, outlines).arrays())
     return Annotations.from_arrays(arrays, origin)
 
 

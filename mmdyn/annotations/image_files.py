@@ -1,5 +1,6 @@
 """Image files of a data set: their sizes, and what is wrong with them, from headers and ends of the files."""
 
+import hashlib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -51,16 +52,17 @@ class ImageFiles(NamedTuple):
         return faults
 
 
-def file_states(paths: Sequence[Path]) -> np.ndarray:
-    """Size in bytes and time of change of files, (n, 2); -1 where there is none."""
-    states = np.full((len(paths), 2), -1, np.int64)
+def file_states(paths: Sequence[Path]) -> str:
+    """A hash of the paths of files, their sizes and times of change: another one whenever they are others."""
+    states = np.full((len(paths), 2), -1, np.int64)  # -1 where there is no file
     for row, path in zip(states, paths, strict=True):
         try:
             status = os.stat(path)
         except OSError:
             continue
         row[:] = status.st_size, status.st_mtime_ns
-    return states
+    names = '\n'.join(str(path.absolute()) for path in paths)
+    return hashlib.sha256(states.tobytes() + names.encode('utf-8', 'surrogateescape')).hexdigest()
 
 
 def look_at_images(paths: Sequence[Path], source: str) -> ImageFiles:
@@ -87,7 +89,7 @@ def look_at_images(paths: Sequence[Path], source: str) -> ImageFiles:
             fault_ends=faults.ends,
         )
 
-    arrays, _ = cached(f'images of {source}', file_states(paths).tobytes(), build)
+    arrays, _ = cached(f'images of {source}', file_states(paths), build)
     return ImageFiles(arrays['sizes'], arrays['turned'], Strings(arrays['fault_bytes'], arrays['fault_ends']))
 
 
@@ -97,13 +99,13 @@ def _look_at(path: Path) -> tuple[tuple[int, int], bool, str]:
         return (0, 0), False, 'missing'
     try:
         with Image.open(path) as image:
-            turned = image.getexif().get(EXIF_ORIENTATION, 1) >= 5
+            turned = Image.Image.getexif(image).get(EXIF_ORIENTATION, 1) >= 5  # that of PNG reads all pixels
             if not _ends_well(path, image.format):
                 image.load()
             return image.size, turned, ''
     except Image.DecompressionBombError:
         return (0, 0), False, 'more pixels than an image should have'
-    except OSError as e:
+    except Exception as e:  # Pillow raises many types for damaged files
         return (0, 0), False, 'truncated' if 'truncated' in str(e) else f'damaged or not an image ({e})'
 
 

@@ -72,7 +72,7 @@ def class_names(files: Sequence[Path], what: str) -> tuple[str, ...]:
         names = Strings.of(_names({file: parse_xml(file) for file in files}))
         return dict(name_bytes=names.data, name_ends=names.ends)
 
-    arrays, _ = cached(f'VOC classes of {what}', file_states(files).tobytes(), build)
+    arrays, _ = cached(f'VOC classes of {what}', file_states(files), build)
     return tuple(Strings(arrays['name_bytes'], arrays['name_ends']))
 
 

@@ -113,7 +113,7 @@ def read_yolo(
             f'{what}: {first} and {by_label[label_file(first)]} have one name, so both would have the labels '
             f'{label_file(first)}: rename one'
         )
-    state = (tuple(classes), keypoints, file_states(images).tobytes(), file_states(labels).tobytes())
+    state = (tuple(classes), keypoints, file_states(images), file_states(labels))
     arrays, origin = cached(
         f'labels of {what} {images[0].parent} {len(images)}',
         state,

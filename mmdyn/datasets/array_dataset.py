@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 import numpy as np
+from mmcv.transforms import LoadAnnotations
 from mmengine.logging import print_log
 from mmyolo.datasets.yolov5_coco import BatchShapePolicyDataset
 from mmyolo.registry import TASK_UTILS
@@ -23,7 +24,6 @@ from .transforms import BufferedMosaic, LoadImage, LongSideResize
 from .transforms.resize import fitted_size
 
 OnFault = Literal['error', 'skip']
-RESIZING = (BufferedMosaic, LongSideResize)
 
 _loaded: dict[str, Annotations] = {}  # of this process: what metrics evaluate against
 
@@ -43,7 +43,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
             trained on, but evaluation counts them.
         cache: ``'ram'`` or ``'disk'`` keeps decoded and resized images, see :class:`mmdyn.datasets.ImageCache`; the
-            pipeline must begin with ``LoadImage`` and resize by ``LongSideResize`` or ``BufferedMosaic``.
+            pipeline must load by ``LoadImage`` and then resize by ``LongSideResize`` or ``BufferedMosaic``.
         **kwargs: As in ``mmdet.BaseDetDataset``, and ``batch_shapes_cfg``.
 
     Raises:
@@ -189,16 +189,20 @@ class ArrayDataset(BatchShapePolicyDataset):
             )
         return np.flatnonzero(kept)
 
+    def _first_steps(self) -> tuple[Any, LongSideResize | None]:
+        """What loads an image, and what resizes it if no step before changes it."""
+        steps: list[Any] = list(self.pipeline.transforms)
+        step = next((s for s in steps[1:] if not isinstance(s, LoadAnnotations)), None)
+        resize = step.resize if type(step) is BufferedMosaic else step
+        return steps[0] if steps else None, resize if type(resize) is LongSideResize else None
+
     def _cache_images(self, kind: Kind) -> None:
         """Decode and resize the images as the pipeline would, once."""
-        load, *steps = self.pipeline.transforms
-        resize = next(
-            (s.resize if isinstance(s, BufferedMosaic) else s for s in steps if isinstance(s, RESIZING)), None
-        )
-        if not isinstance(load, LoadImage) or resize is None:
+        load, resize = self._first_steps()
+        if type(load) is not LoadImage or resize is None:
             raise UserError(
-                f'{self.source}: cache={kind!r} needs a pipeline that begins with LoadImage and has a '
-                'LongSideResize or BufferedMosaic: set these, or cache=None'
+                f'{self.source}: cache={kind!r} needs a pipeline of LoadImage, LoadAnnotations and a LongSideResize or '
+                'BufferedMosaic, before all other steps: set these, or cache=None'
             )
 
         def read(path: Path) -> np.ndarray:

@@ -111,12 +111,16 @@ def _yolo(path: Path) -> DataSource:
                 raise UserError(
                     f"{path}: '{split}' is {given!r}, where a folder, a text file or a list of them is needed"
                 )
-            splits[split] = dict(type='YOLOTextDataset', images=[str(_resolve(path, split, p, roots)) for p in places])
+            splits[split] = dict(
+                type='mmyolo.YOLOTextDataset', images=[str(_resolve(path, split, p, roots)) for p in places]
+            )
     if 'train' not in splits and 'val' not in splits:
         raise UserError(f"{path} names neither 'train' nor 'val': set them to folders of images")
     arguments: dict[str, Any] = dict(metainfo=dict(classes=classes))
-    if content.get('kpt_shape'):
-        arguments['keypoints'] = tuple(content['kpt_shape'])
+    if (shape := content.get('kpt_shape')) is not None:
+        if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, int) and n > 0 for n in shape):
+            raise UserError(f"{path}: 'kpt_shape' is {shape!r}, where [keypoints, 2 or 3] is needed")
+        arguments['keypoints'] = tuple(shape)
     channels = content.get('channels', 3)
     if not isinstance(channels, int) or channels < 1:
         raise UserError(f"{path}: 'channels' is {channels!r}, where a number of 1 or more is needed")
@@ -126,7 +130,7 @@ def _yolo(path: Path) -> DataSource:
 def _names(path: Path, content: dict) -> tuple[str, ...]:
     names = content.get('names')
     if isinstance(names, dict):
-        if sorted(names) != list(range(len(names))):
+        if names.keys() != set(range(len(names))):
             raise UserError(
                 f"{path}: 'names' has the numbers {sorted(map(str, names))}, where 0 to {len(names) - 1} are needed"
             )
@@ -167,7 +171,7 @@ def _coco(root: Path) -> DataSource | None:
         for file, folders in _coco_files(root, names):
             if file.is_file():
                 splits[split] = dict(
-                    type='CheckedCocoDataset',
+                    type='mmyolo.CheckedCocoDataset',
                     data_root=f'{root}/',
                     ann_file=file.relative_to(root).as_posix(),
                     data_prefix=dict(img=f'{_image_folder(file, folders).relative_to(root).as_posix()}/'),
@@ -230,7 +234,7 @@ def _voc(root: Path) -> DataSource | None:
     files: list[Path] = []
     for split, names in NAMES.items():
         for name in names:
-            arguments: dict[str, Any] = dict(type='VOCXmlDataset', data_root=f'{root}/')
+            arguments: dict[str, Any] = dict(type='mmyolo.VOCXmlDataset', data_root=f'{root}/')
             if (root / 'ImageSets' / 'Main' / f'{name}.txt').is_file():
                 splits[split] = arguments | dict(image_set=name)
                 files += files_of_set(root, name)

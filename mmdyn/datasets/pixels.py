@@ -11,13 +11,16 @@ from mmdyn.errors import UserError
 MAX_CHANNELS = 4  # OpenCV warps no more at a time
 
 
-def read_pixels(file: str | Path, channels: int = 3, to_float32: bool = False) -> np.ndarray:
+def read_pixels(
+    file: str | Path, channels: int = 3, to_float32: bool = False, backend_args: dict | None = None
+) -> np.ndarray:
     """Read an image file.
 
     Args:
         file: Path or URL.
         channels: 1 converts to grey, 3 to BGR; others take the file's channels, or the pages of a TIFF as channels.
         to_float32: Keep 16 bits, as float32 from 0 to 255; otherwise the upper eight bits are kept.
+        backend_args: Where MMEngine gets the file from; None takes a disk, or the prefix of a URL.
 
     Returns:
         (H, W, channels), uint8 or float32.
@@ -29,10 +32,10 @@ def read_pixels(file: str | Path, channels: int = 3, to_float32: bool = False) -
         >>> read_pixels(digits_image, channels=1).shape
         (320, 320, 1)
     """
-    if '://' not in str(file) and not Path(file).is_file():
+    if not backend_args and '://' not in str(file) and not Path(file).is_file():
         raise UserError(f'no image at {Path(file).absolute()}')
     try:
-        data = np.frombuffer(fileio.get(str(file)), np.uint8)
+        data = np.frombuffer(fileio.get(str(file), backend_args), np.uint8)
         image = _decode(data, channels, cv2.IMREAD_ANYDEPTH if to_float32 else 0)
     except (OSError, cv2.error) as e:
         raise UserError(f'{file} cannot be read: {e}') from e

@@ -59,7 +59,7 @@ class VOCXmlDataset(ArrayDataset):
         classes: Sequence[str] | None = self._metainfo.get('classes')
         arrays, origin = cached(
             f'VOC annotations of {folder.absolute()} {self.image_set}',
-            (tuple(classes or ()), file_states(files).tobytes()),
+            (tuple(classes or ()), file_states(files)),
             lambda: read_voc(files, self.source, classes).arrays(),
         )
         return Annotations.from_arrays(arrays, origin), None

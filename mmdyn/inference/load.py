@@ -132,9 +132,7 @@ def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.nd
     if isinstance(image, np.ndarray):
         array = image
     elif hasattr(image, 'convert'):  # a PIL image of any mode
-        grey = image.mode.startswith(('1', 'L', 'I')) and channels == 1
-        array = np.asarray(image) if grey else np.asarray(image.convert('RGB' if channels in (1, 3) else image.mode))
-        array = array[..., ::-1] if channels in (1, 3) and not grey else array
+        array = _pil_array(image, channels)
     else:
         raise UserError(f'an image must be a path, an array or a PIL image, got a {type(image).__name__}')
     array = array[..., None] if array.ndim == 2 else array
@@ -144,10 +142,21 @@ def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.nd
         array = cv2.cvtColor(np.ascontiguousarray(array), cv2.COLOR_BGR2GRAY)[..., None]
     if array.dtype == np.uint16:
         array = array.astype(np.float32) / 257 if to_float32 else (array // 256).astype(np.uint8)
-    if array.dtype not in (np.uint8, np.float32) or array.shape[2:] != (channels,):
+    allowed = (np.uint8, np.float32) if to_float32 else (np.uint8,)
+    if array.dtype not in allowed or array.shape[2:] != (channels,):
         kind = 'BGR ' if channels == 3 else ''
         raise UserError(f'an array must be {kind}uint8 (height, width, {channels}), got {array.dtype} {array.shape}')
     return np.ascontiguousarray(array)
+
+
+def _pil_array(image: Any, channels: int) -> np.ndarray:
+    """A PIL image as an array with the channels in OpenCV's order; 16 bits stay."""
+    if image.mode.startswith('I'):
+        array = np.asarray(image)
+        return array if array.dtype == np.uint16 else array.clip(0, 65535).astype(np.uint16)
+    mode = {1: 'L', 3: 'RGB', 4: 'RGBA'}.get(channels, image.mode)
+    array = np.asarray(image if channels == 4 and image.mode == 'CMYK' else image.convert(mode))
+    return array[..., [2, 1, 0, *range(3, channels)]] if mode in ('RGB', 'RGBA') else array
 
 
 def load_model(model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None) -> Model:

@@ -22,7 +22,7 @@ import numpy as np
 RunFunction = Callable[[np.ndarray], list[np.ndarray]]  # images -> outputs of the graph
 MAX_CANDIDATES = 30000  # before NMS
 # How the command line reads images, by channels; others as they are.
-FLAGS = {1: cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH, 3: cv2.IMREAD_COLOR}
+FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 # Metadata of a file, each as JSON: class names, the largest stride, the long side that images are resized to, whether
 # they are padded to one size, images at a time (null: any), how they are normalised, whether NMS is in the graph.
 KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
@@ -224,18 +224,20 @@ def main(arguments: list[str]) -> int:
         print(f'error: {e}', file=sys.stderr)
         return 1
     for path in args.images:
-        image = cv2.imread(str(path), FLAGS.get(detector.channels, cv2.IMREAD_UNCHANGED))
+        depth = cv2.IMREAD_ANYDEPTH if detector.to_float32 else 0
+        _, pages = cv2.imreadmulti(str(path), flags=FLAGS.get(detector.channels, cv2.IMREAD_UNCHANGED) | depth)
+        image = np.dstack(pages if detector.channels in (2, 4) else pages[:1]) if pages else None
         if image is None:
             print(f'error: {path} is not an image that OpenCV reads', file=sys.stderr)
             return 1
-        if (image.shape[2:] or (1,)) != (detector.channels,):
+        if image.shape[2] != detector.channels:
             print(
                 f'error: {path} has the shape {image.shape}, the model takes {detector.channels} channels',
                 file=sys.stderr,
             )
             return 1
         if image.dtype == np.uint16:
-            image = image.astype(np.float32) / 257
+            image = image.astype(np.float32) / 257 if detector.to_float32 else (image // 256).astype(np.uint8)
         detections = detector(image, args.score)
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)

@@ -4,25 +4,21 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import init_default_scope
 
 from mmdyn.datasets.data_source import DataSource, find_data
 from mmdyn.datasets.image_cache import Kind
 from mmdyn.datasets.pixels import bits_and_channels
 from mmdyn.errors import UserError
 
+from .dataset_images import build_quietly
 from .image_channels import loading_steps, set_channels
 from .image_size import innermost_dataset, set_image_size
 
 LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
-KEPT = (
-    'pipeline',
-    'test_mode',
-    'filter_cfg',
-    'batch_shapes_cfg',
-    'cache',
-    'indices',
-)  # arguments of a data set that stay
+# Arguments of a data set that stay.
+KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'cache', 'indices')
+KEPT_CHECKS = ('check_images', 'on_bad_images', 'on_bad_boxes')
 
 
 def set_common_options(
@@ -72,7 +68,7 @@ def set_common_options(
             cfg[loader].persistent_workers = workers > 0
     if cache is not None:
         for step in loading_steps(cfg):
-            step['type'] = 'LoadImage'
+            step['type'] = 'mmyolo.LoadImage'
         for loader in ('train_dataloader', 'val_dataloader'):
             if cfg.get(loader):
                 innermost_dataset(cfg[loader])['cache'] = cache
@@ -101,21 +97,25 @@ def use_data(cfg: Config, source: DataSource) -> None:
         split = next((source.splits[s] for s in splits if s in source.splits), None)
         if cfg.get(loader) and split is not None:
             kept = innermost_dataset(cfg[loader])
-            cfg[loader].dataset = {key: kept[key] for key in KEPT if key in kept} | split
+            cfg[loader].dataset = {key: kept[key] for key in (*KEPT, *KEPT_CHECKS) if key in kept} | split
+    for evaluator in ('val_evaluator', 'test_evaluator'):
+        if isinstance(cfg.get(evaluator), dict) and 'ann_file' in cfg[evaluator]:
+            cfg[evaluator].pop('ann_file')
+            cfg[evaluator].type = 'mmyolo.DatasetCocoMetric'  # of the annotations that the data set has read
     _set_everywhere(cfg.model, 'num_classes', len(source.classes))
-    if source.channels != 3:
-        _use_channels(cfg, source)
+    _use_channels(cfg, source)
 
 
 def _use_channels(cfg: Config, source: DataSource) -> None:
     """Take the channels that the data states, and whether to keep 16 bits from its first image."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    dataset = DATASETS.build(dict(innermost_dataset(cfg.train_dataloader), pipeline=[], check_images=False))
+    dataset = build_quietly(innermost_dataset(cfg.train_dataloader), pipeline=[], check_images=False)
     first = dataset.get_data_info(0)['img_path']
     bits, channels = bits_and_channels(first)
-    if channels != source.channels and source.channels != 1:  # any image can be read as grey
+    if channels != source.channels and source.channels not in (1, 3):  # any image can be read as grey or in colours
         raise UserError(f"{source.path}: 'channels' is {source.channels}, but {first} has {channels}")
-    set_channels(cfg, source.channels, to_float32=bits > 8)
+    if source.channels != 3 or bits > 8:
+        set_channels(cfg, source.channels, to_float32=bits > 8)
 
 
 def _set_everywhere(node: Any, key: str, value: Any) -> None:

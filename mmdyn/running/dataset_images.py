@@ -1,8 +1,9 @@
 """Images of a config's data sets, prepared as in testing."""
 
 import copy
+import logging
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmdet.structures import DetDataSample
@@ -52,6 +53,15 @@ def dataset_images(
         yield preprocessor(batch, False)['inputs'], data['data_samples']
 
 
+def build_quietly(described: ConfigDict, **changes: Any) -> Any:
+    """Build a data set to look at its annotations; what it would log is left to the one that is used."""
+    logging.disable(logging.WARNING)
+    try:
+        return DATASETS.build(ConfigDict(copy.deepcopy(described)) | dict(changes, cache=None))
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def dataset_of_split(cfg: Config, split: Literal['train', 'val', 'test']) -> ConfigDict:
     """A copy of a data set's config, which can be built: the scope of the config is the default from here on.
 
@@ -66,7 +76,9 @@ def dataset_of_split(cfg: Config, split: Literal['train', 'val', 'test']) -> Con
     if not loader:
         raise UserError(f'the config has no {split}_dataloader: set it, or choose another split')
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    return copy.deepcopy(innermost_dataset(loader))
+    described = copy.deepcopy(innermost_dataset(loader))
+    described.pop('cache', None)  # for some of its images only
+    return described
 
 
 def calibration_images(cfg: Config, preprocessor: nn.Module, number: int) -> Iterator[Tensor]:

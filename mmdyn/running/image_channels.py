@@ -58,7 +58,7 @@ def set_channels(cfg: Config, channels: int, to_float32: bool | None = None) -> 
         step.update(dict(channels=channels) if channels != 3 or 'channels' in step else {})
         step.update({} if to_float32 is None else dict(to_float32=to_float32))
         if channels != 3 or to_float32:
-            step['type'] = 'LoadImage'
+            step['type'] = 'mmyolo.LoadImage'
 
 
 def loading_steps(cfg: Config) -> Iterator[Any]:

@@ -1,8 +1,5 @@
 """Launch: builds the runner of a config."""
 
-import copy
-import logging
-
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -13,6 +10,7 @@ from mmdyn.datasets import ArrayDataset
 from mmdyn.host import keep_freed_memory
 from mmdyn.running.messages import config_errors
 
+from .dataset_images import build_quietly
 from .image_size import innermost_dataset
 from .processes import join_processes
 
@@ -69,15 +67,11 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
 def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Read and check the data before the runner makes its folder; the runner then takes what is in memory."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    logging.disable(logging.WARNING)  # the runner's data sets say it
-    try:
-        for described in [innermost_dataset(cfg[loader]) for loader in loaders if cfg.get(loader)]:
-            kind = described.get('type')
-            kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-            if isinstance(kind, type) and issubclass(kind, ArrayDataset):
-                DATASETS.build(dict(copy.deepcopy(described), cache=None))
-    finally:
-        logging.disable(logging.NOTSET)
+    for described in [innermost_dataset(cfg[loader]) for loader in loaders if cfg.get(loader)]:
+        kind = described.get('type')
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+        if isinstance(kind, type) and issubclass(kind, ArrayDataset):
+            build_quietly(described)
 
 
 def _distribute_over_cpus(cfg: Config) -> None:

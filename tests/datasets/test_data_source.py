@@ -268,7 +268,7 @@ def test_a_config_takes_data_classes_and_numbers(tmp_path):
     set_common_options(cfg, plain(tmp_path / 'd'), (320, 320), epochs=3, batch=4, workers=0, lr=0.002)
     assert cfg.model.bbox_head.head_module.num_classes == 2
     train, val = cfg.train_dataloader, cfg.val_dataloader
-    assert [train.dataset.type, val.dataset.type] == ['YOLOTextDataset'] * 2
+    assert [train.dataset.type, val.dataset.type] == ['mmyolo.YOLOTextDataset'] * 2
     assert len(train.dataset.pipeline) == len(pipeline)
     assert val.dataset.test_mode
     assert val.dataset.batch_shapes_cfg.img_size == 320

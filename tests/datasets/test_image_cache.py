@@ -59,7 +59,7 @@ def test_a_file_is_made_once_and_again_when_an_image_changes(digits, tmp_path, m
     root = shutil.copytree(digits, tmp_path / 'digits')
     filled = []
     fill = ImageCache._fill
-    monkeypatch.setattr(ImageCache, '_fill', lambda self, pixels: (filled.append(self), fill(self, pixels)))
+    monkeypatch.setattr(ImageCache, '_fill', lambda self, *rest: (filled.append(self), fill(self, *rest)))
     build(root, 'val', 'disk')
     build(root, 'val', 'disk')
     assert len(filled) == 1
@@ -98,7 +98,7 @@ def test_a_pipeline_that_does_not_fit_is_an_error(digits):
     )
     with (
         DefaultScope.overwrite_default_scope('mmyolo'),
-        pytest.raises(UserError, match='needs a pipeline that begins with LoadImage'),
+        pytest.raises(UserError, match='needs a pipeline of LoadImage, LoadAnnotations and'),
     ):
         DATASETS.build(described | dict(cache='ram', pipeline=[dict(type='LoadImageFromFile')]))
     with pytest.raises(ValueError, match="cache must be None, 'ram' or 'disk', got 'gpu'"):

@@ -117,7 +117,7 @@ def test_the_backbone_says_it_for_all_steps():
     cfg = load_config('yolo11n_coco', {'model.backbone.input_channels': 4})
     steps = list(loading_steps(cfg))
     assert len(steps) > 5
-    assert all(step['type'] == 'LoadImage' and step['channels'] == 4 for step in steps)
+    assert all(step['type'] == 'mmyolo.LoadImage' and step['channels'] == 4 for step in steps)
     assert cfg.model.data_preprocessor.to_dict() == dict(
         type='YOLOv5DetDataPreprocessor', mean=[0.0], std=[255.0], bgr_to_rgb=False
     )

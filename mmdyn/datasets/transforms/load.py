@@ -13,7 +13,7 @@ class LoadImage(LoadImageFromFile):
     Args:
         channels: Channels of an image, as in :func:`mmdyn.datasets.pixels.read_pixels`.
         to_float32: Keep 16 bits, as float32 from 0 to 255.
-        **kwargs: As in ``LoadImageFromFile``.
+        backend_args: Where files come from, as in ``LoadImageFromFile``.
 
     Raises:
         ValueError: ``channels`` is not 1 to 4.
@@ -24,10 +24,10 @@ class LoadImage(LoadImageFromFile):
         (320, 320, 1)
     """
 
-    def __init__(self, channels: int = 3, to_float32: bool = False, **kwargs) -> None:
+    def __init__(self, channels: int = 3, to_float32: bool = False, backend_args: dict | None = None) -> None:
         if channels not in range(1, MAX_CHANNELS + 1):
             raise ValueError(f'channels must be 1 to {MAX_CHANNELS}, got {channels}')
-        super().__init__(to_float32=to_float32, **kwargs)
+        super().__init__(to_float32=to_float32, backend_args=backend_args)
         self.channels = channels
 
     def transform(self, results: dict) -> dict:
@@ -42,7 +42,7 @@ class LoadImage(LoadImageFromFile):
             results['size_before_cache'] = results['height'], results['width']
             results['ori_shape'] = results['size_before_cache']
         else:
-            results['img'] = read_pixels(results['img_path'], self.channels, self.to_float32)
+            results['img'] = read_pixels(results['img_path'], self.channels, self.to_float32, self.backend_args)
             results['ori_shape'] = results['img'].shape[:2]
         results['img_shape'] = results['img'].shape[:2]
         return results
