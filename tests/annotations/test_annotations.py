@@ -10,11 +10,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL.PngImagePlugin import PngImageFile
 
 from conftest import ROOT
 from mmdyn.annotations import Annotations, read_coco, read_yolo
 from mmdyn.annotations.cache import cached, map_arrays
 from mmdyn.annotations.coco import load_coco
+from mmdyn.annotations.image_files import look_at_images
 from mmdyn.annotations.table import Strings
 from mmdyn.annotations.yolo import images_of, label_file
 from mmdyn.errors import UserError
@@ -370,3 +372,24 @@ def resident() -> float:
     """Memory of this process in MiB."""
     rows = Path('/proc/self/smaps_rollup').read_text().splitlines()
     return next(int(row.split()[1]) for row in rows if row.startswith('Rss:')) / 1024
+
+
+def test_yolo_is_read_again_when_a_list_names_other_images(write):
+    images = [write(f'images/{i}.bmp', f'{i % 2} 0.5 0.5 0.5 0.25') for i in range(4)]
+    for file in (*images, *map(label_file, images)):
+        os.utime(file, (1, 1))  # as after unpacking an archive; sizes are equal, too
+    assert list(read(images[:2]).files) == [str(i) for i in images[:2]]
+    assert list(read(images[2:]).files) == [str(i) for i in images[2:]]
+
+
+def test_a_png_that_pillow_cannot_parse_is_a_fault_of_that_file(write):
+    image = write('images/a.png', '')
+    data = image.read_bytes()
+    image.write_bytes(data.replace(b'IDAT', b'ID\0T'))
+    assert look_at_images([image], 'these').faults_for(np.array([[60, 40]]))[0].startswith('damaged or not an image')
+
+
+def test_headers_of_whole_png_files_are_read_and_not_their_pixels(write, monkeypatch):
+    image = write('images/a.png', '')
+    monkeypatch.setattr(PngImageFile, 'load', lambda self: pytest.fail('pixels were read'))
+    assert look_at_images([image], 'these').sizes.tolist() == [[60, 40]]

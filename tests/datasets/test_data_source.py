@@ -238,7 +238,17 @@ def images_gone(root):
     return root
 
 
+def a_name_and_a_number(root):
+    return yolo(root, SPLITS.replace('[cat, wild dog]', '{0: cat, x: wild dog}'))
+
+
+def one_number_of_keypoints(root):
+    return yolo(root, SPLITS + 'kpt_shape: 17\n')
+
+
 REFUSED = {
+    a_name_and_a_number: r"'names' has the numbers \['0', 'x'\], where 0 to 1 are needed",
+    one_number_of_keypoints: r"'kpt_shape' is 17, where \[keypoints, 2 or 3\] is needed",
     without_names: r"has no 'names': set it to the list of class names",
     other_count: r"'nc' is 3, but 'names' has 2 names",
     a_hole: r"'names' has the numbers \['0', '2'\], where 0 to 1 are needed",
@@ -304,3 +314,19 @@ def test_data_without_validation(tmp_path):
     file = yolo(tmp_path / 'd', 'names: [cat, dog]\ntrain: images/train\n')
     with pytest.raises(UserError, match='has no validation images: name them val or valid'):
         set_common_options(load_config('yolo11n_coco'), file)
+
+
+def test_evaluators_take_the_annotations_of_the_data(tmp_path):
+    cfg = load_config('retinanet_dynconv_r50_fpn_1x_coco')
+    assert 'ann_file' in cfg.val_evaluator
+    set_common_options(cfg, plain(tmp_path / 'd'))
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert evaluator.type == 'mmyolo.DatasetCocoMetric'
+        assert 'ann_file' not in evaluator
+
+
+def test_what_a_config_says_of_bad_images_stays(tmp_path):
+    root = plain(tmp_path / 'd')
+    cfg = load_config('yolo11n_coco', {'train_dataloader.dataset.on_bad_images': 'skip'})
+    set_common_options(cfg, root)
+    assert cfg.train_dataloader.dataset.on_bad_images == 'skip'

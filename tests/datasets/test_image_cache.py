@@ -1,6 +1,7 @@
 """Cached images are those that the pipeline would have read and resized, to the last bit, wherever they are kept."""
 
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -111,3 +112,47 @@ def test_another_size_after_the_cache_is_an_error(digits):
     resize = TRANSFORMS.build(dict(type='LongSideResize', scale=(320, 320)))
     with pytest.raises(UserError, match='images of 192 x 192 pixels where a step of the pipeline resizes to 320 x 320'):
         resize(results)
+
+
+def test_a_step_between_loading_and_resizing_is_an_error(digits):
+    steps = [
+        dict(type='LoadImage'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='mmdet.RandomFlip', prob=1),
+    ]
+    described = dict(
+        type='CheckedCocoDataset',
+        data_root=str(digits),
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='val/'),
+        pipeline=[*steps, dict(type='LongSideResize', scale=(160, 160))],
+        cache='ram',
+    )
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        with pytest.raises(UserError, match='before all other steps'):
+            DATASETS.build(described)
+        described['pipeline'].pop(2)
+        assert DATASETS.build(described)[0]['img'].shape[:2] == (160, 160)
+
+
+@pytest.mark.parametrize('cache', ['ram', 'disk'])
+def test_a_cached_data_set_reaches_spawned_workers(digits, cache):
+    dataset = build(digits, 'val', cache)
+    assert_same(pickle.loads(pickle.dumps(dataset))[0], dataset[0])
+
+
+def test_what_a_killed_process_left_is_removed(digits, tmp_path):
+    build(digits, 'val', 'disk')
+    (file,) = (tmp_path / 'cache').glob('*.pixels')
+    left = file.with_name(f'.{file.stem}.77.partial.pixels')
+    file.rename(left)
+    build(digits, 'val', 'disk')
+    assert [p.name for p in (tmp_path / 'cache').glob('*.pixels')] == [file.name]
+
+
+def test_processes_of_a_machine_share_its_memory(digits, monkeypatch):
+    needed = 24 * 192 * 192 * 3
+    monkeypatch.setattr(image_cache, '_free_memory', lambda: 2 * needed)
+    assert build(digits, 'train', 'ram').cached_rows is not None
+    monkeypatch.setenv('LOCAL_WORLD_SIZE', '2')
+    assert build(digits, 'train', 'ram').cached_rows is None

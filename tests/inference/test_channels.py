@@ -77,3 +77,26 @@ def test_every_kind_of_image_becomes_the_channels_of_the_model(files):
     for image, channels in ((grey, 4), (colours, 4), (colours.astype(np.float64), 3)):
         with pytest.raises(UserError, match=rf'an array must be .*uint8 \(height, width, {channels}\), got'):
             as_array(image, channels)
+
+
+def test_pil_images_are_as_their_files(files):
+    for name, channels in (('four', 4), ('colours', 3), ('grey', 1), ('deep', 1), ('deep', 3)):
+        found, expected = as_array(Image.open(files[name]), channels), as_array(files[name], channels)
+        np.testing.assert_array_equal(found, expected)
+    grey = Image.open(files['grey'])
+    np.testing.assert_array_equal(as_array(grey.convert('LA'), 1), as_array(grey, 1))
+    np.testing.assert_array_equal(as_array(grey.convert('I'), 1), np.zeros((90, 120, 1)))  # 16 bits, upper ones
+    assert set(np.unique(as_array(grey.convert('1'), 1))) <= {0, 255}
+
+
+def test_floats_are_for_models_of_sixteen_bits():
+    image = np.random.default_rng(0).random((8, 8, 3), np.float32)
+    with pytest.raises(UserError, match='an array must be BGR uint8'):
+        as_array(image)
+    assert as_array(image, to_float32=True).dtype == np.float32
+
+
+def test_options_may_stand_anywhere(call, files, tmp_path):
+    done = call('demo/image_demo.py', files['colours'], '--score-thr', '0.5', 'digits', '--out-dir', tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / 'vis/colours.png').is_file()

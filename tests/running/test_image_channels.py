@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from mmengine.registry import DATASETS, DefaultScope
+from mmyolo.registry import TRANSFORMS
 
 from mmdyn.datasets.pixels import bits_and_channels, read_pixels
 from mmdyn.errors import UserError
@@ -123,3 +124,19 @@ def test_the_backbone_says_it_for_all_steps():
     )
     assert not any('channels' in step for step in loading_steps(load_config('yolo11n_coco')))
     json.dumps(cfg.to_dict())
+
+
+def test_sixteen_bits_of_colours_are_kept(data):
+    cfg = load_config('yolo11n_coco')
+    set_common_options(cfg, data=data(3, 16), imgsz=(64, 64))
+    assert all(step['type'] == 'mmyolo.LoadImage' and step['to_float32'] for step in loading_steps(cfg))
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        inputs = DATASETS.build(cfg.val_dataloader.dataset)[0]['inputs']
+    assert inputs.dtype == torch.float32
+    assert (inputs % 1 != 0).any()
+    assert cfg.model.data_preprocessor.bgr_to_rgb
+
+
+def test_loading_takes_only_what_it_obeys():
+    with pytest.raises(TypeError, match='imdecode_backend'):
+        TRANSFORMS.build(dict(type='mmyolo.LoadImage', imdecode_backend='pillow'))
