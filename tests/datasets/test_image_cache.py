@@ -118,7 +118,7 @@ def test_a_step_between_loading_and_resizing_is_an_error(digits):
     steps = [
         dict(type='LoadImage'),
         dict(type='LoadAnnotations', with_bbox=True),
-        dict(type='mmdet.RandomFlip', prob=1),
+        dict(type='mmdet.RandomFlip', prob=1.0),
     ]
     described = dict(
         type='CheckedCocoDataset',
