@@ -388,7 +388,7 @@ def test_type_of_another_scope_is_named_as_such(call, tmp_path):
     done = call(
         TRAIN, ROOT / 'configs/yolo11n_digits.py', '--work-dir', tmp_path, '--cfg-options', 'default_scope=mmdet'
     )
-    assert_clean(done, r"the scope of the config has no model of type 'YOLODetector': set default_scope='mmyolo'")
+    assert_clean(done, r"the scope of the config has no dataset of type 'DigitsDataset': set default_scope='mmyolo'")
 
 
 def test_missing_annotations_of_another_package_are_named(call, tmp_path):

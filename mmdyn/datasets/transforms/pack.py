@@ -24,6 +24,8 @@ class PackInputs(PackDetInputs):
             ``inputs``, (C, H, W), and ``data_samples``.
         """
         packed = super().transform({key: value for key, value in results.items() if key != 'img'})
+        if 'img' in self.meta_keys:  # as MMYOLO's browser asks for
+            packed['data_samples'].set_metainfo(dict(img=results['img']))
         return dict(inputs=torch.from_numpy(planes(results['img'])), **packed)
 
 
