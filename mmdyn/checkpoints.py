@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, replacing
 
+EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
 SHOWN_TENSORS = 4  # in a message
 SHOWN_LAYERS = 24
 
@@ -34,6 +35,8 @@ def check_checkpoint(path: str) -> dict | None:
         return None
     if not Path(path).is_file():
         raise UserError(f'no checkpoint at {Path(path).absolute()}')
+    if Path(path).suffix in EXPORTED:
+        raise UserError(f'{path} is an exported file, where a checkpoint is needed; detect takes it without a config')
     try:
         content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:

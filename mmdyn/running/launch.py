@@ -18,6 +18,13 @@ from .processes import join_processes
 MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
 
 
+class TestRunner(Runner):
+    """MMEngine's runner, which leaves the config in the work dir as it is: it is that of the training."""
+
+    def dump_config(self) -> None:
+        """Nothing: the folder of the log has the config of this test."""
+
+
 def build_runner(cfg: Config, *, train: bool) -> Runner:
     """Build the runner of a config, and the parts that MMEngine would build later.
 
@@ -55,7 +62,8 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
             shapes.batch_size = loader.batch_size  # a config states it once, in the loader
     with config_errors():
         _check_data(cfg, ('train_dataloader', 'val_dataloader') if train else ('test_dataloader',))
-        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+        kind = Runner if train else TestRunner
+        runner = RUNNERS.build(cfg) if 'runner_type' in cfg else kind.from_cfg(cfg)
         if train:
             _ = runner.train_loop, runner.val_loop
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

@@ -437,3 +437,31 @@ def test_a_data_set_is_read_once():
     assert [dataset.get_data_info(i)['img_path'] for i in range(len(dataset))] == ['a.png', 'b.png']
     dataset.full_init()
     assert len(reads) == 1
+
+
+def test_subsets_are_the_images_at_their_positions(digits):
+    files = dict(ann_file='annotations/val.json', data_prefix=dict(img='val/'))
+    shapes = dict(type='mmyolo.ImageShapePolicy', img_size=320, size_divisor=32, extra_pad_ratio=0.5)
+    dataset = CheckedCocoDataset(data_root=str(digits), test_mode=True, batch_shapes_cfg=shapes, **files)
+    paths = [dataset.get_data_info(i)['img_path'] for i in range(8)]
+    for indices, expected in ((3, paths[:3]), (-2, paths[-2:]), ([4, 0], [paths[4], paths[0]])):
+        subset = dataset.get_subset(indices)
+        assert [subset.get_data_info(i)['img_path'] for i in range(len(subset))] == expected
+        assert len(subset.shapes) == len(expected)
+    assert len(dataset) == 8
+    assert len(CheckedCocoDataset(data_root=str(digits), test_mode=True, indices=-3, **files)) == 3
+
+
+def test_masks_are_read_where_a_step_asks_for_them(digits, tmp_path):
+    content = json.loads((digits / 'annotations/val.json').read_text())
+    for i, annotation in enumerate(content['annotations']):
+        annotation['segmentation'] = [[float(i), 0.0, 9.0, 0.0, 9.0, 9.0]]
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    dataset = CheckedCocoDataset(
+        ann_file=str(tmp_path / 'val.json'),
+        data_prefix=dict(img=str(digits / 'val')),
+        test_mode=True,
+        pipeline=[dict(type='mmyolo.LoadAnnotations', with_bbox=True, with_mask=True)],
+    )
+    masks = [instance['mask'] for i in range(8) for instance in dataset.get_data_info(i)['instances']]
+    assert masks[:2] == [[[0.0, 0.0, 9.0, 0.0, 9.0, 9.0]], [[1.0, 0.0, 9.0, 0.0, 9.0, 9.0]]]

@@ -110,7 +110,9 @@ def test_training_on_labels_in_place(labels, tmp_path):
     assert sorted(labels.rglob('*')) == before
     test = done.stdout.splitlines()[-1].removeprefix('Done. To test: mmdyn test ').split()
     assert all((tmp_path / part).is_file() for part in test)
-    again = command('test', *test, cwd=tmp_path, env=environment)
+    config = (tmp_path / test[0]).read_bytes()
+    again = command('test', *test, '--cfg-options', 'model.test_cfg.max_per_img=200', cwd=tmp_path, env=environment)
+    assert (tmp_path / test[0]).read_bytes() == config
     assert again.returncode == 0, again.stderr[-3000:]
     assert 'coco/bbox_mAP: ' in again.stdout + again.stderr
 
