@@ -4,7 +4,8 @@ import re
 from types import SimpleNamespace
 
 from mmengine.logging import MessageHub
-from mmengine.registry import HOOKS
+
+from mmdyn.engine.hooks.epoch_line import EpochLineHook
 
 
 def test_lines_of_a_training(capsys, monkeypatch):
@@ -12,7 +13,7 @@ def test_lines_of_a_training(capsys, monkeypatch):
     runner = SimpleNamespace(epoch=0, max_epochs=10, message_hub=hub, train_dataloader=[None, None])
     clock = iter([0.0, 30.0, 60.0])
     monkeypatch.setattr('time.monotonic', lambda: next(clock))
-    hook = HOOKS.build(dict(type='mmyolo.EpochLineHook'))
+    hook = EpochLineHook()
     hook.before_train(runner)
     hook.before_train_epoch(runner)
     for value in (7.0, 4.0, 2.0):  # the last two are of this epoch
