@@ -61,8 +61,8 @@ class ImageCache:
         self.shapes, self.dtype = np.asarray(shapes, np.int64), np.dtype(dtype)
         sizes = self.shapes.prod(1) * self.dtype.itemsize
         self.ends = sizes.cumsum()
-        self.pixels: np.ndarray | None = None  # bytes; None where there is no room
         fill = functools.partial(self._fill, paths, read)
+        # bytes; None where there is no room
         self.pixels = self._in_memory(fill, source) if kind == 'ram' else self._on_disk(fill, paths, source)
 
     def __getitem__(self, index: int) -> np.ndarray:

@@ -46,9 +46,14 @@ def read_pixels(
         raise UserError(f'{file} has {image.shape[2]} channels, where the model takes {channels}')
     if image.dtype not in (np.uint8, np.uint16):
         raise UserError(f'{file} has pixels of type {image.dtype}: convert it to 8 or 16 bits')
-    if to_float32:
-        return image.astype(np.float32) / (257 if image.dtype == np.uint16 else 1)
-    return image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+    if image.dtype == np.uint16:
+        return from_sixteen_bits(image, to_float32)
+    return image.astype(np.float32) if to_float32 else image
+
+
+def from_sixteen_bits(image: np.ndarray, to_float32: bool) -> np.ndarray:
+    """A uint16 image from 0 to 255: float32, or its upper eight bits as uint8."""
+    return image.astype(np.float32) / 257 if to_float32 else (image // 256).astype(np.uint8)
 
 
 def _decode(data: np.ndarray, channels: int, depth: int) -> np.ndarray | None:

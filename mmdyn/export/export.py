@@ -26,7 +26,7 @@ from mmdyn.errors import UserError
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
 from mmdyn.running.dataset_images import calibration_images
-from mmdyn.running.image_channels import image_channels, loading_steps
+from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
 from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
@@ -67,7 +67,7 @@ def _metadata(
         long_side=max(size),
         size=size,
         channels=image_channels(cfg),
-        to_float32=any(step.get('to_float32', False) for step in loading_steps(cfg)),
+        to_float32=keeps_sixteen_bits(cfg),
         square=options.square,
         batch=options.batch,
         mean=channels[0],

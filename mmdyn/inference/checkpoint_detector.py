@@ -15,7 +15,7 @@ from mmengine.registry import DefaultScope
 
 from mmdyn.checkpoints import check_checkpoint, classes_of, refuse_other_architecture
 from mmdyn.errors import UserError
-from mmdyn.running.image_channels import image_channels, loading_steps
+from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
 from mmdyn.running.loading import class_names
 from mmdyn.running.messages import config_errors
 
@@ -48,7 +48,7 @@ class CheckpointDetector:
         classes = classes_of(content) if content is not None else self.model.dataset_meta['classes']
         self.names = class_names(classes, cfg, self.model.bbox_head.num_classes)
         self.channels = image_channels(cfg)
-        self.to_float32 = any(step.get('to_float32', False) for step in loading_steps(cfg))
+        self.to_float32 = keeps_sixteen_bits(cfg)
         _, *rest = get_test_pipeline_cfg(cfg)
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
             self.pipeline = Compose([dict(type='mmdet.LoadImageFromNDArray'), *rest])

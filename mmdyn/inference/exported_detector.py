@@ -18,9 +18,7 @@ from mmdyn.running.image_size import test_size
 from mmdyn.running.testing import drop_ema, use_pipeline_sizes
 
 from .onnx_detector import Placement, restore
-from .runtimes import open_exported
-
-RUNTIMES = ('.onnx', '.xml', '.param')  # a .pt2 can run code when it is loaded
+from .runtimes import RUNTIMES, open_exported
 
 
 class ClassCount:

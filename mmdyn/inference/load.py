@@ -11,17 +11,16 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
-from mmdyn.datasets.pixels import read_pixels
+from mmdyn.datasets.pixels import from_sixteen_bits, read_pixels
 from mmdyn.errors import UserError
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
 from .onnx_detector import Detections, OnnxDetector, draw
 from .packaged import SHORT_NAMES, packaged
-from .runtimes import DETECTORS, open_exported
+from .runtimes import RUNTIMES, open_exported
 
 Image = str | Path | np.ndarray | Any  # the last is a PIL image
-RUNTIMES = tuple(suffix for suffix in DETECTORS if suffix != '.pt2')  # a .pt2 can run code when it is loaded
 
 
 class Prediction(DetDataSample):
@@ -141,7 +140,7 @@ def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.nd
     elif array.shape[2:] == (3,) and channels == 1:
         array = cv2.cvtColor(np.ascontiguousarray(array), cv2.COLOR_BGR2GRAY)[..., None]
     if array.dtype == np.uint16:
-        array = array.astype(np.float32) / 257 if to_float32 else (array // 256).astype(np.uint8)
+        array = from_sixteen_bits(array, to_float32)
     allowed = (np.uint8, np.float32) if to_float32 else (np.uint8,)
     if array.dtype not in allowed or array.shape[2:] != (channels,):
         kind = 'BGR ' if channels == 3 else ''

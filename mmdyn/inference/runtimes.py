@@ -89,6 +89,7 @@ class TorchExportDetector(OnnxDetector):
 
 
 DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.param': NcnnDetector, '.pt2': TorchExportDetector}
+RUNTIMES = tuple(suffix for suffix in DETECTORS if suffix != '.pt2')  # a .pt2 can run code when it is loaded
 
 
 def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:

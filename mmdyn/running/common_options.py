@@ -17,8 +17,10 @@ from .image_size import innermost_dataset, set_image_size
 
 LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
 # Arguments of a data set that stay.
-KEPT = ('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'cache', 'indices')
-KEPT_CHECKS = ('check_images', 'on_bad_images', 'on_bad_boxes')
+KEPT = (
+    *('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'cache', 'indices'),
+    *('check_images', 'on_bad_images', 'on_bad_boxes'),
+)
 
 
 def set_common_options(
@@ -97,7 +99,7 @@ def use_data(cfg: Config, source: DataSource) -> None:
         split = next((source.splits[s] for s in splits if s in source.splits), None)
         if cfg.get(loader) and split is not None:
             kept = innermost_dataset(cfg[loader])
-            cfg[loader].dataset = {key: kept[key] for key in (*KEPT, *KEPT_CHECKS) if key in kept} | split
+            cfg[loader].dataset = {key: kept[key] for key in KEPT if key in kept} | split
     for evaluator in ('val_evaluator', 'test_evaluator'):
         if isinstance(cfg.get(evaluator), dict) and 'ann_file' in cfg[evaluator]:
             cfg[evaluator].pop('ann_file')

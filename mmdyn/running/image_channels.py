@@ -55,10 +55,17 @@ def set_channels(cfg: Config, channels: int, to_float32: bool | None = None) -> 
     if channels != 3 and preprocessor.get('bgr_to_rgb'):  # one value for all channels, which have no order of colours
         preprocessor.update(mean=preprocessor.mean[:1], std=preprocessor.std[:1], bgr_to_rgb=False)
     for step in loading_steps(cfg):
-        step.update(dict(channels=channels) if channels != 3 or 'channels' in step else {})
-        step.update({} if to_float32 is None else dict(to_float32=to_float32))
+        if channels != 3 or 'channels' in step:
+            step['channels'] = channels
+        if to_float32 is not None:
+            step['to_float32'] = to_float32
         if channels != 3 or to_float32:
             step['type'] = 'mmyolo.LoadImage'
+
+
+def keeps_sixteen_bits(cfg: Config) -> bool:
+    """Whether a step that loads images keeps more than 8 bits."""
+    return any(step.get('to_float32', False) for step in loading_steps(cfg))
 
 
 def loading_steps(cfg: Config) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from mmdyn.host import keep_freed_memory
 from mmdyn.running.messages import config_errors
 
 from .dataset_images import build_quietly
-from .image_size import innermost_dataset
+from .image_size import LOADERS, innermost_dataset
 from .processes import join_processes
 
 # Default hooks that MMEngine itself skips if a config sets them to None; others must not be None.
@@ -36,7 +36,7 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
         UserError: A type is unknown (the message suggests similar names), or an argument is invalid for its type.
     """
     join_processes(cfg)
-    loaders = [cfg[key] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader') if cfg.get(key)]
+    loaders = [cfg[key] for key in LOADERS if cfg.get(key)]
     if not torch.cuda.is_available():
         for loader in loaders:
             loader.pin_memory = False  # nothing to pin for; PyTorch would warn

@@ -9,7 +9,7 @@ from mmyolo.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class PackInputs(PackDetInputs):
-    """mmdet's ``PackDetInputs``; OpenCV separates the channels, in a tenth of the time.
+    """mmdet's ``PackDetInputs``; OpenCV separates the channels, in a seventh of the time.
 
     Example:
         >>> pack = TRANSFORMS.build(dict(type='PackInputs', meta_keys=()))
