@@ -36,13 +36,16 @@ def make_parser():
 def open_model(args):
     """Load the model from a config and a checkpoint, from an exported file, or by the name of a packaged detector."""
     from mmdyn.errors import UserError
-    from mmdyn.inference import load_model
+    from mmdyn.inference import has_own_weights, load_model
 
-    if len(args.model) == 1:
+    if len(args.model) == 1 and has_own_weights(args.model[0]):
         return load_model(args.model[0], device=args.device)
     if len(args.model) != 2:
         given = ' '.join(args.model) or 'nothing'
-        raise UserError(f'MODEL must be CONFIG CHECKPOINT, or one exported file, or digits; got {given}')
+        raise UserError(
+            'MODEL must be CONFIG CHECKPOINT, or one exported file (.onnx, .xml, .param), or digits, and stands after '
+            f'the images; got {given} after {args.inputs}'
+        )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)
 
@@ -71,8 +74,11 @@ def detect(args) -> None:
         raise UserError('set an image, a folder, a URL, a video or a camera, and a MODEL; or --demo')
     model = open_model(args)
     media = Media(args.inputs)
-    count = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)
-    print(f'{count} images: pictures are in {args.out_dir / "vis"}, boxes as JSON in {args.out_dir / "preds"}.')
+    images, objects = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)
+    print(
+        f'{objects} objects in {images} images: pictures are in {args.out_dir / "vis"}, '
+        f'boxes as JSON in {args.out_dir / "preds"}.'
+    )
 
 
 if __name__ == '__main__':

@@ -11,7 +11,7 @@ import torch
 from mmengine.model import BaseTTAModel
 from torch import Tensor, nn
 
-from mmdyn.errors import UserError
+from mmdyn.errors import UserError, listed_classes
 from mmdyn.files import new_file, replacing
 
 EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
@@ -142,10 +142,23 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
     fits = sum(k in expected and expected[k].shape == v.shape and v.dim() > 0 for k, v in found.items())
     enough = fits > len(expected) / 4  # another scale or detector shares a few shapes by chance
     if differing and not (partly and enough):
+        classes = [_class_count(state) for state in (found, expected)]
+        if classes[0] != classes[1] and all('.cls_preds.' in line for line in differing):
+            names = classes_of(checkpoint)
+            has = listed_classes(names) if names else f'{classes[0]} classes'
+            raise UserError(
+                f'{name} has {has}; the config has {classes[1]}: give the config or the data set that it was trained with'
+            )
         raise UserError(
             f'{name} has another architecture than the config: {len(differing)} differences, '
             f'first {"; ".join(differing[:SHOWN_TENSORS])}. Give the config that it was trained with'
         )
+
+
+def _class_count(state: dict) -> int | None:
+    """Classes of a YOLO11 head: the outputs of the last layer of its class branch; None for other heads."""
+    sizes = [len(v) for k, v in state.items() if '.cls_preds.' in k and k.endswith('.bias')]
+    return sizes[-1] if sizes else None
 
 
 def _tensors(checkpoint: dict) -> dict:

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, config_of, run_tool, tool_parser
+from _arguments import add_config_arguments, add_data_arguments, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python tools/analyze_routing.py configs/yolo11n_dynconv_digits.py demo_output/work_dir/epoch_18.pth
   python tools/analyze_routing.py CONFIG CHECKPOINT --split train --images 1000 --out-dir routing"""
@@ -13,6 +13,7 @@ def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
+    add_data_arguments(parser)
     parser.add_argument('--split', choices=('train', 'val', 'test'), default='val', help='split of the data set (val)')
     parser.add_argument('--images', type=int, default=500, metavar='N', help='maximum number of images (500)')
     parser.add_argument(

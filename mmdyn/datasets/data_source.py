@@ -13,7 +13,7 @@ import yaml
 
 from mmdyn.annotations.coco import load_coco
 from mmdyn.annotations.voc import class_names, files_of_set
-from mmdyn.errors import UserError
+from mmdyn.errors import UserError, listed_classes
 
 # A split, and what people call its files and folders.
 NAMES = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
@@ -43,9 +43,8 @@ class DataSource(NamedTuple):
     channels: int = 3
 
     def __str__(self) -> str:
-        shown = ', '.join(self.classes[:8]) + (', …' if len(self.classes) > 8 else '')
         where = '; '.join(f'{split}: {_place(arguments)}' for split, arguments in self.splits.items())
-        return f'data: {self.path}, {self.format}\n  {where}\n  {len(self.classes)} classes: {shown}'
+        return f'data: {self.path}, {self.format}\n  {where}\n  {listed_classes(self.classes)}'
 
 
 def _place(arguments: dict[str, Any]) -> str:

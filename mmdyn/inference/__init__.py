@@ -2,7 +2,7 @@
 
 from .evaluation import evaluate
 from .exported_detector import ExportedDetector, use_exported
-from .load import Model, Prediction, load_model
+from .load import Model, Prediction, has_own_weights, load_model
 from .media import Media
 from .results import write_results
 from .runtimes import open_exported
@@ -13,6 +13,7 @@ __all__ = [
     'Model',
     'Prediction',
     'evaluate',
+    'has_own_weights',
     'load_model',
     'open_exported',
     'use_exported',

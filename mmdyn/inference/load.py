@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.structures import InstanceData
 
 from mmdyn.datasets.pixels import from_sixteen_bits, read_pixels
-from mmdyn.errors import UserError
+from mmdyn.errors import UserError, listed_classes
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
@@ -79,12 +79,17 @@ class Model:
         >>> model = load_model('yolo11n_dynconv_digits', digits_checkpoint, device='cpu')
         >>> len(model.names), len(model([digits_image, digits_image]))
         (10, 2)
+        >>> model
+        Model(CheckpointDetector, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …)
     """
 
     def __init__(self, detector: CheckpointDetector | OnnxDetector) -> None:
         self.detector = detector
         self.names: list[str] = detector.names
         self.channels, self.to_float32 = detector.channels, detector.to_float32
+
+    def __repr__(self) -> str:
+        return f'Model({type(self.detector).__name__}, {listed_classes(self.names)})'
 
     @overload
     def __call__(self, images: list[Image], score: float = 0.25) -> list[Prediction]: ...
@@ -156,6 +161,16 @@ def _pil_array(image: Any, channels: int) -> np.ndarray:
     mode = {1: 'L', 3: 'RGB', 4: 'RGBA'}.get(channels, image.mode)
     array = np.asarray(image if channels == 4 and image.mode == 'CMYK' else image.convert(mode))
     return array[..., [2, 1, 0, *range(3, channels)]] if mode in ('RGB', 'RGBA') else array
+
+
+def has_own_weights(model: str | Path) -> bool:
+    """Whether :func:`load_model` needs no checkpoint: for an exported file, and for a packaged detector.
+
+    Example:
+        >>> has_own_weights('model.onnx'), has_own_weights('digits'), has_own_weights('yolo11n_coco')
+        (True, True, False)
+    """
+    return Path(model).suffix in RUNTIMES or packaged(str(model)) is not None
 
 
 def load_model(model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None) -> Model:

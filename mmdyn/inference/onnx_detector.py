@@ -242,6 +242,8 @@ def main(arguments: list[str]) -> int:
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(picture), draw(image, detections, detector.names))
+        if not len(detections.boxes):
+            print(f'{path}: no object of a score above {args.score:g}')
         for box, score, label in zip(*detections):
             print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
     return 0

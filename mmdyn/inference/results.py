@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -18,6 +18,13 @@ from .load import Model, Prediction
 from .media import IMAGES, EndsEarlyError, Frame, Media
 
 WINDOW = 'mmdyn'
+
+
+class Written(NamedTuple):
+    """What :func:`write_results` has written."""
+
+    images: int
+    objects: int
 
 
 class PictureFiles:
@@ -105,7 +112,7 @@ def _window(show: bool) -> Iterator[None]:
             cv2.destroyAllWindows()
 
 
-def write_results(media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False) -> int:
+def write_results(media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False) -> Written:
     """Predict for all images: pictures or a video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
 
     If a video ends early, and after Ctrl-C, the results so far are kept.
@@ -119,7 +126,7 @@ def write_results(media: Media, model: Model, out_dir: Path, score: float, batch
         show: Also show the pictures in a window.
 
     Returns:
-        Number of images.
+        How many images and objects there were.
 
     Raises:
         UserError: A video ends early, there is no display, or pictures would overwrite their sources.
@@ -131,11 +138,12 @@ def write_results(media: Media, model: Model, out_dir: Path, score: float, batch
         folder.mkdir(parents=True, exist_ok=True)
     name = f'camera{media.source}' if media.count is None else Path(media.source).stem
     files = VideoFile(name, pictures, notes, media.fps) if media.fps else PictureFiles(media, pictures, notes)
-    count = 0
+    images = objects = 0
 
     def keep(frame: Frame, prediction: Prediction) -> bool:
-        nonlocal count
-        count += 1
+        nonlocal images, objects
+        images += 1
+        objects += len(prediction.pred_instances)
         picture = prediction.draw()
         files.add(frame.name, picture, prediction.rows())
         if show:
@@ -144,7 +152,7 @@ def write_results(media: Media, model: Model, out_dir: Path, score: float, batch
 
     with _window(show), _published(files):
         _run(media, model, score, batch, keep)
-    return count
+    return Written(images, objects)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ class RoutingHook(Hook):
             more = f'; and {len(collapsed) - SHOWN_LAYERS} more' if len(collapsed) > SHOWN_LAYERS else ''
             print_log(
                 f'{len(collapsed)} of {len(statistics)} dynamic convolutions have collapsed into static ones '
-                f'({reasons}{more}). tools/analyze_routing.py draws them',
+                f'({reasons}{more}). `mmdyn routing CONFIG CHECKPOINT` draws them',
                 'current',
                 level=logging.WARNING,
             )

@@ -314,7 +314,7 @@ class Detector(Line):
     [
         (('a', 'b'), ('a', 'b'), None),
         (('a', 'b', 'c'), ('a', 'b', 'c'), 'num_classes=2, but the data set train.json has 3 classes .a, b, c.'),
-        (('a', 'b'), ('b', 'a'), 'the training set has the classes a, b, but the data set val.json has b, a'),
+        (('a', 'b'), ('b', 'a'), 'the training set has 2 classes: a, b; but the data set val.json has 2 classes: b, a'),
     ],
     ids=['same', 'count', 'order'],
 )
@@ -347,7 +347,7 @@ def test_checkpoint_of_other_classes_is_not_tested():
     hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=('a', 'b')))))
     hook.before_test(runner)
     hook.after_load_checkpoint(runner, dict(meta=dict(dataset_meta=dict(classes=('b', 'a')))))
-    with pytest.raises(UserError, match='the checkpoint has the classes b, a'):
+    with pytest.raises(UserError, match='the checkpoint has 2 classes: b, a'):
         hook.before_test(runner)
 
 

@@ -324,7 +324,7 @@ def test_the_runtime_needs_no_pytorch(run, files, tmp_path, digits):
     assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path / 'image.detected.jpg').exists()
     done = run('-c', WITHOUT_PYTORCH, script, files().path, image, '--score', '1', '--out-dir', tmp_path / 'pictures')
-    assert (done.returncode, done.stdout) == (0, '')  # no score is above 1
+    assert (done.returncode, done.stdout) == (0, f'{image}: no object of a score above 1\n')
     assert (tmp_path / 'pictures/image.detected.jpg').exists()
     for arguments, message in (
         ([files().path, tmp_path / 'none.jpg'], 'is not an image that OpenCV reads'),

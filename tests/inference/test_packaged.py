@@ -75,7 +75,7 @@ def test_demo(call, tmp_path):
     assert 'UserWarning' not in done.stderr
     for arguments, message in (
         ((tmp_path, '--demo'), 'makes its own images: omit'),
-        ((tmp_path,), 'MODEL must be CONFIG CHECKPOINT, or one exported file, or digits; got nothing'),
+        ((tmp_path,), 'or digits, and stands after the images; got nothing'),
         ((), 'set an image, a folder'),
     ):
         done = call('demo/image_demo.py', *arguments)

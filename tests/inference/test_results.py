@@ -85,10 +85,10 @@ def test_results_keep_every_image_and_its_source(tmp_path):
     with pytest.raises(UserError, match='would overwrite their sources'):
         write_results(Media(str(folder)), Model(Finds()), tmp_path, 0.3)
     assert (folder / 'b.png').read_bytes() == before
-    assert write_results(Media(str(folder)), Model(Finds()), tmp_path / 'out', 0.3, batch=2) == 3
+    assert write_results(Media(str(folder)), Model(Finds()), tmp_path / 'out', 0.3, batch=2) == (3, 3)
     assert sorted(p.name for p in (tmp_path / 'out/preds').iterdir()) == ['a.jpg.json', 'a.png.json', 'b.json']
     (tmp_path / 'photo').write_bytes(before)  # an image by content, not by name
-    assert write_results(Media(str(tmp_path / 'photo')), Model(Finds()), tmp_path / 'out', 0.3) == 1
+    assert write_results(Media(str(tmp_path / 'photo')), Model(Finds()), tmp_path / 'out', 0.3) == (1, 1)
     drawn = cv2.imread(str(tmp_path / 'out/vis/photo.jpg'))
     assert np.abs(drawn.astype(int) - 200).max() > 50
     assert json.loads((tmp_path / 'out/preds/photo.json').read_text())['names'] == ['thing']
@@ -153,6 +153,7 @@ def test_what_is_no_model_is_named(call, digits, tmp_path):
     for model, message in (
         ([tmp_path / 'none.onnx'], 'no exported file at'),
         (['a', 'b', 'c'], 'MODEL must be CONFIG CHECKPOINT, or one exported file'),
+        (['digit'], 'or digits, and stands after the images; got digit after'),
     ):
         done = call(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')
         assert (done.returncode, message in done.stderr, 'Traceback' in done.stderr) == (1, True, False), done.stderr

@@ -97,10 +97,10 @@ def test_what_cannot_be_analysed_is_named(alike, roots, detector):
 
 
 @pytest.mark.slow
-def test_the_tool(call, detector, roots, tmp_path):
-    options = ['--cfg-options', *(f'{k}={v}' for k, v in roots.items())]
+def test_the_tool(call, detector, digits, tmp_path):
     config = ROOT / 'configs' / CONFIG
-    done = call(ROOT / 'tools/analyze_routing.py', config, detector[1], '--out-dir', tmp_path, '--images', 4, *options)
+    options = ('--data', digits, '--images', 4)
+    done = call(ROOT / 'tools/analyze_routing.py', config, detector[1], '--out-dir', tmp_path, *options)
     assert done.returncode == 0, done.stderr
     assert '| neck.downsample_layers.1.conv |' in done.stdout
     assert (tmp_path / 'by_class.png').exists()

@@ -5,11 +5,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
-from mmdyn.errors import UserError
-
-
-def _short(classes: tuple) -> str:
-    return ', '.join(map(str, classes[:5])) + (', …' if len(classes) > 5 else '')
+from mmdyn.errors import UserError, listed_classes
 
 
 @HOOKS.register_module()
@@ -63,8 +59,8 @@ class ClassCheckHook(Hook):
         classes, count = dataset.metainfo['classes'], model.bbox_head.num_classes
         if count != len(classes):
             raise UserError(
-                f'the model has num_classes={count}, but {_file(dataset)} has {len(classes)} classes '
-                f'({_short(classes)}). Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
+                f'the model has num_classes={count}, but {_file(dataset)} has '
+                f'{listed_classes(classes)}. Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
                 'or by --cfg-options'
             )
 
@@ -73,7 +69,7 @@ class ClassCheckHook(Hook):
         classes = dataset.metainfo['classes']
         if tuple(expected) != tuple(classes):
             raise UserError(
-                f'{of} has the classes {_short(expected)}, but {_file(dataset)} has {_short(classes)}: '
+                f'{of} has {listed_classes(expected)}; but {_file(dataset)} has {listed_classes(classes)}: '
                 "list the categories in the same order in the annotation files' 'categories'"
             )
 

@@ -7,8 +7,11 @@ import torch
 from mmengine.optim import OptimWrapper
 from torch import nn
 
+from mmdyn.checkpoints import refuse_other_architecture
 from mmdyn.engine.hooks import CheckpointGuardHook
 from mmdyn.errors import UserError
+from mmdyn.models.build import build_model
+from mmdyn.running.config_file import load_config
 
 
 def model() -> nn.Module:
@@ -46,3 +49,17 @@ def test_a_plain_state_dict_becomes_a_checkpoint():
     checkpoint = dict(content, epoch=3)
     CheckpointGuardHook().after_load_checkpoint(runner, checkpoint)
     assert checkpoint['state_dict'].keys() == content.keys()
+
+
+@pytest.mark.parametrize('classes', [tuple('0123456789'), None])
+def test_other_classes_are_no_other_architecture(classes):
+    def built(number):
+        return build_model(load_config('yolo11n_digits', {'model.bbox_head.head_module.num_classes': number}))
+
+    meta = dict(dataset_meta=dict(classes=classes)) if classes else {}
+    checkpoint = dict(state_dict=built(10).state_dict(), meta=meta)
+    message = 'x.pth has 10 classes' + (': 0, 1, 2, 3, 4, 5, 6, 7, …' if classes else '') + '; the config has 3: give'
+    with pytest.raises(UserError, match=message):
+        refuse_other_architecture(built(3), checkpoint, 'x.pth')
+    with pytest.raises(UserError, match='another architecture'):
+        refuse_other_architecture(build_model(load_config('yolo11s_digits')), checkpoint, 'x.pth')
