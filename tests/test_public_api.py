@@ -32,12 +32,12 @@ ORDER = [
     'metrics',
     'engine',
     'running',
+    'convert',
+    'surgery',
     'inference',
     'analysis',
     'routing',
-    'surgery',
     'export',
-    'convert',
     'ablation',
 ]
 # Within a room with layers likewise; files of a row do not import each other.
@@ -48,7 +48,7 @@ LAYERS = {
         ['execution'],
         ['global_mean'],
         ['dynamic_conv'],
-        ['c3k2', 'folding'],
+        ['c3k2', 'folding', 'upcycling'],
     ],
     'annotations': [['cache'], ['table'], ['image_files'], ['coco', 'voc', 'yolo']],
     'datasets': [

@@ -9,6 +9,7 @@ from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
 from .router import Router, build_router
 from .sppf import SPPF
+from .upcycling import upcycle, upcycle_conv
 
 __all__ = [
     'C2PSA',
@@ -29,4 +30,6 @@ __all__ = [
     'fold_batch_norms',
     'fold_scale',
     'global_mean',
+    'upcycle',
+    'upcycle_conv',
 ]

@@ -2,6 +2,6 @@
 
 from .collapse import collapse_checkpoint
 from .counterpart import static_counterpart
-from .upcycle import upcycle, upcycle_checkpoint
+from .upcycle import upcycle_checkpoint
 
-__all__ = ['collapse_checkpoint', 'static_counterpart', 'upcycle', 'upcycle_checkpoint']
+__all__ = ['collapse_checkpoint', 'static_counterpart', 'upcycle_checkpoint']

@@ -1,20 +1,6 @@
-"""Upcycling: makes a dynamic detector that computes the same as a trained static one.
-
-Sparse upcycling (https://arxiv.org/abs/2212.05055) copies a layer into every expert. The outputs are the same for every
-input, because the experts are identical and their weights have a constant sum:
-
-* softmax: the weights sum to one, so every expert is the static kernel.
-* sigmoid: rows of the router come in pairs of opposite sign, and ``sigmoid(z) + sigmoid(-z) = 1``. The last row of an
-  odd number is zero, a weight of one half. The weights of M experts sum to M / 2, so an expert is 2 / M of the kernel.
-
-The rows are random, so the experts have different weights for an image, and different gradients from the first step of
-training.
-
-Shapes: M experts, O I in and out channels, g groups, k kernel size, P = O * I/g * k * k.
-"""
+"""Upcycling of checkpoints: a dynamic detector that computes the same as a trained static one, compared with it."""
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +13,7 @@ from mmdyn.checkpoints import read_tensors, refuse_other_architecture, write_che
 from mmdyn.datasets.photograph import photograph
 from mmdyn.errors import UserError
 from mmdyn.files import new_file
-from mmdyn.layers import DynamicConv, Router, dynamic_layers
+from mmdyn.layers import dynamic_layers, upcycle
 from mmdyn.models.build import build_model, input_channels
 from mmdyn.running.messages import config_errors
 from mmdyn.version import __version__
@@ -45,94 +31,6 @@ class Upcycling(NamedTuple):
     new: tuple[str, ...]  # tensors that the static detector lacks, or has in another shape: newly initialised
     left: tuple[str, ...]  # tensors of the static detector that the dynamic one does not have
     difference: float  # of the outputs in float64, relative to the largest
-
-
-@torch.no_grad()
-def _preserve_sum(router: Router) -> float:
-    """Initialise a router so that its weights have the same sum for every input.
-
-    Returns:
-        The sum.
-    """
-    router.reset_parameters()
-    router.bias.zero_()
-    if router.activation == 'softmax':
-        return 1.0
-    pairs = router.weight.shape[0] // 2
-    router.weight[1 : 2 * pairs : 2] = -router.weight[0 : 2 * pairs : 2]
-    router.weight[2 * pairs :] = 0
-    return router.weight.shape[0] / 2
-
-
-@torch.no_grad()
-def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None) -> None:
-    """Make a dynamic convolution compute the same as a static one for every input, in place.
-
-    Args:
-        layer: The dynamic convolution.
-        kernel: Kernel of the static one, (O, I/g, k, k).
-        bias: Its bias, (O,), or None.
-
-    Raises:
-        ValueError: ``kernel`` is of another shape, only one of the two has a bias, or the layer has no router.
-    """
-    if kernel.shape != layer.experts.shape[1:]:
-        raise ValueError(
-            f'the kernel has shape {tuple(kernel.shape)}, that of the layer {tuple(layer.experts.shape[1:])}'
-        )
-    if (bias is None) != (layer.bias is None):
-        raise ValueError(f'bias of the static convolution: {bias is not None}, of the layer: {layer.bias is not None}')
-    if layer.router is None:
-        raise ValueError('a layer without a router of its own cannot be upcycled: set shared_router=False')
-    total = _preserve_sum(layer.router)
-    layer.weight.copy_(kernel.flatten() / total)  # (M, P)
-    if bias is not None:
-        layer.bias.copy_(bias / total)
-
-
-@torch.no_grad()
-def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Initialise a dynamic model from the state dict of its static counterpart, in place.
-
-    Args:
-        model: Model with dynamic convolutions.
-        static: State dict of a static model whose layers have the same names.
-
-    Returns:
-        Names of tensors that the static model lacks or has in another shape, which remain unchanged; and names of
-        tensors that the dynamic model does not have.
-
-    Raises:
-        UserError: A dynamic convolution has no static one of its name and shape, or there is no dynamic convolution.
-    """
-    layers = dynamic_layers(model)
-    if not layers:
-        raise UserError('the config has no DynamicConv: set one such as configs/yolo11n_dynconv-bn_coco.py')
-    shared = [name for name, layer in layers.items() if layer.router is None]
-    if shared:
-        raise UserError(f'{shared[0]} shares its router with others, which cannot be upcycled: set shared_router=False')
-    dynamic = [name for name in layers if f'{name}.router.weight' in static]
-    if dynamic:
-        raise UserError(f'the checkpoint is already dynamic: {dynamic[0]} has experts. Set a static one')
-    lacking = [n for n, layer in layers.items() if _shape(static, f'{n}.weight') != layer.experts.shape[1:]]
-    if lacking:
-        raise UserError(
-            f'{len(lacking)} of {len(layers)} dynamic convolutions have no static one to start from, {lacking[0]} '
-            'first. A static YOLO11 has batch norm and SiLU after its convolutions, and the bare variants do not: '
-            'give a config with -bn in its name, of the same scale'
-        )
-    for name, layer in layers.items():
-        upcycle_conv(layer, static[f'{name}.weight'], static.get(f'{name}.bias'))
-    own = {f'{name}.{key}' for name, layer in layers.items() for key in layer.state_dict()}
-    target = model.state_dict()
-    fits = {k: v for k, v in static.items() if k not in own and _shape(target, k) == v.shape}
-    model.load_state_dict(fits, strict=False)
-    new = tuple(k for k in target if k not in fits and k not in own and 'num_batches_tracked' not in k)
-    return new, tuple(k for k in static if k not in fits and k not in own)
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
-    return tensors[name].shape if name in tensors else None
 
 
 @torch.no_grad()
@@ -187,7 +85,7 @@ def upcycle_checkpoint(source: str | Path, cfg: Config, target: str | Path, seed
     refuse_other_architecture(static_model, tensors, str(source), partly=True)
     expected, state = static_model.state_dict(), model.state_dict()
     static_model.load_state_dict(
-        {k: tensors[k] if _shape(tensors, k) == v.shape else state[k] for k, v in expected.items()}
+        {k: tensors[k] if k in tensors and tensors[k].shape == v.shape else state[k] for k, v in expected.items()}
     )
     difference = output_difference(model.double().eval(), static_model.double().eval())
     if not difference <= TOLERANCE:

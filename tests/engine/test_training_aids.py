@@ -8,10 +8,9 @@ import torch
 from mmdyn import DynamicConv
 from mmdyn.engine import TemperatureHook, YOLOOptimizerConstructor
 from mmdyn.errors import UserError
-from mmdyn.layers import C3k2_DynamicConv, dynamic_layers, fold_scale
+from mmdyn.layers import C3k2_DynamicConv, dynamic_layers, fold_scale, upcycle
 from mmdyn.layers.c3k2 import Bottleneck
 from mmdyn.routing import record_routing
-from mmdyn.surgery.upcycle import upcycle
 
 # ---- shared router ----
 

@@ -10,10 +10,10 @@ from torch import nn
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.errors import UserError
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import dynamic_layers, upcycle_conv
 from mmdyn.running import load_checkpoint_model
 from mmdyn.surgery.counterpart import static_counterpart
-from mmdyn.surgery.upcycle import output_difference, upcycle_checkpoint, upcycle_conv
+from mmdyn.surgery.upcycle import output_difference, upcycle_checkpoint
 
 
 def load(name: str, **options) -> Config:
