@@ -22,7 +22,14 @@ setup(  # what can be said without code is in pyproject.toml
     # mmdyn/.mim links to configs, tools, demo and the model index, where `mim` looks for them.
     package_data={
         'mmdyn': [
-            *('py.typed', 'ablation/*.jinja', 'analysis/*.jinja', 'weights/*', '.mim/model-index.yml'),
+            *(
+                'py.typed',
+                'ablation/*.jinja',
+                'analysis/*.jinja',
+                'reports/*.jinja',
+                'weights/*',
+                '.mim/model-index.yml',
+            ),
             *('.mim/**/*.py', '.mim/**/*.sh', '.mim/**/*.yml'),
         ]
     },

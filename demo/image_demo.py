@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import add_cfg_options, config_of, run_tool, tool_parser
+from _arguments import add_cfg_options, add_weights_argument, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python demo/image_demo.py --demo
   python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
@@ -24,6 +24,7 @@ def make_parser():
     parser.add_argument('inputs', nargs='?', help='image, folder of images, URL, video, or number of a camera')
     parser.add_argument('model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, an exported file, or digits')
     parser.add_argument('--demo', action='store_true', help='make images of digits, and detect in them')
+    add_weights_argument(parser)
     add_cfg_options(parser)
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
     parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
@@ -38,13 +39,14 @@ def open_model(args):
     from mmdyn.errors import UserError
     from mmdyn.inference import has_own_weights, load_model
 
+    args.model += [args.weights] if args.weights else []
     if len(args.model) == 1 and has_own_weights(args.model[0]):
         return load_model(args.model[0], device=args.device)
     if len(args.model) != 2:
         given = ' '.join(args.model) or 'nothing'
         raise UserError(
-            'MODEL must be CONFIG CHECKPOINT, or one exported file (.onnx, .xml, .param), or digits, and stands after '
-            f'the images; got {given} after {args.inputs}'
+            'MODEL must be CONFIG CHECKPOINT, one file of weights (.pt, .pth, .safetensors) or of an export (.onnx, '
+            f'.xml, .param), or digits, and stands after the images; got {given} after {args.inputs}'
         )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)

@@ -1,20 +1,25 @@
 """Checkpoint files: safe loading, comparison with a model, atomic writing.
 
-A checkpoint is a ``.pth`` of MMEngine (``state_dict``, ``meta``) or a plain state dict. Nothing in a file is executed.
+A checkpoint is a ``.pth`` of MMEngine (``state_dict``, ``meta``) or a plain state dict. Files that end as ``WEIGHTS``
+are read by what :mod:`mmdyn.convert.weights` has registered in MMEngine. Nothing in a file is executed.
 """
 
 import pickle
+import re
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
 from mmengine.model import BaseTTAModel
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdyn.errors import UserError, listed_classes
 from mmdyn.files import new_file, replacing
 
 EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
+WEIGHTS = ('.pt', '.safetensors')  # may be of the original
 SHOWN_TENSORS = 4  # in a message
 SHOWN_LAYERS = 24
 
@@ -37,6 +42,8 @@ def check_checkpoint(path: str) -> dict | None:
         raise UserError(f'no checkpoint at {Path(path).absolute()}')
     if Path(path).suffix in EXPORTED:
         raise UserError(f'{path} is an exported file, where a checkpoint is needed; detect takes it without a config')
+    if Path(path).suffix in WEIGHTS:  # whose reader checks them
+        return load_checkpoint(path)
     try:
         content = torch.load(path, map_location='meta', weights_only=True, mmap=zipfile.is_zipfile(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as e:
@@ -56,9 +63,19 @@ def read_tensors(checkpoint: str | Path) -> tuple[dict[str, Tensor], tuple[str, 
     """
     if '://' in str(checkpoint):
         raise UserError(f'{checkpoint} is a URL: download the file first')
-    check_checkpoint(str(checkpoint))
-    content = torch.load(checkpoint, map_location='cpu', weights_only=True)
+    content = load_checkpoint(checkpoint)
     return state_dict_of(content, checkpoint), classes_of(content)
+
+
+def load_checkpoint(path: str | Path) -> dict:
+    """The content of a checkpoint, on the CPU, as MMEngine's runner gets it; a URL is downloaded.
+
+    Raises:
+        UserError: As in :func:`check_checkpoint`.
+    """
+    if Path(path).suffix not in WEIGHTS:
+        check_checkpoint(str(path))
+    return CheckpointLoader.load_checkpoint(str(path), 'cpu', logger='silent')
 
 
 def write_checkpoint(content: dict, target: str | Path) -> None:
@@ -147,7 +164,8 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
             names = classes_of(checkpoint)
             has = listed_classes(names) if names else f'{classes[0]} classes'
             raise UserError(
-                f'{name} has {has}; the config has {classes[1]}: give the config or the data set that it was trained with'
+                f'{name} has {has}; the config has {classes[1]}: give the config or the data set that it was trained '
+                'with'
             )
         raise UserError(
             f'{name} has another architecture than the config: {len(differing)} differences, '
@@ -156,26 +174,48 @@ def refuse_other_architecture(model: nn.Module, checkpoint: dict, name: str, par
 
 
 def _class_count(state: dict) -> int | None:
-    """Classes of a YOLO11 head: the outputs of the last layer of its class branch; None for other heads."""
-    sizes = [len(v) for k, v in state.items() if '.cls_preds.' in k and k.endswith('.bias')]
-    return sizes[-1] if sizes else None
+    """Classes of a YOLO11; None for other detectors."""
+    return next((len(state[k]) for k in class_outputs(state)), None)
 
 
 def _tensors(checkpoint: dict) -> dict:
+    """The state dict of a checkpoint with the names of today."""
     found = checkpoint.get('state_dict', checkpoint)
     return with_current_names({k.removeprefix('module.'): v for k, v in found.items() if hasattr(v, 'shape')})
 
 
-def loading_summary(expected: dict, checkpoint: dict, name: str) -> str:
-    """One line with the number of tensors loaded from a checkpoint and the newly initialised layers."""
-    found = _tensors(checkpoint)
+def class_outputs(names: Iterable[str]) -> set[str]:
+    """Of the tensors of a YOLO11, those of the last layer of the class branch, one layer for every level.
+
+    Example:
+        >>> sorted(class_outputs(['head.cls_preds.0.3.conv.weight', 'head.cls_preds.0.4.bias', 'neck.weight']))
+        ['head.cls_preds.0.4.bias']
+    """
+    layers: dict[str, dict[int, set[str]]] = {}
+    for name in names:
+        if found := re.search(r'^(.*\.cls_preds\.\d+)\.(\d+)\.', name):
+            layers.setdefault(found[1], {}).setdefault(int(found[2]), set()).add(name)
+    return {name for branch in layers.values() for name in branch[max(branch)]}
+
+
+def start_summary(expected: dict, checkpoint: dict, name: str, upcycled: int = 0) -> str:
+    """Three lines: where a training starts from, what it takes, and what is new.
+
+    Args:
+        expected: State dict of the model.
+        checkpoint: The checkpoint, whose tensors of the model's shapes are loaded.
+        name: Name of the checkpoint.
+        upcycled: Number of dynamic convolutions that start as copies of static ones.
+    """
+    found, classes = _tensors(checkpoint), classes_of(checkpoint)
     missing = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
-    message = f'{name}: {len(expected) - len(missing)} of {len(expected)} tensors loaded'
-    if not missing:
-        return message
+    lines = [f'start from {name}, {listed_classes(classes) if classes else "without class names"}']
+    copies = f'; {upcycled} dynamic convolutions start with copies of its static kernels' if upcycled else ''
+    lines.append(f'taken: {len(expected) - len(missing)} of {len(expected)} tensors{copies}')
     layers = list(dict.fromkeys(k.rpartition('.')[0] for k in missing))
-    more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
-    why = ''
-    if all('.cls_preds.' in layer for layer in layers):
-        why = ' (of the class branch only, because the number of classes differs)'
-    return f'{message}; newly initialised{why}: {", ".join(layers[:SHOWN_LAYERS])}{more}'
+    if layers and all('.cls_preds.' in layer for layer in layers):
+        lines.append(f'new: {len(layers)} layers of the class branch only, because the classes differ')
+    else:
+        more = f' and {len(layers) - SHOWN_LAYERS} more' if len(layers) > SHOWN_LAYERS else ''
+        lines.append(f'new: {", ".join(layers[:SHOWN_LAYERS]) or "nothing"}{more}')
+    return '\n  '.join(lines)

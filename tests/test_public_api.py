@@ -33,10 +33,11 @@ ORDER = [
     'engine',
     'running',
     'convert',
-    'surgery',
     'inference',
     'analysis',
+    'reports',
     'routing',
+    'surgery',
     'export',
     'ablation',
 ]
@@ -67,9 +68,13 @@ LAYERS = {
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
     'running': [
         ['messages', 'image_channels', 'image_size', 'amp', 'processes', 'testing'],
-        ['config_file', 'dataset_images'],
+        ['config_file', 'dataset_images', 'auto_batch'],
+        ['training_options'],
         ['common_options', 'launch', 'loading'],
     ],
+    'metrics': [['coco_evaluation'], ['coco_metric']],
+    'reports': [['matching'], ['figures'], ['report'], ['hook']],
+    'convert': [['key_table', 'original_file', 'stored_config'], ['variant'], ['conversion'], ['weights']],
     'routing': [['statistics', 'record'], ['hook'], ['analysis']],
     'surgery': [['counterpart'], ['upcycle', 'collapse']],
 }

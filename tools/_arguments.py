@@ -77,8 +77,42 @@ def tool_parser(doc: str, example: str) -> argparse.ArgumentParser:
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the config and ``--cfg-options``."""
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or name of a config')
     add_cfg_options(parser)
+
+
+WEIGHTS = ('.pth', '.pt', '.safetensors')
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str = 'checkpoint file') -> None:
+    """Add the config, its checkpoint, ``--weights`` for both or for the second, and ``--cfg-options``."""
+    parser.add_argument('config', nargs='?', help='config file, or name of a config; --weights alone needs none')
+    parser.add_argument('checkpoint', nargs='?', help=checkpoint)
+    add_weights_argument(parser)
+    add_cfg_options(parser)
+
+
+def add_weights_argument(parser: argparse._ActionsContainer) -> None:
+    """Add ``--weights``."""
+    parser.add_argument(
+        '--weights',
+        metavar='FILE',
+        help="weights of any origin: the original's .pt, .safetensors, or a checkpoint; static ones are upcycled for a "
+        'dynamic config with batch norm (-bn)',
+    )
+
+
+def settle_model(args: argparse.Namespace) -> None:
+    """Let ``--weights`` stand for the checkpoint; a file of weights where the config was expected is that, too."""
+    from mmdyn.errors import UserError
+
+    if args.checkpoint is None and args.config and Path(args.config).suffix in WEIGHTS:
+        args.config, args.checkpoint = None, args.config
+    if args.weights and args.checkpoint:
+        raise UserError(f'--weights {args.weights} and the checkpoint {args.checkpoint} exclude each other: omit one')
+    args.checkpoint = args.checkpoint or args.weights
+    if not args.checkpoint:
+        raise UserError('set CONFIG CHECKPOINT, or --weights FILE')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -91,7 +125,7 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     """The data set and the size of its images."""
     parser.add_argument(
         '--data',
@@ -103,21 +137,47 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_loader_arguments(parser: argparse.ArgumentParser) -> None:
+def add_loader_arguments(parser: argparse._ActionsContainer) -> None:
     """How images are loaded."""
-    parser.add_argument('--batch', type=int, metavar='N', help='images of a batch in every process')
+    parser.add_argument(
+        '--batch',
+        type=int,
+        metavar='N',
+        help='images of a batch in every process; in training -1: as many as fit into the GPU',
+    )
     parser.add_argument('--workers', type=int, metavar='N', help='processes that load images, for every process')
 
 
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
-    """What is trained on, for how long."""
-    add_data_arguments(parser)
-    add_loader_arguments(parser)
-    parser.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
-    parser.add_argument('--lr', type=float, metavar='X', help='learning rate')
-    parser.add_argument(
+    """What is trained on, from what, for how long."""
+    data = parser.add_argument_group('data')
+    add_data_arguments(data)
+    data.add_argument('--classes', nargs='+', metavar='NAME', help='train on these classes only, by name or number')
+    data.add_argument('--single-cls', action='store_true', help='take all objects as of one class')
+    add_loader_arguments(data)
+    data.add_argument(
         '--cache', choices=('ram', 'disk'), help='keep decoded and resized images: in memory, or in a file for all runs'
     )
+    start = parser.add_argument_group('start')
+    add_weights_argument(start)
+    start.add_argument(
+        '--freeze',
+        type=layers,
+        metavar='N|backbone',
+        help='keep the first N layers of YOLO11, or the backbone, with their batch norms',
+    )
+    schedule = parser.add_argument_group('schedule')
+    schedule.add_argument('--epochs', type=int, metavar='N', help='epochs of the training')
+    schedule.add_argument('--patience', type=int, metavar='N', help='stop after N epochs without a better AP')
+    schedule.add_argument('--lr', type=float, metavar='X', help='learning rate')
+    schedule.add_argument(
+        '--multi-scale', action='store_true', help='resize every batch to half to one and a half of the image size'
+    )
+
+
+def layers(text: str) -> int | str:
+    """A number of layers, or ``backbone``."""
+    return int(text) if text.lstrip('-').isdecimal() else text
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -130,8 +190,9 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the config, the work dir and the launcher."""
-    add_config_arguments(parser)
+    """Add the work dir, the device and the launcher."""
+    parser.add_argument('--name', help='name of the run: its folder is work_dirs/NAME')
+    parser.add_argument('--device', metavar='cpu|cuda:N', help='device of the run (the first GPU if available)')
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (work_dirs/NAME OF CONFIG)')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none', help='job launcher')
     # torchrun sets LOCAL_RANK; torch.distributed.launch passes it
@@ -162,29 +223,82 @@ def overrides(args: argparse.Namespace) -> str:
 
 
 def config_of(args: argparse.Namespace):
-    """The config that the arguments of ``add_config_arguments`` or ``add_run_arguments`` describe."""
+    """The config that the arguments describe; without a config, that of the weights."""
     from mmdyn.running.config_file import load_config
 
+    if hasattr(args, 'launcher') and args.device:
+        check_device(args.device)
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
-    cfg = load_config(args.config, options_of(args), getattr(args, 'work_dir', None), getattr(args, 'launcher', 'none'))
+    config = args.config
+    if config is None:
+        from mmdyn.convert import weights_config
+
+        config = weights_config(args.checkpoint)
+    folder = args.work_dir if getattr(args, 'work_dir', None) else None
+    if getattr(args, 'name', None):
+        folder = os.path.join(folder or 'work_dirs', args.name)
+    cfg = load_config(config, options_of(args), folder, getattr(args, 'launcher', 'none'))
     set_options(cfg, args)
     return cfg
 
 
 def set_options(cfg, args: argparse.Namespace) -> None:
     """Change a config as the arguments of ``add_data_arguments`` and of training say."""
+    from mmdyn.running import training_options
     from mmdyn.running.common_options import set_common_options
 
+    training = hasattr(args, 'epochs')
+    if training and args.weights:
+        training_options.start_from_weights(cfg, args.weights)
+        cfg.merge_from_dict(options_of(args) or {})
     keys = ['data', 'imgsz', 'epochs', 'workers', 'lr', 'cache']
     keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
     values = {key: getattr(args, key, None) for key in keys}
+    largest = training and args.batch == -1
+    if largest:
+        values['batch'] = None
     if any(value is not None for value in values.values()):
         set_common_options(cfg, **values)
+    if training:
+        training_options.set_training_options(
+            cfg, args.classes, args.single_cls, args.freeze, args.patience, args.multi_scale
+        )
+    if largest:
+        from mmdyn.running.auto_batch import measured_batch
+
+        set_common_options(cfg, batch=measured_batch(cfg))
+        print(f'batch: {cfg.train_dataloader.batch_size} images fit into the memory of the GPU')
+
+
+def _gpu(device: str) -> str:
+    """Number of a GPU in the name of a device."""
+    return device.removeprefix('cuda:').replace('cuda', '0')
+
+
+def show_one_device(device: str) -> None:
+    """Let PyTorch see one device only, as MMEngine takes the first GPU that it sees; before PyTorch is imported."""
+    os.environ['CUDA_VISIBLE_DEVICES'] = '' if device == 'cpu' else _gpu(device)
+
+
+def check_device(device: str) -> None:
+    """Refuse a device that is none, or is not here."""
+    import torch
+
+    from mmdyn.errors import UserError
+
+    if device != 'cpu' and not _gpu(device).isdecimal():
+        raise UserError(
+            f'invalid --device {device}: set cpu, cuda or cuda:0; for several GPUs: tools/dist_train.sh CONFIG GPUS'
+        )
+    if device != 'cpu' and not torch.cuda.is_available():
+        raise UserError(f'--device {device}: PyTorch finds no such GPU here; `mmdyn env` shows what there is')
 
 
 def run_tool(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Run a tool's command; an error that a user can correct becomes one message and exit code 1."""
     args = parser.parse_intermixed_args()  # options may stand between images and models
+    if hasattr(args, 'launcher') and getattr(args, 'device', None):
+        show_one_device(args.device)
     from mmdyn.running.messages import exit_code
 
     return exit_code(lambda: command(args))

@@ -9,7 +9,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from _arguments import add_config_arguments, add_data_arguments, as_typed, config_of, overrides, run_tool, tool_parser
+from _arguments import (
+    add_data_arguments,
+    add_model_arguments,
+    as_typed,
+    config_of,
+    overrides,
+    run_tool,
+    settle_model,
+    tool_parser,
+)
 
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
@@ -25,9 +34,8 @@ def batch(text: str) -> int | None:
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    add_config_arguments(parser)
+    add_model_arguments(parser)
     add_data_arguments(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='output format (onnx)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='output file (in the folder of the checkpoint)')
     parser.add_argument(
@@ -58,6 +66,7 @@ def export(args) -> None:
     from mmdyn.export.export import export_detector
     from mmdyn.export.options import ExportOptions
 
+    settle_model(args)
     cfg = config_of(args)
     options = ExportOptions(
         format=args.format,
@@ -86,7 +95,11 @@ def export(args) -> None:
         }
         print(f'\n{ap_table(rows)}\n')
     if args.format != 'torch_export':
-        print(as_typed(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}'))
+        print(
+            as_typed(
+                f'test it: python tools/test.py {args.config or Path(cfg.filename).stem} {done.path}{overrides(args)}'
+            )
+        )
         print(as_typed(f'use it:  python demo/image_demo.py IMAGE {done.path}'))
 
 

@@ -3,24 +3,32 @@
 import sys
 from pathlib import Path
 
-from _arguments import add_data_arguments, add_loader_arguments, add_run_arguments, config_of, run_tool, tool_parser
+from _arguments import (
+    add_data_arguments,
+    add_loader_arguments,
+    add_model_arguments,
+    add_run_arguments,
+    config_of,
+    run_tool,
+    settle_model,
+    tool_parser,
+)
 
 EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/yolo11n_dynconv_digits/epoch_18.pth
   python tools/test.py CONFIG CHECKPOINT --tta --out predictions.pkl --show-dir pictures
   python tools/test.py CONFIG CHECKPOINT --fuse --json-prefix results/mine     # results/mine.bbox.json, no AP
-  python tools/test.py CONFIG model.onnx"""
+  python tools/test.py CONFIG model.onnx
+  python tools/test.py --weights yolo11n.pt --data my/data.yaml"""
 
 EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
 
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
+    add_model_arguments(parser, 'checkpoint file, or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py')
     add_run_arguments(parser)
     add_data_arguments(parser)
     add_loader_arguments(parser)
-    parser.add_argument(
-        'checkpoint', help='checkpoint file, or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py'
-    )
     parser.add_argument('--out', metavar='FILE.pkl', help='write the predictions as a pickle')
     parser.add_argument(
         '--json-prefix', metavar='PREFIX', help='write PREFIX.bbox.json in COCO format, without evaluation'
@@ -53,6 +61,7 @@ def test(args) -> None:
 
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')
+    settle_model(args)
     cfg = config_of(args)
     if Path(args.checkpoint).suffix in EXPORTED:
         cfg = test_exported(cfg, args)

@@ -4,7 +4,7 @@ Shapes: n images, N objects of all images, in the order of the images.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -195,6 +195,10 @@ class Annotations:
             np.minimum(top + height, down) > np.maximum(top, 0)
         )
         return inside & (width >= 1) & (height >= 1)
+
+    def as_one_class(self, name: str = 'object') -> 'Annotations':
+        """The same objects, all of one class."""
+        return replace(self, labels=np.zeros_like(self.labels), classes=(name,), class_ids=(1,), origin=None)
 
     def as_coco(self) -> dict:
         """The content of a COCO annotation file, for its evaluator."""

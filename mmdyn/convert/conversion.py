@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import safetensors.torch
 import torch
@@ -36,26 +36,24 @@ class Conversion(NamedTuple):
     parameters: int
 
 
-def convert_from_original(
-    source: str | Path, target: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
-) -> Conversion:
-    """Convert a checkpoint of the Ultralytics package to one of MMEngine.
+def convert(
+    source: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
+) -> tuple[Conversion, dict[str, Any]]:
+    """Convert a checkpoint of the Ultralytics package to one of MMEngine, in memory.
 
     Args:
         source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
-        target: Checkpoint to write; must not exist.
         scale: Expected scale; any other scale is an error.
         classes: Class names in order, for a file without them.
 
+    Returns:
+        What was converted, and the checkpoint.
+
     Raises:
-        UserError: ``source`` cannot be read or is not a YOLO11 detector, a tensor is missing, unexpected or of a
-            different shape, or ``target`` exists. Nothing is written then.
+        UserError: ``source`` cannot be read or is not a YOLO11 detector, or a tensor is missing, unexpected or of a
+            different shape.
     """
-    source, target = Path(source), new_file(target)
-    if target.suffix == '.safetensors':
-        raise UserError(
-            f'invalid target {target}: .safetensors cannot store the meta data of MMEngine, set a .pth file'
-        )
+    source = Path(source)
     original = read_original(source)
     variant = find_variant(original.state_dict, original.head, source)
     if scale not in (None, variant.scale):
@@ -68,8 +66,32 @@ def convert_from_original(
         mmdyn_version=__version__,
         **(dict(dataset_meta=dict(classes=classes)) if classes else {}),
     )
-    _write(dict(meta=meta, state_dict=state_dict), target)
-    return Conversion(variant, classes, original.source, _count(state_dict))
+    conversion = Conversion(variant, classes, original.source, _count(state_dict))
+    return conversion, dict(meta=meta, state_dict=state_dict)
+
+
+def convert_from_original(
+    source: str | Path, target: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
+) -> Conversion:
+    """Convert a checkpoint of the Ultralytics package to one of MMEngine.
+
+    Args:
+        source: As in :func:`convert`.
+        target: Checkpoint to write; must not exist.
+        scale: As in :func:`convert`.
+        classes: As in :func:`convert`.
+
+    Raises:
+        UserError: As in :func:`convert`, or ``target`` exists. Nothing is written then.
+    """
+    target = new_file(target)
+    if target.suffix == '.safetensors':
+        raise UserError(
+            f'invalid target {target}: .safetensors cannot store the meta data of MMEngine, set a .pth file'
+        )
+    conversion, checkpoint = convert(source, scale, classes)
+    _write(checkpoint, target)
+    return conversion
 
 
 def convert_to_original(source: str | Path, target: str | Path) -> Conversion:

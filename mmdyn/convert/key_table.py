@@ -7,19 +7,10 @@ format of https://github.com/ultralytics/ultralytics.
 import re
 from collections.abc import Iterable
 
+from mmdyn.models.numbering import NUMBERED
+
 # Index of each part of the model in the original's list of layers. The first match counts.
-LAYERS = (
-    (r'^backbone\.stem\.', 'model.0.'),
-    (r'^backbone\.stage4\.2\.', 'model.9.'),
-    (r'^backbone\.stage4\.3\.', 'model.10.'),
-    *((rf'^backbone\.stage{n}\.{i}\.', f'model.{2 * n - 1 + i}.') for n in (1, 2, 3, 4) for i in (0, 1)),
-    (r'^neck\.top_down_layers\.0\.', 'model.13.'),
-    (r'^neck\.top_down_layers\.1\.', 'model.16.'),
-    (r'^neck\.downsample_layers\.0\.', 'model.17.'),
-    (r'^neck\.bottom_up_layers\.0\.', 'model.19.'),
-    (r'^neck\.downsample_layers\.1\.', 'model.20.'),
-    (r'^neck\.bottom_up_layers\.1\.', 'model.22.'),
-)
+LAYERS = tuple((rf'^{re.escape(name)}\.', f'model.{number}.') for number, name in NUMBERED.items())
 # The same for the head, by task.
 HEADS = {
     'detect': (

@@ -78,7 +78,7 @@ def read_original(path: str | Path) -> OriginalFile:
     if not path.is_file():
         raise UserError(f'no checkpoint at {path.absolute()}')
     if path.suffix == '.safetensors':
-        tensors, classes = _read_safetensors(path)
+        tensors, classes = read_safetensors(path)
         return OriginalFile(_from_first_layer(tensors, path), classes, None, 'safetensors')
     content = _read_zip(path)
     holders = {key: content.get(key) for key in ('ema', 'model', 'state_dict')} if isinstance(content, dict) else {}
@@ -94,7 +94,12 @@ def read_original(path: str | Path) -> OriginalFile:
     return OriginalFile(_from_first_layer(holder, path), None, None, source)
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """Tensors and class names of a ``.safetensors`` file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
     try:
         with safe_open(path, framework='pt') as file:
             names = _names(json.loads((file.metadata() or {}).get('classes', 'null')))

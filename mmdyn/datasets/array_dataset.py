@@ -42,6 +42,7 @@ class ArrayDataset(BatchShapePolicyDataset):
             says how many.
         on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
             trained on, but evaluation counts them.
+        single_class: Take all objects as of one class, ``'object'``.
         cache: ``'ram'`` or ``'disk'`` keeps decoded and resized images, see :class:`mmdyn.datasets.ImageCache`; the
             pipeline must load by ``LoadImage`` and then resize by ``LongSideResize`` or ``BufferedMosaic``.
         **kwargs: As in ``mmdet.BaseDetDataset``, and ``batch_shapes_cfg``.
@@ -68,6 +69,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         check_images: bool = True,
         on_bad_images: OnFault = 'error',
         on_bad_boxes: OnFault = 'skip',
+        single_class: bool = False,
         cache: Kind | None = None,
         **kwargs,
     ) -> None:
@@ -79,6 +81,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         self.check_images = check_images
         self.on_bad_images = on_bad_images
         self.on_bad_boxes = on_bad_boxes
+        self.single_class = single_class
         self.cache = cache
         self.cached_rows: np.ndarray | None = None
         super().__init__(*args, **kwargs)
@@ -97,6 +100,9 @@ class ArrayDataset(BatchShapePolicyDataset):
         if self._fully_initialized:
             return
         self.annotations, files = self.read()
+        if self.single_class:
+            self.annotations = self.annotations.as_one_class()
+            self._metainfo['classes'] = self.annotations.classes
         self._settle_classes(self.annotations.classes)
         _loaded[self.source] = self.annotations
         self._metainfo['annotations'] = self.source

@@ -11,6 +11,8 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from mmdyn.checkpoints import WEIGHTS
+from mmdyn.convert import weights_config
 from mmdyn.datasets.pixels import from_sixteen_bits, read_pixels
 from mmdyn.errors import UserError, listed_classes
 from mmdyn.running.config_file import load_config
@@ -20,6 +22,7 @@ from .onnx_detector import Detections, OnnxDetector, draw
 from .packaged import SHORT_NAMES, packaged
 from .runtimes import RUNTIMES, open_exported
 
+WEIGHTS_ALONE = ('.pth', *WEIGHTS)
 Image = str | Path | np.ndarray | Any  # the last is a PIL image
 
 
@@ -164,23 +167,24 @@ def _pil_array(image: Any, channels: int) -> np.ndarray:
 
 
 def has_own_weights(model: str | Path) -> bool:
-    """Whether :func:`load_model` needs no checkpoint: for an exported file, and for a packaged detector.
+    """Whether :func:`load_model` needs no checkpoint: for weights, an exported file, and a packaged detector.
 
     Example:
         >>> has_own_weights('model.onnx'), has_own_weights('digits'), has_own_weights('yolo11n_coco')
         (True, True, False)
     """
-    return Path(model).suffix in RUNTIMES or packaged(str(model)) is not None
+    return Path(model).suffix in (*RUNTIMES, *WEIGHTS_ALONE) or packaged(str(model)) is not None
 
 
 def load_model(model: str | Path | Config, checkpoint: str | Path | None = None, device: str | None = None) -> Model:
     """Load a model for inference.
 
     Args:
-        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; a file of
-            ``tools/export.py``: ``.onnx``, ``.xml`` or ``.param``; or ``'digits'``, a small detector that comes with
-            mmdyn.
-        checkpoint: Checkpoint of the config.
+        model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; a file of weights
+            alone: the original's ``.pt``, ``.safetensors``, or a checkpoint of YOLO11; a file of ``tools/export.py``:
+            ``.onnx``, ``.xml`` or ``.param``; or ``'digits'``, a small detector that comes with mmdyn.
+        checkpoint: Checkpoint of the config, or other weights; static ones are upcycled for a dynamic config with batch
+            norms.
         device: Device of the checkpoint's model, ``'cpu'`` or ``'cuda:0'``; by default a GPU if available.
 
     Returns:
@@ -201,13 +205,16 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
         if checkpoint is not None:
             raise UserError(f'{model} is an exported file and needs no checkpoint: omit {checkpoint}')
         return Model(open_exported(model))
+    if not isinstance(model, Config) and checkpoint is None and Path(model).suffix in WEIGHTS_ALONE:
+        return Model(CheckpointDetector(weights_config(model), model, device))
     if checkpoint is None:
         own = None if isinstance(model, Config) else packaged(str(model))
         if own is None:
             name = model.filename if isinstance(model, Config) else model
             raise UserError(
-                f'{name} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), load_model with one exported file '
-                f'({", ".join(RUNTIMES)}), or load_model({next(iter(SHORT_NAMES))!r})'
+                f'{name} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), load_model with one file of weights '
+                f'or of an export ({", ".join([*WEIGHTS_ALONE, *RUNTIMES])}), '
+                f'or load_model({next(iter(SHORT_NAMES))!r})'
             )
         model, checkpoint = own
     cfg = model if isinstance(model, Config) else load_config(str(model))

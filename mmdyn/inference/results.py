@@ -112,7 +112,9 @@ def _window(show: bool) -> Iterator[None]:
             cv2.destroyAllWindows()
 
 
-def write_results(media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False) -> Written:
+def write_results(
+    media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False
+) -> Written:
     """Predict for all images: pictures or a video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
 
     If a video ends early, and after Ctrl-C, the results so far are kept.

@@ -9,7 +9,7 @@ from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
 from .router import Router, build_router
 from .sppf import SPPF
-from .upcycling import upcycle, upcycle_conv
+from .upcycling import upcycle, upcycle_conv, upcycled_state
 
 __all__ = [
     'C2PSA',
@@ -32,4 +32,5 @@ __all__ = [
     'global_mean',
     'upcycle',
     'upcycle_conv',
+    'upcycled_state',
 ]

@@ -108,5 +108,35 @@ def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, 
     return new, tuple(k for k in static if k not in fits and k not in own)
 
 
+def upcycled_state(model: nn.Module, static: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor] | None:
+    """The state dict with which a dynamic model computes what its static counterpart does.
+
+    Args:
+        model: The dynamic model; it is initialised, too.
+        static: State dict of the static one.
+        seed: Seed of the routers.
+
+    Returns:
+        The tensors, without those that ``static`` lacks; None if there is nothing to upcycle: the model is static, or
+        its dynamic convolutions have no static ones of their names and shapes.
+
+    Example:
+        >>> model = nn.Sequential(DynamicConv(3, 8, 3))
+        >>> {k: tuple(v.shape) for k, v in upcycled_state(model, {'0.weight': torch.rand(8, 3, 3, 3)}).items()}
+        {'0.weight': (4, 216), '0.router.weight': (4, 3), '0.router.bias': (4,)}
+    """
+    layers = dynamic_layers(model)
+    fits = [
+        layer.router is not None and _shape(static, f'{n}.weight') == layer.experts.shape[1:]
+        for n, layer in layers.items()
+    ]
+    if not fits or not all(fits):
+        return None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new, _ = upcycle(model, static)
+    return {k: v for k, v in model.state_dict().items() if k not in new}
+
+
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:
     return tensors[name].shape if name in tensors else None

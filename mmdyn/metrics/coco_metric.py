@@ -1,19 +1,29 @@
 """COCO average precision with the annotations of the data set, so that a config names them only once."""
 
+from typing import Any
+
+import numpy as np
 from mmdet.evaluation import CocoMetric
 from mmengine.fileio import get_local_path
+from mmengine.logging import print_log
 from mmyolo.registry import METRICS
 
+from mmdyn.annotations import Annotations
 from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
+
+from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
 
 
 @METRICS.register_module()
 class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` of the annotations that the data set has read, in any format, unless ``ann_file`` is given.
 
-    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Arguments are those of
-    ``mmdet.CocoMetric``.
+    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Boxes are evaluated by
+    faster-coco-eval. Arguments are those of ``mmdet.CocoMetric``.
+
+    Attributes:
+        evaluation: The last evaluation of boxes, for a report; None before.
 
     Example:
         >>> metric = DatasetCocoMetric(metric='bbox')
@@ -24,6 +34,7 @@ class DatasetCocoMetric(CocoMetric):
     """
 
     _coco_api: CompleteCOCO | None
+    evaluation: CocoEvaluation | None = None
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -45,3 +56,31 @@ class DatasetCocoMetric(CocoMetric):
             return
         skipped = set(meta.get('skipped_images', ()))
         self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Figures of all images.
+
+        Args:
+            results: Pairs of :meth:`process`.
+        """
+        meta = self.dataset_meta or {}
+        annotations = annotations_of(meta)
+        standard = self.metrics == ['bbox'] and self.metric_items is None and len(self.iou_thrs) == 10
+        if annotations is None or self.format_only or not standard or sorted(self.proposal_nums) != [*MAX_DETECTIONS]:
+            return super().compute_metrics(results)
+        if self.outfile_prefix is not None:
+            self.results2json([prediction for _, prediction in results], self.outfile_prefix)
+        predictions = _by_image(annotations, [prediction for _, prediction in results], self.img_ids)
+        self.evaluation = CocoEvaluation(annotations, predictions, meta['classes'])
+        figures = {f'bbox_{name}': float(f'{round(v, 3)}') for name, v in self.evaluation.figures().items()}
+        print_log('bbox_mAP_copypaste: ' + ' '.join(f'{v:.3f}' for v in figures.values()), logger='current')
+        return figures
+
+
+def _by_image(annotations: Annotations, predictions: list[dict[str, Any]], ids: list) -> list[Predicted]:
+    """The predictions of every image that is evaluated, in the order of the annotations."""
+    found = {each['img_id']: each for each in predictions}
+    rows = {annotations.image_id(row): row for row in range(len(annotations))}
+    nothing = dict(bboxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0, int))
+    evaluated = {rows[i]: found.get(i, nothing) for i in ids}
+    return [Predicted(row, *(evaluated[row][k] for k in ('bboxes', 'scores', 'labels'))) for row in sorted(evaluated)]

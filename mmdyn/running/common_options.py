@@ -1,7 +1,6 @@
 """What people set most: the data, the image size, epochs, batch, workers and learning rate, in one config."""
 
 from pathlib import Path
-from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -14,6 +13,7 @@ from mmdyn.errors import UserError
 from .dataset_images import build_quietly
 from .image_channels import loading_steps, set_channels
 from .image_size import innermost_dataset, set_image_size
+from .training_options import set_class_count
 
 LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
 # Arguments of a data set that stay.
@@ -104,7 +104,7 @@ def use_data(cfg: Config, source: DataSource) -> None:
         if isinstance(cfg.get(evaluator), dict) and 'ann_file' in cfg[evaluator]:
             cfg[evaluator].pop('ann_file')
             cfg[evaluator].type = 'mmyolo.DatasetCocoMetric'  # of the annotations that the data set has read
-    _set_everywhere(cfg.model, 'num_classes', len(source.classes))
+    set_class_count(cfg, len(source.classes))
     _use_channels(cfg, source)
 
 
@@ -118,10 +118,3 @@ def _use_channels(cfg: Config, source: DataSource) -> None:
         raise UserError(f"{source.path}: 'channels' is {source.channels}, but {first} has {channels}")
     if source.channels != 3 or bits > 8:
         set_channels(cfg, source.channels, to_float32=bits > 8)
-
-
-def _set_everywhere(node: Any, key: str, value: Any) -> None:
-    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
-        _set_everywhere(child, key, value)
-    if isinstance(node, dict) and key in node:
-        node[key] = value

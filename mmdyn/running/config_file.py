@@ -18,18 +18,26 @@ CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'  # configs of the packa
 CHECKPOINTS = ('.pth', '.pt', '.onnx', '.safetensors')
 # Optional keys of a config that are not arguments of the runner.
 OPTIONAL_KEYS = (
-    *('auto_scale_lr', 'custom_imports', 'keep_freed_memory', 'runner_type', 'tta_model', 'tta_pipeline'),
+    *(
+        'auto_scale_lr',
+        'custom_imports',
+        'frozen_layers',
+        'keep_freed_memory',
+        'runner_type',
+        'tta_model',
+        'tta_pipeline',
+    ),
     *('compile', 'model_wrapper_cfg', 'sync_bn'),  # read by MMEngine's runner from the config
 )
 
 
 def load_config(
-    name: str, cfg_options: dict | None = None, work_dir: str | None = None, launcher: str = 'none'
+    name: str | Config, cfg_options: dict | None = None, work_dir: str | None = None, launcher: str = 'none'
 ) -> Config:
     """Read a config and merge the options of the command line into it.
 
     Args:
-        name: A config file, or the name of a config of the package: ``'yolo11n_dynconv_coco'``.
+        name: A config file, the name of a config of the package: ``'yolo11n_dynconv_coco'``; or a config.
         cfg_options: Dotted keys and values to override.
         work_dir: Folder of the run; None takes the config's, or ``work_dirs/<name of the config>``.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'`` or ``'mpi'``.
@@ -42,11 +50,11 @@ def load_config(
         >>> config.train_cfg.max_epochs
         100
     """
-    if Path(name).suffix in CHECKPOINTS:
+    if not isinstance(name, Config) and Path(name).suffix in CHECKPOINTS:
         raise UserError(f'{name} is not a config: --help shows the order of the arguments')
-    path = _config_file(name)
+    path = name.filename if isinstance(name, Config) else _config_file(name)
     try:
-        cfg = Config.fromfile(path)
+        cfg = name if isinstance(name, Config) else Config.fromfile(path)
         _check_keys(cfg, cfg_options or {})
         cfg.merge_from_dict(cfg_options or {})
         settle_image_size(cfg)

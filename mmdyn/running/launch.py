@@ -52,6 +52,11 @@ def build_runner(cfg: Config, *, train: bool) -> Runner:
     guards = dict(checkpoint_guard='CheckpointGuardHook', resume='ResumeHook')
     missing = [dict(type=guard) for name, guard in guards.items() if name not in stated]
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), *missing]
+    if train and cfg.get('frozen_layers'):
+        cfg.custom_hooks.append(dict(type='FreezeHook', layers=cfg.frozen_layers))
+        cfg.find_unused_parameters = True  # their gradients never come
+        if cfg.get('model_wrapper_cfg'):
+            cfg.model_wrapper_cfg.find_unused_parameters = True
     if train and cfg.get('compile'):
         options = cfg.compile if isinstance(cfg.compile, dict) else {}
         cfg.custom_hooks.append(dict(type='CompileHook', **options))

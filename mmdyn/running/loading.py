@@ -9,6 +9,7 @@ from mmengine.config import Config
 
 from mmdyn.checkpoints import read_tensors, refuse_other_architecture
 from mmdyn.errors import UserError
+from mmdyn.layers import upcycled_state
 from mmdyn.models.build import build_model
 
 from .messages import config_errors
@@ -38,7 +39,7 @@ def class_names(stored: Sequence[str] | None, cfg: Config, count: int) -> list[s
 
 
 def load_checkpoint_model(cfg: Config, checkpoint: str | Path) -> Loaded:
-    """Build the model of a config and load a checkpoint strictly.
+    """Build the model of a config and load a checkpoint strictly; a static one is upcycled for a dynamic model.
 
     Args:
         cfg: Config.
@@ -51,6 +52,7 @@ def load_checkpoint_model(cfg: Config, checkpoint: str | Path) -> Loaded:
     tensors, classes = read_tensors(checkpoint)
     with config_errors():
         model = build_model(cfg)
+    tensors = upcycled_state(model, tensors) or tensors
     refuse_other_architecture(model, tensors, str(checkpoint))
     means = [v for k, v in tensors.items() if k.endswith('running_mean')]
     if means and not any(v.any() for v in means):

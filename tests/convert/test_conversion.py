@@ -539,6 +539,5 @@ def test_fine_tuning_with_other_classes(scale, layers, tmp_path, digits):
     assert bias.tolist() == pytest.approx([math.log(5 / 10 / 80**2)] * 10)
     (log,) = (tmp_path / 'run').glob('*/*.log')
     total = len(taken)
-    assert (
-        f'{total - len(anew)} of {total} tensors loaded; newly initialised (of the class branch only' in log.read_text()
-    )
+    assert f'taken: {total - len(anew)} of {total} tensors' in log.read_text()
+    assert 'layers of the class branch only, because the classes differ' in log.read_text()

@@ -10,6 +10,7 @@ from .compile import CompileHook
 from .ema import YOLOEMA, YOLOEMAHook
 from .epoch_line import EpochLineHook
 from .fold import FoldHook
+from .freeze import FreezeHook
 from .resume import ResumeHook
 from .schedule import YOLOScheduleHook
 from .temperature import TemperatureHook
@@ -25,6 +26,7 @@ __all__ = [
     'CompileHook',
     'EpochLineHook',
     'FoldHook',
+    'FreezeHook',
     'ResumeHook',
     'TemperatureHook',
     'YOLOEMAHook',

@@ -1,20 +1,24 @@
-"""A checkpoint that does not fit the model stops the run; MMEngine loads with ``strict=False``."""
+"""How a checkpoint becomes the weights of a model: upcycled if need be, and refused if it does not fit."""
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
-from mmdyn.checkpoints import loading_summary, refuse_other_architecture
+from mmdyn.checkpoints import class_outputs, classes_of, refuse_other_architecture, start_summary
+from mmdyn.layers import dynamic_layers, upcycled_state
 
 
 @HOOKS.register_module()
 class CheckpointGuardHook(Hook):
-    """Refuse a checkpoint that does not fit.
+    """Fit a checkpoint to the model, or refuse it; MMEngine loads with ``strict=False``.
 
-    Testing and resuming need every tensor, fine-tuning (``load_from``) a quarter of them.
+    A static checkpoint is upcycled for a dynamic model with batch norms. Testing and resuming need every tensor,
+    fine-tuning (``load_from``) a quarter of them. Fine-tuning on other classes starts with a new class branch, and the
+    log says what was taken.
 
     Raises:
         UserError: The checkpoint does not fit; the message lists the first keys that differ.
@@ -33,7 +37,24 @@ class CheckpointGuardHook(Hook):
         if 'state_dict' not in checkpoint:
             checkpoint['state_dict'] = {k: v for k, v in checkpoint.items() if hasattr(v, 'shape')}
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        fine_tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
-        refuse_other_architecture(model, checkpoint, runner._load_from or 'the checkpoint', partly=fine_tuning)
-        if fine_tuning:
-            print_log(loading_summary(model.state_dict(), checkpoint, runner._load_from), logger='current')
+        name = runner._load_from or 'the checkpoint'
+        tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
+        bare = model.module if isinstance(model, BaseTTAModel) else model
+        state = None if runner._resume else upcycled_state(bare, checkpoint['state_dict'])
+        if state is not None:
+            checkpoint['state_dict'] = state
+        refuse_other_architecture(model, checkpoint, name, partly=tuning)
+        if tuning:
+            _renew_classes(runner, checkpoint)
+            upcycled = len(dynamic_layers(model)) if state is not None else 0
+            print_log(start_summary(model.state_dict(), checkpoint, name, upcycled), logger='current')
+
+
+def _renew_classes(runner: Runner, checkpoint: dict) -> None:
+    """Leave out the last layer of the class branch if the checkpoint has seen other classes."""
+    learned, loader = classes_of(checkpoint), getattr(runner, 'train_dataloader', None)
+    dataset = loader.dataset if isinstance(loader, DataLoader) else None
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    if learned is not None and classes is not None and tuple(learned) != tuple(classes):
+        for name in class_outputs(checkpoint['state_dict']):
+            del checkpoint['state_dict'][name]

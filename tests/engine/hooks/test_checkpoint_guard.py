@@ -62,4 +62,4 @@ def test_other_classes_are_no_other_architecture(classes):
     with pytest.raises(UserError, match=message):
         refuse_other_architecture(built(3), checkpoint, 'x.pth')
     with pytest.raises(UserError, match='another architecture'):
-        refuse_other_architecture(build_model(load_config('yolo11s_digits')), checkpoint, 'x.pth')
+        refuse_other_architecture(build_model(load_config('yolo11s_coco')), checkpoint, 'x.pth')

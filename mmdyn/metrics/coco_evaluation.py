@@ -1,0 +1,128 @@
+"""COCO's evaluation of predictions against annotations in memory, by faster-coco-eval, whose figures are COCO's."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from faster_coco_eval import COCO, COCOeval_faster
+
+from mmdyn.annotations import Annotations
+
+AREAS = {'s': 1, 'm': 2, 'l': 3}  # small, medium, large, after all
+MAX_DETECTIONS = (1, 10, 100)
+
+
+class Predicted(NamedTuple):
+    """Predictions of an image.
+
+    Args:
+        row: Position of the image in the annotations.
+        boxes: Corners in pixels, (p, 4).
+        scores: (p,).
+        labels: Positions in the evaluated classes, (p,).
+    """
+
+    row: int
+    boxes: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+
+class CocoEvaluation:
+    """Average precision of predictions.
+
+    Args:
+        annotations: What is there.
+        predictions: Of every image that is evaluated.
+        classes: Names of the classes that are evaluated; those of the annotations by default.
+        iou_type: ``'bbox'``, ``'segm'`` or ``'keypoints'``.
+
+    Example:
+        >>> table = Annotations.of(files=['a.jpg'], sizes=[(60, 40)], images=[0], boxes=[(5, 5, 20, 20)], labels=[0],
+        ...                        classes=['cat'])
+        >>> found = Predicted(0, np.array([[5, 5, 25, 25]]), np.array([0.9]), np.array([0]))
+        >>> round(CocoEvaluation(table, [found]).figures()['mAP'], 6)
+        1.0
+    """
+
+    def __init__(
+        self,
+        annotations: Annotations,
+        predictions: Sequence[Predicted],
+        classes: Sequence[str] | None = None,
+        iou_type: str = 'bbox',
+    ) -> None:
+        self.annotations, self.predictions, self.iou_type = annotations, predictions, iou_type
+        self.classes = tuple(classes if classes is not None else annotations.classes)
+        self.columns = np.array([annotations.classes.index(name) for name in self.classes], int)
+
+    @cached_property
+    def precision(self) -> np.ndarray:
+        """Precision by IoU threshold, recall, class, area and number of detections; -1 where there is no object."""
+        truth = COCO()
+        truth.dataset = self._truth()
+        truth.createIndex()
+        found = COCO()
+        found.dataset = dict(truth.dataset, annotations=self._found())
+        found.createIndex()
+        evaluation = COCOeval_faster(truth, found, self.iou_type, print_function=lambda *_: None)
+        evaluation.params.imgIds = [p.row + 1 for p in self.predictions]
+        evaluation.params.catIds = (self.columns + 1).tolist()
+        evaluation.params.maxDets = list(MAX_DETECTIONS)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        return np.asarray(evaluation.eval['precision'])
+
+    def _truth(self) -> dict[str, Any]:
+        """The annotations with numbers for all ids, which may be strings."""
+        content = self.annotations.as_coco()
+        numbers = {image['id']: row for row, image in enumerate(content['images'], 1)}
+        labels = {category['id']: i for i, category in enumerate(content['categories'], 1)}
+        for image in content['images']:
+            image['id'] = numbers[image['id']]
+        for category in content['categories']:
+            category['id'] = labels[category['id']]
+        for each in content['annotations']:
+            each.update(image_id=numbers[each['image_id']], category_id=labels[each['category_id']])
+        return content
+
+    def _found(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for image in self.predictions:
+            boxes = np.concatenate([image.boxes[:, :2], image.boxes[:, 2:] - image.boxes[:, :2]], 1).astype(float)
+            categories = self.columns[image.labels] + 1
+            parts = zip(boxes.tolist(), image.scores.tolist(), categories.tolist(), strict=True)
+            for box, score, category in parts:
+                number, area = len(rows) + 1, box[2] * box[3]
+                rows.append(
+                    dict(
+                        id=number,
+                        image_id=image.row + 1,
+                        category_id=category,
+                        bbox=box,
+                        score=score,
+                        area=area,
+                        iscrowd=0,
+                    )
+                )
+        return rows
+
+    def figures(self) -> dict[str, float]:
+        """AP over thresholds, at 0.5 and at 0.75, and of small, medium and large objects; -1 where there are none."""
+        whole = self.precision[:, :, :, :, -1]
+        figures = {'mAP': _mean(whole[..., 0]), 'mAP_50': _mean(whole[0, ..., 0]), 'mAP_75': _mean(whole[5, ..., 0])}
+        return figures | {f'mAP_{name}': _mean(whole[..., area]) for name, area in AREAS.items()}
+
+    def by_class(self) -> tuple[np.ndarray, np.ndarray]:
+        """AP and AP50 of each class, NaN where there is no object."""
+        whole = self.precision[:, :, :, 0, -1]
+        columns = range(len(self.classes))
+        values = np.array([(_mean(whole[:, :, k]), _mean(whole[0, :, k])) for k in columns]).reshape(-1, 2)
+        values[values < 0] = np.nan
+        return values[:, 0], values[:, 1]
+
+
+def _mean(precision: np.ndarray) -> float:
+    present = precision[precision > -1]
+    return float(present.mean()) if present.size else -1.0

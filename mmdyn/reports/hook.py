@@ -1,0 +1,143 @@
+"""The report of a run: at the end of a test, and at the end of a training for its best validation."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+
+from mmdyn.metrics import DatasetCocoMetric
+from mmdyn.metrics.coco_evaluation import CocoEvaluation
+
+from .report import make_report, write_report
+
+PARTS = ('pre-process', 'network', 'post-process')
+
+
+class Stopwatch:
+    """Time of the parts of prediction: normalisation, the network up to its head module, and decoding with NMS."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self.images = 0
+        self._handles: list[Any] = []
+        self._marks: list[float] = []
+
+    def start(self, model: Any) -> None:
+        """Watch a model, if it has a head module."""
+        model = model.module if is_model_wrapper(model) else model
+        head = getattr(getattr(model, 'bbox_head', None), 'head_module', None)
+        if head is not None:
+            self._handles = [
+                model.data_preprocessor.register_forward_pre_hook(lambda *_: self._begin()),
+                model.data_preprocessor.register_forward_hook(lambda *_: self._mark()),
+                head.register_forward_hook(lambda *_: self._mark()),
+            ]
+
+    def stop(self) -> None:
+        """Watch no longer."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def add(self, images: int) -> None:
+        """Add a batch, which has just been predicted."""
+        if len(self._marks) == len(PARTS):  # of test-time augmentation there are more
+            self._mark()
+            for part, begin, end in zip(PARTS, self._marks, self._marks[1:], strict=False):
+                self.seconds[part] += end - begin
+            self.images += images
+
+    def milliseconds(self) -> dict[str, float]:
+        """Of an image; empty if nothing was measured."""
+        return {part: s / self.images * 1e3 for part, s in self.seconds.items()} if self.images else {}
+
+    def _begin(self) -> None:
+        self._marks = []
+        self._mark()
+
+    def _mark(self) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self._marks.append(time.perf_counter())
+
+
+@HOOKS.register_module()
+class ReportHook(Hook):
+    """Print a table by class, and write ``report/report.html`` and ``report.json`` beside the log.
+
+    After a training they are of its best validation, and ``results.csv`` has a row for each epoch.
+
+    Example:
+        >>> from mmdyn.running import load_config
+        >>> config = load_config('yolo11n_coco')
+        >>> config.default_hooks.report  # in every config; None leaves it out
+        {'type': 'ReportHook'}
+    """
+
+    priority = 'LOW'
+
+    def __init__(self) -> None:
+        self._watch = Stopwatch()
+        self._best: tuple[float, CocoEvaluation, dict[str, float]] | None = None
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        """Start the clock."""
+        self._watch = Stopwatch()
+        self._watch.start(runner.model)
+
+    def before_test_epoch(self, runner: Runner) -> None:
+        """Start the clock."""
+        self.before_val_epoch(runner)
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Take the time of a batch."""
+        self._watch.add(len(outputs or ()))
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        """Take the time of a batch."""
+        self._watch.add(len(outputs or ()))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the best validation."""
+        self._watch.stop()
+        evaluation = _evaluation(runner.val_evaluator)
+        if evaluation is None:
+            return
+        score = evaluation.figures()['mAP']
+        if self._best is None or score > self._best[0]:
+            self._best = score, evaluation, self._watch.milliseconds()
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Report the test."""
+        self._watch.stop()
+        evaluation = _evaluation(runner.test_evaluator)
+        if evaluation is not None:
+            _report(runner, evaluation, self._watch.milliseconds(), runner.test_dataloader, None)
+
+    def after_train(self, runner: Runner) -> None:
+        """Report the best validation."""
+        if self._best is not None:
+            _, evaluation, milliseconds = self._best
+            _report(runner, evaluation, milliseconds, runner.val_dataloader, runner.work_dir)
+
+
+def _evaluation(evaluator: Any) -> CocoEvaluation | None:
+    """The last evaluation of a metric that keeps it; only the first process has it."""
+    found = [m.evaluation for m in evaluator.metrics if isinstance(m, DatasetCocoMetric)]
+    return found[0] if found and is_main_process() else None
+
+
+def _report(
+    runner: Runner, evaluation: CocoEvaluation, milliseconds: dict[str, float], loader: Any, work_dir: str | None
+) -> None:
+    folder = getattr(loader.dataset, 'data_prefix', {}).get('img') or '.'
+    report = make_report(evaluation, folder, milliseconds)
+    page = write_report(report, Path(runner.log_dir, 'report'), work_dir)
+    print_log(f'\n{report.table()}\nreport: {page}', logger='current')

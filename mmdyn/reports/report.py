@@ -1,0 +1,288 @@
+"""The report of an evaluation: a table by class, curves, a confusion matrix, kinds of errors, the worst images."""
+
+import base64
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import jinja2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from mmdyn.datasets.pixels import read_pixels
+from mmdyn.files import write_json, write_text
+from mmdyn.inference.onnx_detector import viewable
+from mmdyn.logs import is_validation, log_records
+from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
+
+from .figures import confusion_matrix, epoch_curves, score_curves
+from .matching import KINDS, Curves, ImageMatches, confusion, count_errors, curves, kinds_of_errors
+
+COLUMNS = ('class', 'images', 'objects', 'AP', 'AP50', 'precision', 'recall')
+WORST = 12  # images on the page
+HEIGHT = 300  # of a picture, in pixels
+# Colours (BGR) of objects that were found or missed, and of predictions by kind.
+FOUND, MISSED = (80, 160, 40), (40, 40, 220)
+COLOURS = ((80, 160, 40), (0, 140, 255), (200, 120, 0), (0, 200, 220), (40, 40, 220))
+
+
+class Report(NamedTuple):
+    """An evaluation in numbers.
+
+    Args:
+        evaluation: The evaluation.
+        matches: Its images, in the order of the predictions.
+        curves: Precision and recall over scores.
+        confusion: Counts by class of objects (rows) and predictions (columns), background last.
+        errors: Counts by kind, at the score of the best F1.
+        milliseconds: Time of an image by part; empty if it was not measured.
+        paths: The images' files.
+    """
+
+    evaluation: CocoEvaluation
+    matches: Sequence[ImageMatches]
+    curves: Curves
+    confusion: np.ndarray
+    errors: Mapping[str, int]
+    milliseconds: Mapping[str, float]
+    paths: Sequence[Path]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The table: all classes first, then each; a value is NaN where there is no object."""
+        classes = self.evaluation.classes
+        ap, ap50 = self.evaluation.by_class()
+        best = self.curves.best
+        precision, recall = self.curves.precision[:, best], self.curves.recall[:, best]
+        objects = np.zeros(len(classes), int)
+        images = np.zeros(len(classes), int)
+        for image in self.matches:
+            counts = np.bincount(image.object_labels, minlength=len(classes))
+            objects, images = objects + counts, images + (counts > 0)
+        totals = self.evaluation.figures()
+        whole = (
+            len(self.matches),
+            int(objects.sum()),
+            totals['mAP'],
+            totals['mAP_50'],
+            _mean(precision),
+            _mean(recall),
+        )
+        each = zip(images.tolist(), objects.tolist(), ap, ap50, precision, recall, strict=True)
+        return [
+            dict(zip(COLUMNS, (name, *(v if isinstance(v, int) else float(v) for v in values)), strict=True))
+            for name, values in zip(('all', *classes), (whole, *each), strict=True)
+        ]
+
+    def table(self) -> str:
+        """The table as aligned text; a single class is not listed again."""
+        rows = self.rows()
+        cells = [[_cell(row[column]) for column in COLUMNS] for row in (rows if len(rows) > 2 else rows[:1])]
+        widths = [max(map(len, column)) for column in zip(COLUMNS, *cells, strict=True)]
+        lines = [
+            '  '.join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+            for row in [list(COLUMNS), *cells]
+        ]
+        lines.append(f'precision and recall at a score of {self.curves.best_score:.2f}, the best mean F1')
+        if self.milliseconds:
+            parts = ', '.join(f'{part} {value:.1f}' for part, value in self.milliseconds.items())
+            lines.append(f'ms an image: {parts}')
+        return '\n'.join(lines)
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything in numbers, for machines; NaN is null."""
+        rows = [{k: None if v != v else v for k, v in row.items()} for row in self.rows()]
+        return dict(
+            figures=self.evaluation.figures(),
+            classes=rows,
+            best_score=self.curves.best_score,
+            errors=dict(self.errors),
+            confusion=dict(names=[*self.evaluation.classes, 'background'], counts=self.confusion.tolist()),
+            milliseconds=dict(self.milliseconds),
+        )
+
+
+def _mean(values: np.ndarray) -> float:
+    present = values[~np.isnan(values)]
+    return float(present.mean()) if len(present) else float('nan')
+
+
+def _cell(value: Any) -> str:
+    return str(value) if not isinstance(value, float) else '–' if value != value else f'{value:.3f}'
+
+
+def make_report(
+    evaluation: CocoEvaluation, folder: str | Path = '.', milliseconds: Mapping[str, float] | None = None
+) -> Report:
+    """Judge the predictions of an evaluation.
+
+    Args:
+        evaluation: Evaluation of boxes.
+        folder: Folder of the images, unless their paths are absolute.
+        milliseconds: Time of an image by part.
+    """
+    count = len(evaluation.classes)
+    matches = [match_boxes(evaluation, image) for image in evaluation.predictions]
+    found = curves(matches, count)
+    return Report(
+        evaluation,
+        matches,
+        found,
+        confusion(matches, count, found.best_score),
+        count_errors(matches, found.best_score),
+        milliseconds or {},
+        [Path(folder, evaluation.annotations.files[image.row]) for image in evaluation.predictions],
+    )
+
+
+def match_boxes(evaluation: CocoEvaluation, image: Predicted) -> ImageMatches:
+    """Overlaps of the boxes of an image.
+
+    Args:
+        evaluation: Where the objects are.
+        image: The predictions.
+    """
+    table = evaluation.annotations
+    objects = table.objects(image.row)
+    column = np.full(len(table.classes), -1)
+    column[evaluation.columns] = np.arange(len(evaluation.columns))
+    labels = column[table.labels[objects]]
+    group = (table.crowd | table.ignored)[objects] & (labels >= 0)
+    single = ~group & (labels >= 0)
+    boxes = np.concatenate([image.boxes[:, :2], image.boxes[:, 2:] - image.boxes[:, :2]], 1).astype(float)
+    overlaps = _overlaps(boxes, table.boxes[objects][single], group=False)
+    inside = _overlaps(boxes, table.boxes[objects][group], group=True)
+    excused = np.asarray((inside >= 0.5).any(1))
+    return ImageMatches(image.scores, image.labels, labels[single], overlaps, excused)
+
+
+def _overlaps(boxes: np.ndarray, others: np.ndarray, group: bool) -> np.ndarray:
+    """IoU; for a group the share of each box that is inside."""
+    if not len(boxes) or not len(others):
+        return np.zeros((len(boxes), len(others)))
+    return np.asarray(coco_mask.iou(boxes, np.ascontiguousarray(others), [int(group)] * len(others)))
+
+
+def write_report(report: Report, folder: str | Path, work_dir: str | Path | None = None) -> Path:
+    """Write ``report.html``, which opens without a server, and ``report.json``; for a training ``results.csv``, too.
+
+    Args:
+        report: The report.
+        folder: Folder to write to.
+        work_dir: Folder of a training, for the curves of its epochs.
+
+    Returns:
+        The page.
+    """
+    folder = Path(folder)
+    epochs = epoch_rows(work_dir) if work_dir is not None else []
+    write_json(folder / 'report.json', report.as_json(), indent=1)
+    if epochs:
+        write_text(folder / 'results.csv', _csv(epochs))
+    pictures = dict(
+        curves=score_curves(report.curves, report.evaluation.classes),
+        confusion=confusion_matrix(report.confusion, report.evaluation.classes),
+        epochs=epoch_curves(epochs) if epochs else None,
+    )
+    template = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    ).get_template('report.html.jinja')
+    page = folder / 'report.html'
+    text = template.render(
+        columns=COLUMNS,
+        rows=[[_cell(row[column]) for column in COLUMNS] for row in report.rows()],
+        figures={k: _cell(v if v >= 0 else float('nan')) for k, v in report.evaluation.figures().items()},
+        score=f'{report.curves.best_score:.2f}',
+        errors=report.errors,
+        milliseconds=report.milliseconds,
+        pictures={name: _embedded(image, '.png') for name, image in pictures.items() if image is not None},
+        worst=[(name, _embedded(image, '.jpg'), text) for name, image, text in worst_images(report)],
+        colours={kind: _css(colour) for kind, colour in zip(KINDS, (*COLOURS, MISSED), strict=True)},
+    )
+    write_text(page, text)
+    return page
+
+
+def epoch_rows(work_dir: str | Path) -> list[dict[str, Any]]:
+    """One row an epoch: mean losses of its log records, and the metrics of its validation.
+
+    Args:
+        work_dir: Folder of a training.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for record in log_records(work_dir):
+        if is_validation(record):
+            row = rows.setdefault(int(record['step']), {})
+            row.update({k: v for k, v in record.items() if k not in ('step', 'time', 'data_time')})
+        elif 'loss' in record:
+            row = rows.setdefault(int(record['epoch']), {})
+            row.update({k: v for k, v in record.items() if k.startswith('loss') or k == 'lr'})
+    return [dict(epoch=epoch, **rows[epoch]) for epoch in sorted(rows)]
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def worst_images(report: Report, count: int = WORST) -> list[tuple[str, np.ndarray, str]]:
+    """Name, picture and counts of the images with the most errors: objects on the left, predictions on the right.
+
+    Args:
+        report: The report.
+        count: Number of images.
+    """
+    score = report.curves.best_score
+    judged = [kinds_of_errors(image, score) for image in report.matches]
+    errors = np.array([(kinds > 0).sum() + missed.sum() for kinds, missed in judged])
+    pictures = []
+    for i in np.argsort(-errors, kind='stable')[:count]:
+        if not errors[i] or not report.paths[i].is_file():
+            continue
+        kinds, missed = judged[i]
+        counts = np.bincount(kinds[kinds >= 0], minlength=len(KINDS) - 1)
+        words = [f'{n} {kind}' for n, kind in zip((*counts[1:], missed.sum()), KINDS[1:], strict=True) if n]
+        pictures.append((report.paths[i].name, _beside(report, int(i), kinds, missed), ', '.join(words)))
+    return pictures
+
+
+def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np.ndarray:
+    """The objects of an image beside its predictions, as a BGR array of ``HEIGHT``."""
+    evaluation, image = report.evaluation, report.evaluation.predictions[i]
+    table = evaluation.annotations
+    objects = table.objects(image.row)
+    kept = ~(table.crowd | table.ignored)[objects] & np.isin(table.labels[objects], evaluation.columns)
+    corners = table.boxes[objects][kept] + np.pad(table.boxes[objects][kept][:, :2], ((0, 0), (2, 0)))
+    pixels = viewable(read_pixels(report.paths[i]))
+    shown = np.flatnonzero(image.scores >= report.curves.best_score)
+    names = [evaluation.classes[k] for k in report.matches[i].object_labels]
+    left = _drawn(pixels, corners, names, [MISSED if m else FOUND for m in missed])
+    texts = [f'{evaluation.classes[image.labels[j]]} {image.scores[j]:.2f}' for j in shown]
+    right = _drawn(pixels, image.boxes[shown], texts, [COLOURS[k] if k >= 0 else (150, 150, 150) for k in kinds])
+    return np.hstack([left, np.full((HEIGHT, 8, 3), 255, np.uint8), right])
+
+
+def _drawn(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[tuple]) -> np.ndarray:
+    scale = HEIGHT / image.shape[0]
+    image = cv2.resize(image, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
+    for box, text, colour in zip(boxes, texts, colours, strict=True):
+        left, top, right, bottom = (round(float(side) * scale) for side in box)
+        cv2.rectangle(image, (left, top), (right, bottom), colour, 1)
+        cv2.putText(image, text, (left, max(top - 2, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1, cv2.LINE_AA)
+    return image
+
+
+def _embedded(image: np.ndarray, suffix: str) -> str:
+    """An image as the source of an ``img``."""
+    kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
+    return f'data:image/{kind};base64,{base64.b64encode(cv2.imencode(suffix, image)[1].tobytes()).decode()}'
+
+
+def _css(colour: tuple[int, int, int]) -> str:
+    blue, green, red = colour
+    return f'rgb({red}, {green}, {blue})'

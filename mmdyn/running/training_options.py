@@ -1,0 +1,195 @@
+"""Controls of a training that change more than one key of a config, each by a function; the tools call them."""
+
+import difflib
+import math
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdyn.errors import UserError, listed_classes
+from mmdyn.models.numbering import check_frozen
+
+from .config_file import CONFIGS
+from .dataset_images import build_quietly
+from .image_size import LOADERS, image_size, innermost_dataset
+
+RECIPE = '_base_/finetune.py'
+MULTI_SCALE = 0.5  # share of the image size that it varies by
+
+
+class Logger(NamedTuple):
+    """A visualizer backend of MMEngine, and the package that it needs."""
+
+    backend: str
+    package: str
+
+
+LOGGERS = {
+    'tensorboard': Logger('TensorboardVisBackend', 'tensorboard'),
+    'wandb': Logger('WandbVisBackend', 'wandb'),
+    'mlflow': Logger('MLflowVisBackend', 'mlflow'),
+    'clearml': Logger('ClearMLVisBackend', 'clearml'),
+    'neptune': Logger('NeptuneVisBackend', 'neptune'),
+    'dvclive': Logger('DVCLiveVisBackend', 'dvclive'),
+    'aim': Logger('AimVisBackend', 'aim'),
+}
+
+
+def set_training_options(
+    cfg: Config,
+    classes: Sequence[str] | None = None,
+    single_class: bool = False,
+    freeze: int | str | None = None,
+    patience: int | None = None,
+    multi_scale: bool = False,
+) -> None:
+    """Change a config; the defaults leave it as it is.
+
+    Args:
+        cfg: Config, changed in place.
+        classes: As in :func:`choose_classes`.
+        single_class: Take all objects as of one class.
+        freeze: Number of layers, or ``'backbone'``, as in :class:`mmdyn.engine.hooks.FreezeHook`.
+        patience: As in :func:`set_patience`.
+        multi_scale: As in :func:`set_multi_scale`.
+
+    Raises:
+        UserError: A value is invalid.
+    """
+    if classes:
+        choose_classes(cfg, classes)
+    if single_class:
+        merge_classes(cfg)
+    if freeze is not None:
+        check_frozen(freeze)
+        cfg.frozen_layers = freeze
+    if patience is not None:
+        set_patience(cfg, patience)
+    if multi_scale:
+        set_multi_scale(cfg)
+
+
+def start_from_weights(cfg: Config, weights: str) -> None:
+    """Train from weights of any origin, by the recipe of fine-tuning.
+
+    Args:
+        cfg: Config, changed in place.
+        weights: The original's ``.pt``, ``.safetensors``, or a checkpoint.
+    """
+    cfg.load_from, cfg.resume = str(weights), False
+    cfg.merge_from_dict({k: v for k, v in Config.fromfile(CONFIGS / RECIPE).items() if k != 'default_scope'})
+
+
+def set_patience(cfg: Config, epochs: int) -> None:
+    """Stop when the validations of so many epochs have not been better than the best one.
+
+    Args:
+        cfg: Config, changed in place.
+        epochs: Epochs; rounded up to validations.
+
+    Raises:
+        UserError: It is not positive, or the config is not validated.
+    """
+    if epochs < 1:
+        raise UserError(f'invalid --patience {epochs}: set it to 1 epoch or more')
+    monitor = (cfg.default_hooks.get('checkpoint') or {}).get('save_best')
+    if not isinstance(monitor, str):
+        raise UserError('--patience follows the metric of default_hooks.checkpoint.save_best: set that in the config')
+    interval = cfg.train_cfg.get('val_interval', 1)
+    hook = dict(type='EarlyStoppingHook', monitor=monitor, min_delta=1e-6, patience=math.ceil(epochs / interval))
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
+def set_multi_scale(cfg: Config) -> None:
+    """Resize every batch to a random size from half to one and a half of the image size, in multiples of 32.
+
+    Args:
+        cfg: Config, changed in place.
+    """
+    side = max(image_size(cfg))
+    sizes = (round(side * (1 - MULTI_SCALE)), round(side * (1 + MULTI_SCALE)))
+    resize = dict(type='mmyolo.YOLOXBatchSyncRandomResize', random_size_range=sizes, size_divisor=32, interval=1)
+    cfg.model.data_preprocessor.batch_augments = [resize]
+
+
+def choose_classes(cfg: Config, chosen: Sequence[str]) -> None:
+    """Train and evaluate on some classes of the data set; objects of the others are not seen.
+
+    Args:
+        cfg: Config, changed in place.
+        chosen: Names of classes, or their numbers from 0.
+
+    Raises:
+        UserError: The data set has no such class.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    loader = cfg.get('train_dataloader') or cfg.test_dataloader
+    dataset = build_quietly(innermost_dataset(loader), pipeline=[], check_images=False, metainfo=None)
+    dataset.full_init()
+    present = dataset.metainfo['classes']
+    numbers = [_class_number(name, present) for name in chosen]
+    names = tuple(present[i] for i in sorted(set(numbers)))
+    for dataset in _datasets(cfg):
+        dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
+    set_class_count(cfg, len(names))
+
+
+def _class_number(given: str, names: Sequence[str]) -> int:
+    if given in names:
+        return names.index(given)
+    if given.isdecimal() and int(given) < len(names):
+        return int(given)
+    near = difflib.get_close_matches(given, names, n=3)
+    hint = f'Did you mean {" or ".join(near)}?' if near else f'It has {listed_classes(names)}'
+    raise UserError(f'the data set has no class {given!r}. {hint}')
+
+
+def merge_classes(cfg: Config) -> None:
+    """Take all objects as of one class.
+
+    Args:
+        cfg: Config, changed in place.
+    """
+    for dataset in _datasets(cfg):
+        dataset['single_class'] = True
+    set_class_count(cfg, 1)
+
+
+def _datasets(cfg: Config) -> list[Any]:
+    return [innermost_dataset(cfg[loader]) for loader in LOADERS if cfg.get(loader)]
+
+
+def set_class_count(node: Any, count: int) -> None:
+    """Set ``num_classes`` wherever a model states it.
+
+    Args:
+        node: Config, or a part of it.
+        count: Number of classes.
+    """
+    node = node.model if isinstance(node, Config) else node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list | tuple) else ():
+        set_class_count(child, count)
+    if isinstance(node, dict) and 'num_classes' in node:
+        node['num_classes'] = count
+
+
+def add_logger(cfg: Config, name: str) -> None:
+    """Send losses and metrics to a tracker, too.
+
+    Args:
+        cfg: Config, changed in place.
+        name: One of ``LOGGERS``.
+
+    Raises:
+        UserError: There is no such tracker, or its package is missing.
+    """
+    if name not in LOGGERS:
+        raise UserError(f'there is no logger {name!r}: set {", ".join(LOGGERS)}')
+    backend, package = LOGGERS[name]
+    if find_spec(package) is None:
+        raise UserError(f'--logger {name} needs the package {package}: pip install {package}')
+    backends = cfg.visualizer.get('vis_backends') or []
+    cfg.visualizer.vis_backends = [*backends, dict(type=backend)]

@@ -1,0 +1,117 @@
+"""The report of a run: its figures are COCO's, its page is whole, and a training and a test both write it."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmdyn.annotations.coco import load_coco
+from mmdyn.inference.packaged import packaged
+from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
+from mmdyn.reports import make_report, write_report
+
+
+def made_up(table, seed=0) -> list[Predicted]:
+    """Predictions near the objects, some of another class, and some anywhere."""
+    rng = np.random.default_rng(seed)
+    predictions = []
+    for row in range(len(table)):
+        own = table.objects(row)
+        boxes = table.boxes[own] + rng.normal(0, 4, (own.stop - own.start, 4))
+        anywhere = np.column_stack([rng.uniform(0, 200, (6, 2)), rng.uniform(5, 100, (6, 2))])
+        boxes = np.concatenate([boxes, anywhere])
+        boxes[:, 2:] = np.maximum(boxes[:, 2:], 1)
+        labels = np.concatenate([table.labels[own], rng.integers(0, len(table.classes), 6)])
+        changed = rng.random(len(labels)) < 0.2
+        labels[changed] = rng.integers(0, len(table.classes), changed.sum())
+        boxes[:, 2:] += boxes[:, :2]
+        predictions.append(Predicted(row, boxes.astype(np.float32), rng.random(len(boxes)), labels))
+    return predictions
+
+
+@pytest.fixture(scope='module')
+def evaluation(digits):
+    table = load_coco(digits / 'annotations/train.json')
+    return CocoEvaluation(table, made_up(table))
+
+
+def test_figures_and_classes_are_those_of_pycocotools(evaluation, digits, capsys):
+    truth = COCO(str(digits / 'annotations/train.json'))
+    table = evaluation.annotations
+    rows = [
+        dict(
+            image_id=table.image_id(image.row),
+            category_id=table.class_ids[label],
+            bbox=[float(v) for v in (*box[:2], *(box[2:] - box[:2]))],
+            score=float(score),
+        )
+        for image in evaluation.predictions
+        for box, score, label in zip(image.boxes, image.scores, image.labels, strict=True)
+    ]
+    reference = COCOeval(truth, truth.loadRes(rows), 'bbox')
+    reference.evaluate()
+    reference.accumulate()
+    reference.summarize()
+    assert [*evaluation.figures().values()] == pytest.approx(reference.stats[:6], abs=1e-9)
+    ap, ap50 = evaluation.by_class()
+    precision = reference.eval['precision'][..., 0, -1]
+    for k in range(len(table.classes)):
+        expected = [p[p > -1].mean() if (p > -1).any() else np.nan for p in (precision[..., k], precision[0, :, k])]
+        assert [ap[k], ap50[k]] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+
+
+def test_the_page_holds_everything_and_needs_nothing_else(evaluation, digits, tmp_path):
+    report = make_report(evaluation, digits / 'train', {'network': 12.5})
+    page = write_report(report, tmp_path)
+    text = page.read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', text)
+    assert text.count('<img') == 2 + 12
+    content = json.loads((tmp_path / 'report.json').read_text())
+    assert content['figures']['mAP'] == evaluation.figures()['mAP']
+    assert [row['class'] for row in content['classes']] == ['all', *evaluation.classes]
+    assert np.array(content['confusion']['counts']).shape == (11, 11)
+    assert 'network 12.5' in report.table()
+    assert report.table().splitlines()[1].split()[0] == 'all'
+    assert len(report.table().splitlines()) == 1 + 11 + 2
+    objects = sum(row['objects'] for row in content['classes'][1:])
+    assert objects == content['classes'][0]['objects'] == len(evaluation.annotations.boxes)
+
+
+def test_names_cannot_break_the_page(evaluation, tmp_path):
+    from dataclasses import replace
+
+    names = ('<script>alert(1)</script>', *evaluation.classes[1:])
+    table = replace(evaluation.annotations, classes=names)
+    text = write_report(make_report(CocoEvaluation(table, evaluation.predictions)), tmp_path).read_text()
+    assert '<script>' not in text
+
+
+def test_a_set_without_any_prediction_has_a_report(digits, tmp_path):
+    table = load_coco(digits / 'annotations/val.json')
+    nothing = [Predicted(row, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for row in range(len(table))]
+    report = make_report(CocoEvaluation(table, nothing), digits / 'val')
+    assert report.evaluation.figures()['mAP'] == 0
+    assert report.errors['missed'] == len(table.boxes)
+    assert write_report(report, tmp_path).is_file()
+
+
+@pytest.mark.slow
+def test_a_training_and_a_test_report(call, digits, tmp_path):
+    common = ('--data', digits, '--work-dir', tmp_path, '--workers', 0)
+    _, static = packaged('yolo11n_digits')
+    done = call('tools/train.py', 'yolo11n_digits', '--weights', static, *common, '--epochs', 2, '--lr', 1e-6)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'^class +images +objects +AP +AP50 +precision +recall$', done.stdout, re.MULTILINE)
+    (page,) = tmp_path.glob('*/report/report.html')
+    rows = list(csv.DictReader((page.parent / 'results.csv').read_text().splitlines()))
+    assert [row['epoch'] for row in rows] == ['1', '2']
+    assert float(rows[-1]['coco/bbox_mAP']) > 0.2
+    assert float(rows[0]['loss_cls']) > 0
+    done = call('tools/test.py', '--weights', static, *common, '--imgsz', 320)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r'ms an image: pre-process [\d.]+, network [\d.]+, post-process [\d.]+', done.stdout)
+    assert len(list(tmp_path.glob('*/report/report.json'))) == 2
