@@ -9,7 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import add_cfg_options, add_weights_argument, config_of, run_tool, tool_parser
+from _arguments import WEIGHTS, add_cfg_options, add_weights_argument, config_of, run_tool, tool_parser
 
 EXAMPLE = """  python demo/image_demo.py --demo
   python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
@@ -40,6 +40,9 @@ def open_model(args):
     from mmdyn.inference import has_own_weights, load_model
 
     args.model += [args.weights] if args.weights else []
+    if len(args.model) == 1 and Path(args.model[0]).suffix in WEIGHTS:
+        args.config, args.checkpoint = None, args.model[0]
+        return load_model(config_of(args), args.checkpoint, args.device)
     if len(args.model) == 1 and has_own_weights(args.model[0]):
         return load_model(args.model[0], device=args.device)
     if len(args.model) != 2:

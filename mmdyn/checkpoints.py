@@ -198,20 +198,18 @@ def class_outputs(names: Iterable[str]) -> set[str]:
     return {name for branch in layers.values() for name in branch[max(branch)]}
 
 
-def start_summary(expected: dict, checkpoint: dict, name: str, upcycled: int = 0) -> str:
+def start_summary(expected: dict, checkpoint: dict, name: str) -> str:
     """Three lines: where a training starts from, what it takes, and what is new.
 
     Args:
         expected: State dict of the model.
         checkpoint: The checkpoint, whose tensors of the model's shapes are loaded.
         name: Name of the checkpoint.
-        upcycled: Number of dynamic convolutions that start as copies of static ones.
     """
     found, classes = _tensors(checkpoint), classes_of(checkpoint)
     missing = [k for k, v in expected.items() if k not in found or found[k].shape != v.shape]
     lines = [f'start from {name}, {listed_classes(classes) if classes else "without class names"}']
-    copies = f'; {upcycled} dynamic convolutions start with copies of its static kernels' if upcycled else ''
-    lines.append(f'taken: {len(expected) - len(missing)} of {len(expected)} tensors{copies}')
+    lines.append(f'taken: {len(expected) - len(missing)} of {len(expected)} tensors')
     layers = list(dict.fromkeys(k.rpartition('.')[0] for k in missing))
     if layers and all('.cls_preds.' in layer for layer in layers):
         lines.append(f'new: {len(layers)} layers of the class branch only, because the classes differ')

@@ -227,7 +227,7 @@ def config_of(args: argparse.Namespace):
     from mmdyn.running.config_file import load_config
 
     if hasattr(args, 'launcher') and args.device:
-        check_device(args.device)
+        check_device(args.device, args.launcher)
     os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     config = args.config
     if config is None:
@@ -254,20 +254,14 @@ def set_options(cfg, args: argparse.Namespace) -> None:
     keys = ['data', 'imgsz', 'epochs', 'workers', 'lr', 'cache']
     keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
     values = {key: getattr(args, key, None) for key in keys}
-    largest = training and args.batch == -1
-    if largest:
-        values['batch'] = None
+    if training and args.batch == -1:
+        values['batch'] = None  # measured at the end
     if any(value is not None for value in values.values()):
         set_common_options(cfg, **values)
     if training:
         training_options.set_training_options(
             cfg, args.classes, args.single_cls, args.freeze, args.patience, args.multi_scale
         )
-    if largest:
-        from mmdyn.running.auto_batch import measured_batch
-
-        set_common_options(cfg, batch=measured_batch(cfg))
-        print(f'batch: {cfg.train_dataloader.batch_size} images fit into the memory of the GPU')
 
 
 def _gpu(device: str) -> str:
@@ -277,10 +271,13 @@ def _gpu(device: str) -> str:
 
 def show_one_device(device: str) -> None:
     """Let PyTorch see one device only, as MMEngine takes the first GPU that it sees; before PyTorch is imported."""
-    os.environ['CUDA_VISIBLE_DEVICES'] = '' if device == 'cpu' else _gpu(device)
+    visible, number = os.environ.get('CUDA_VISIBLE_DEVICES', '').split(','), _gpu(device)
+    if number.isdecimal() and int(number) < len(visible):  # it counts those that a scheduler has given
+        number = visible[int(number)] or number
+    os.environ['CUDA_VISIBLE_DEVICES'] = '' if device == 'cpu' else number
 
 
-def check_device(device: str) -> None:
+def check_device(device: str, launcher: str) -> None:
     """Refuse a device that is none, or is not here."""
     import torch
 
@@ -290,6 +287,8 @@ def check_device(device: str) -> None:
         raise UserError(
             f'invalid --device {device}: set cpu, cuda or cuda:0; for several GPUs: tools/dist_train.sh CONFIG GPUS'
         )
+    if device != 'cpu' and launcher != 'none':
+        raise UserError(f'--device {device}: the launcher {launcher} gives each process its GPU; omit it')
     if device != 'cpu' and not torch.cuda.is_available():
         raise UserError(f'--device {device}: PyTorch finds no such GPU here; `mmdyn env` shows what there is')
 
@@ -297,7 +296,7 @@ def check_device(device: str) -> None:
 def run_tool(command: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
     """Run a tool's command; an error that a user can correct becomes one message and exit code 1."""
     args = parser.parse_intermixed_args()  # options may stand between images and models
-    if hasattr(args, 'launcher') and getattr(args, 'device', None):
+    if getattr(args, 'launcher', '') == 'none' and getattr(args, 'device', None):
         show_one_device(args.device)
     from mmdyn.running.messages import exit_code
 

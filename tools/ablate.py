@@ -48,8 +48,9 @@ def ablate(args) -> None:
     if args.seeds < 1 or (args.jobs is not None and args.jobs < 1) or args.latency_rounds < 0:
         numbers = f'{args.seeds}, {args.jobs} and {args.latency_rounds}'
         raise UserError(f'--seeds and --jobs must be at least 1, --latency-rounds at least 0; got {numbers}')
-    if args.patience is not None:
-        raise UserError('--patience would give the arms of a comparison unequal budgets: omit it')
+    for name, given in (('--patience', args.patience is not None), ('--batch -1', args.batch == -1)):
+        if given:
+            raise UserError(f'{name} would give the arms of a comparison unequal budgets: omit it')
     plan = make_plan(
         args.configs,
         range(args.seeds),

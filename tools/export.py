@@ -95,11 +95,8 @@ def export(args) -> None:
         }
         print(f'\n{ap_table(rows)}\n')
     if args.format != 'torch_export':
-        print(
-            as_typed(
-                f'test it: python tools/test.py {args.config or Path(cfg.filename).stem} {done.path}{overrides(args)}'
-            )
-        )
+        if args.config:
+            print(as_typed(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}'))
         print(as_typed(f'use it:  python demo/image_demo.py IMAGE {done.path}'))
 
 

@@ -52,6 +52,8 @@ def train(args) -> None:
     from mmdyn.checkpoints import check_checkpoint
     from mmdyn.engine.hooks.resume import checkpoint_for_all, latest_checkpoint
     from mmdyn.running.amp import enable_amp
+    from mmdyn.running.auto_batch import measured_batch
+    from mmdyn.running.common_options import set_common_options
     from mmdyn.running.launch import build_runner
     from mmdyn.running.processes import join_processes
     from mmdyn.running.training_options import add_logger
@@ -61,6 +63,9 @@ def train(args) -> None:
         enable_amp(cfg)
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    if args.batch == -1:
+        set_common_options(cfg, batch=measured_batch(cfg))
+        print(f'batch: {cfg.train_dataloader.batch_size} images fit into the memory of the GPU')
     if args.logger:
         add_logger(cfg, args.logger)
     join_processes(cfg)
@@ -73,7 +78,7 @@ def train(args) -> None:
             cfg.resume, cfg.load_from = True, str(last)
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    else:
+    elif is_main_process() and cfg.model.type == 'YOLODetector':
         print(FROM_NOTHING)
     runner = build_runner(cfg, train=True)
     runner.train()

@@ -196,9 +196,30 @@ class Annotations:
         )
         return inside & (width >= 1) & (height >= 1)
 
-    def as_one_class(self, name: str = 'object') -> 'Annotations':
-        """The same objects, all of one class."""
-        return replace(self, labels=np.zeros_like(self.labels), classes=(name,), class_ids=(1,), origin=None)
+    def as_one_class(self, merged: Sequence[str], name: str = 'object') -> 'Annotations':
+        """The objects of some classes, all of one class; the others are left out.
+
+        Args:
+            merged: Names of the classes.
+            name: Name of the one.
+        """
+        kept = np.isin(self.labels, [self.classes.index(each) for each in merged])
+        before = np.concatenate([[0], np.cumsum(kept)])  # objects that are kept before each
+        lengths = np.diff(self.point_starts)
+        columns = {key: getattr(self, key)[kept] for key in ('boxes', 'areas', 'crowd', 'ignored', 'keypoints')}
+        outlines = self.segmentations
+        return replace(
+            self,
+            **columns,
+            starts=before[self.starts],
+            labels=np.zeros(kept.sum(), np.int32),
+            classes=(name,),
+            class_ids=(1,),
+            points=self.points[np.repeat(kept, lengths)],
+            point_starts=np.concatenate([[0], np.cumsum(lengths[kept])]),
+            segmentations=outlines and Strings.of(outlines[int(i)] for i in np.flatnonzero(kept)),
+            origin=None,
+        )
 
     def as_coco(self) -> dict:
         """The content of a COCO annotation file, for its evaluator."""

@@ -14,6 +14,7 @@ from mmengine.config import Config
 
 from mmdyn.errors import UserError
 from mmdyn.running.config_file import CONFIGS
+from mmdyn.running.image_channels import keeps_sixteen_bits
 from mmdyn.running.image_size import test_size
 
 OWN_TYPES = ('DynamicConv', 'C3k2_DynamicConv', 'mmdyn.DynamicConv', 'mmdyn.C3k2_DynamicConv', 'Conv2d')
@@ -24,6 +25,7 @@ class StoredConfig(NamedTuple):
 
     model: dict[str, Any]
     size: tuple[int, int]  # height and width of a test image
+    sixteen_bits: bool  # whether 16 bits of an image are kept
 
 
 def stored_config(text: str, source: object) -> StoredConfig | None:
@@ -47,11 +49,12 @@ def stored_config(text: str, source: object) -> StoredConfig | None:
     """
     try:
         values = dict(_assignments(text, ('model', 'test_dataloader')))
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as e:
+    except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError) as e:
         raise UserError(f'the config in {source} cannot be read ({e}): give the config that it was trained with') from e
     if not isinstance(values.get('model'), dict):
         return None
-    values['model'].get('data_preprocessor', {}).pop('batch_augments', None)  # for training only
+    if isinstance(values['model'].get('data_preprocessor'), dict):
+        values['model']['data_preprocessor'].pop('batch_augments', None)  # for training only
     foreign = sorted({*_types(values['model'])} - known_types())
     if foreign:
         raise UserError(
@@ -59,10 +62,10 @@ def stored_config(text: str, source: object) -> StoredConfig | None:
             'it was trained with'
         )
     try:
-        size = test_size(Config(dict(test_dataloader=values['test_dataloader'])))
+        cfg = Config(dict(test_dataloader=values['test_dataloader']))
+        return StoredConfig(values['model'], test_size(cfg), keeps_sixteen_bits(cfg))
     except (KeyError, AttributeError, TypeError, ValueError, UserError):
-        size = (640, 640)
-    return StoredConfig(values['model'], size)
+        return StoredConfig(values['model'], (640, 640), False)
 
 
 def _assignments(text: str, names: tuple[str, ...]) -> Iterator[tuple[str, Any]]:

@@ -6,19 +6,27 @@ MMEngine's loader takes them from here, so that ``load_from`` and every tool acc
 import copy
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import torch
 from mmengine.config import Config, ConfigDict
+from mmengine.dist import barrier, is_main_process
+from mmengine.registry import DefaultScope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from mmdyn.checkpoints import WEIGHTS, check_checkpoint, state_dict_differences, state_dict_of
+from mmdyn.checkpoints import check_checkpoint, load_checkpoint, state_dict_differences, state_dict_of
 from mmdyn.errors import UserError
+from mmdyn.files import replacing
+from mmdyn.models.build import build_model
+from mmdyn.running.config_file import load_config
+from mmdyn.running.image_channels import image_channels, set_channels
 from mmdyn.running.image_size import set_image_size
+from mmdyn.running.messages import config_errors
 
 from .conversion import convert
 from .key_table import original_names
-from .original_file import read_safetensors
-from .stored_config import stored_config
+from .original_file import FIRST_LAYER, read_safetensors
+from .stored_config import StoredConfig, stored_config
 from .variant import Variant, find_variant
 
 OWN = 'backbone.stem.conv.weight'  # of a YOLO11 of this project
@@ -29,7 +37,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
 
     Args:
         path: A ``.pt`` of the Ultralytics package or a plain state dict of it, which are converted; ``.safetensors``
-            with the names of either; or a checkpoint of this project.
+            with the names of either; or a checkpoint of this project or of another detector, which stays as it is.
 
     Returns:
         ``state_dict`` and ``meta``, with ``cfg`` and ``dataset_meta`` where they are known.
@@ -46,17 +54,18 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         raise UserError(f'no weights at {path.absolute()}')
     if path.suffix == '.safetensors':
         tensors, classes = read_safetensors(path)
-        if OWN in tensors:
-            return dict(state_dict=tensors, meta=dict(dataset_meta=dict(classes=classes)) if classes else {})
+        content: Any = dict(state_dict=tensors, meta=dict(dataset_meta=dict(classes=classes)) if classes else {})
+    else:
+        try:
+            content = torch.load(path, map_location='cpu', weights_only=True)
+        except Exception:  # objects of another package, or damage: the reader of such files says which
+            return convert(path)[1]
+    if not isinstance(content, dict):
+        raise UserError(f'{path} contains a {type(content).__name__}, not weights')
+    tensors = content.get('state_dict', content)
+    if OWN not in tensors and any(isinstance(name, str) and FIRST_LAYER.search(name) for name in tensors):
         return convert(path)[1]
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception:  # objects of another package, or damage: the reader of such files says which
-        return convert(path)[1]
-    tensors = state_dict_of(content, path) if isinstance(content, dict) else {}
-    if OWN not in tensors and path.suffix in WEIGHTS:
-        return convert(path)[1]
-    return dict(content, state_dict=tensors, meta=content.get('meta') or {})
+    return content  # ours, or of another detector
 
 
 def weights_config(path: str | Path) -> Config:
@@ -76,24 +85,38 @@ def weights_config(path: str | Path) -> Config:
         >>> config.model.bbox_head.head_module.num_classes, config.img_scale
         (10, (320, 320))
     """
+    if '://' in str(path):
+        raise UserError(f'{path} is a URL: download the file first, or give its config, too')
     content = check_checkpoint(str(path)) or {}
     meta = content.get('meta')
     text = meta.get('cfg') if isinstance(meta, dict) else None
     stored = stored_config(text, path) if isinstance(text, str) else None
     tensors = state_dict_of(content, path)
+    cfg = _recognised(tensors, path) if stored is None else _restored(stored, tensors, path)
+    cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+    return cfg
+
+
+def _restored(stored: StoredConfig, tensors: dict, path: str | Path) -> Config:
+    """A config with the model, the image size and the channels that a checkpoint states."""
+    cfg = load_config('yolo11n_coco')
+    cfg.model = ConfigDict(copy.deepcopy(stored.model))
+    set_channels(cfg, image_channels(cfg), to_float32=stored.sixteen_bits or None)
+    set_image_size(cfg, *stored.size)
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('mmyolo'), config_errors():
+        expected = build_model(cfg).state_dict()
+    if differing := state_dict_differences(expected, tensors):
+        raise UserError(f'{path} does not fit the config that it states: {differing[0]}. Give its config')
+    return cfg
+
+
+def _recognised(tensors: dict, path: str | Path) -> Config:
+    """The config of weights that state none."""
     try:
         names = original_names(tensors)
     except KeyError as e:
         raise UserError(f'{path} is not of a YOLO11 of mmdyn: it contains {e}. Give its config, too') from e
-    variant = find_variant({names[k]: v for k, v in tensors.items()}, None, Path(path))
-    if stored is None:
-        cfg = _fitting_config(variant, tensors, path)
-    else:
-        cfg = variant.load_config()
-        cfg.model = ConfigDict(copy.deepcopy(stored.model))
-        set_image_size(cfg, *stored.size)
-    cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
-    return cfg
+    return _fitting_config(find_variant({names[k]: v for k, v in tensors.items()}, None, Path(path)), tensors, path)
 
 
 def _fitting_config(variant: Variant, tensors: dict, path: str | Path) -> Config:
@@ -103,6 +126,20 @@ def _fitting_config(variant: Variant, tensors: dict, path: str | Path) -> Config
         if not state_dict_differences(each.expected(), tensors):
             return each.load_config()
     raise UserError(f'{path} does not state its config, and fits neither {variant.config} nor its -bn form: give it')
+
+
+@CheckpointLoader.register_scheme(prefixes=('http://', 'https://'), force=True)
+def load_from_url(filename: str, map_location: Any = None, **_: Any) -> dict[str, Any]:
+    """Download weights once, and read the file as safely as any other; MMEngine would execute what is in it."""
+    target = Path(torch.hub.get_dir(), 'checkpoints', Path(urlsplit(filename).path).name)
+    if is_main_process() and not target.is_file():
+        try:
+            with replacing(target) as partial:
+                torch.hub.download_url_to_file(filename, str(partial))
+        except OSError as e:
+            raise UserError(f'{filename} cannot be downloaded: {e}') from e
+    barrier()
+    return load_checkpoint(target)
 
 
 @CheckpointLoader.register_scheme(prefixes=r'(?!\w+://).*\.(pt|safetensors)$', force=True)

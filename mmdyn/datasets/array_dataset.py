@@ -100,10 +100,11 @@ class ArrayDataset(BatchShapePolicyDataset):
         if self._fully_initialized:
             return
         self.annotations, files = self.read()
-        if self.single_class:
-            self.annotations = self.annotations.as_one_class()
-            self._metainfo['classes'] = self.annotations.classes
         self._settle_classes(self.annotations.classes)
+        if self.single_class:
+            self.annotations = self.annotations.as_one_class(self._metainfo['classes'])
+            self._metainfo['classes'] = self.annotations.classes
+            self._settle_classes(self.annotations.classes)
         _loaded[self.source] = self.annotations
         self._metainfo['annotations'] = self.source
         faults = self._image_faults(files) if self.check_images else {}

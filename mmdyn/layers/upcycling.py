@@ -16,6 +16,7 @@ Shapes: M experts, O I in and out channels, g groups, k kernel size, P = O * I/g
 from collections.abc import Mapping
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from mmdyn.errors import UserError
@@ -109,7 +110,7 @@ def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, 
 
 
 def upcycled_state(model: nn.Module, static: Mapping[str, Tensor], seed: int = 0) -> dict[str, Tensor] | None:
-    """The state dict with which a dynamic model computes what its static counterpart does.
+    """The state dict with which a dynamic model computes what its static counterpart does; the log says so.
 
     Args:
         model: The dynamic model; it is initialised, too.
@@ -132,9 +133,10 @@ def upcycled_state(model: nn.Module, static: Mapping[str, Tensor], seed: int = 0
     ]
     if not fits or not all(fits):
         return None
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if torch.cuda.is_initialized() else []):
         torch.manual_seed(seed)
         new, _ = upcycle(model, static)
+    print_log(f'upcycled: {len(layers)} dynamic convolutions start with copies of static kernels', logger='current')
     return {k: v for k, v in model.state_dict().items() if k not in new}
 
 

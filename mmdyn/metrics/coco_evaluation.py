@@ -90,7 +90,7 @@ class CocoEvaluation:
     def _found(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = []
         for image in self.predictions:
-            boxes = np.concatenate([image.boxes[:, :2], image.boxes[:, 2:] - image.boxes[:, :2]], 1).astype(float)
+            boxes = with_sides(image.boxes)
             categories = self.columns[image.labels] + 1
             parts = zip(boxes.tolist(), image.scores.tolist(), categories.tolist(), strict=True)
             for box, score, category in parts:
@@ -121,6 +121,11 @@ class CocoEvaluation:
         values = np.array([(_mean(whole[:, :, k]), _mean(whole[0, :, k])) for k in columns]).reshape(-1, 2)
         values[values < 0] = np.nan
         return values[:, 0], values[:, 1]
+
+
+def with_sides(corners: np.ndarray) -> np.ndarray:
+    """Boxes by left, top, width and height, of boxes by corners, (p, 4)."""
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], 1).astype(float)
 
 
 def _mean(precision: np.ndarray) -> float:

@@ -35,6 +35,7 @@ class DatasetCocoMetric(CocoMetric):
 
     _coco_api: CompleteCOCO | None
     evaluation: CocoEvaluation | None = None
+    _annotations: Annotations | None = None  # of the data set, unless a file was given
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -48,7 +49,7 @@ class DatasetCocoMetric(CocoMetric):
             return
         annotations = None if 'segm' in self.metrics else annotations_of(meta)
         if annotations is not None:
-            self._coco_api = CompleteCOCO.of(annotations)
+            self._annotations, self._coco_api = annotations, CompleteCOCO.of(annotations)
         elif 'ann_file' in meta:
             with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
                 self._coco_api = CompleteCOCO(path)
@@ -63,18 +64,26 @@ class DatasetCocoMetric(CocoMetric):
         Args:
             results: Pairs of :meth:`process`.
         """
-        meta = self.dataset_meta or {}
-        annotations = annotations_of(meta)
-        standard = self.metrics == ['bbox'] and self.metric_items is None and len(self.iou_thrs) == 10
-        if annotations is None or self.format_only or not standard or sorted(self.proposal_nums) != [*MAX_DETECTIONS]:
+        if self._annotations is None or not self._is_standard():
             return super().compute_metrics(results)
+        classes = (self.dataset_meta or {})['classes']
+        found = [prediction for _, prediction in results]
         if self.outfile_prefix is not None:
-            self.results2json([prediction for _, prediction in results], self.outfile_prefix)
-        predictions = _by_image(annotations, [prediction for _, prediction in results], self.img_ids)
-        self.evaluation = CocoEvaluation(annotations, predictions, meta['classes'])
+            self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes) if self._coco_api else []
+            self.results2json(found, self.outfile_prefix)
+        self.evaluation = CocoEvaluation(self._annotations, _by_image(self._annotations, found, self.img_ids), classes)
         figures = {f'bbox_{name}': float(f'{round(v, 3)}') for name, v in self.evaluation.figures().items()}
         print_log('bbox_mAP_copypaste: ' + ' '.join(f'{v:.3f}' for v in figures.values()), logger='current')
         return figures
+
+    def _is_standard(self) -> bool:
+        """Whether COCO's own figures of boxes are asked for, and nothing else."""
+        return (
+            self.metrics == ['bbox']
+            and not (self.format_only or self.classwise or self.metric_items)
+            and len(self.iou_thrs) == 10
+            and sorted(self.proposal_nums) == [*MAX_DETECTIONS]
+        )
 
 
 def _by_image(annotations: Annotations, predictions: list[dict[str, Any]], ids: list) -> list[Predicted]:

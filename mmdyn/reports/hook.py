@@ -1,9 +1,12 @@
 """The report of a run: at the end of a test, and at the end of a training for its best validation."""
 
+import logging
+import math
 import time
 from pathlib import Path
 from typing import Any
 
+import cv2
 import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -33,11 +36,12 @@ class Stopwatch:
         """Watch a model, if it has a head module."""
         model = model.module if is_model_wrapper(model) else model
         head = getattr(getattr(model, 'bbox_head', None), 'head_module', None)
-        if head is not None:
+        if head is not None and getattr(head, '_compiled_call_impl', None) is None:  # a hook would end its graph
             self._handles = [
                 model.data_preprocessor.register_forward_pre_hook(lambda *_: self._begin()),
                 model.data_preprocessor.register_forward_hook(lambda *_: self._mark()),
                 head.register_forward_hook(lambda *_: self._mark()),
+                model.register_forward_hook(lambda *_: self._mark()),
             ]
 
     def stop(self) -> None:
@@ -48,9 +52,8 @@ class Stopwatch:
 
     def add(self, images: int) -> None:
         """Add a batch, which has just been predicted."""
-        if len(self._marks) == len(PARTS):  # of test-time augmentation there are more
-            self._mark()
-            for part, begin, end in zip(PARTS, self._marks, self._marks[1:], strict=False):
+        if len(self._marks) == len(PARTS) + 1:
+            for part, begin, end in zip(PARTS, self._marks[:-1], self._marks[1:], strict=True):
                 self.seconds[part] += end - begin
             self.images += images
 
@@ -72,7 +75,8 @@ class Stopwatch:
 class ReportHook(Hook):
     """Print a table by class, and write ``report/report.html`` and ``report.json`` beside the log.
 
-    After a training they are of its best validation, and ``results.csv`` has a row for each epoch.
+    After a training they are of its best validation, and ``results.csv`` has a row for each epoch; after a resume of
+    the last validation if none was better than before.
 
     Example:
         >>> from mmdyn.running import load_config
@@ -85,7 +89,12 @@ class ReportHook(Hook):
 
     def __init__(self) -> None:
         self._watch = Stopwatch()
-        self._best: tuple[float, CocoEvaluation, dict[str, float]] | None = None
+        self._best_score = -math.inf
+        self._kept: tuple[str, CocoEvaluation, dict[str, float]] | None = None
+
+    def before_train(self, runner: Runner) -> None:
+        """Take the best score of before a resume."""
+        self._best_score = float(runner.message_hub.runtime_info.get('best_score', -math.inf))
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Start the clock."""
@@ -110,9 +119,11 @@ class ReportHook(Hook):
         evaluation = _evaluation(runner.val_evaluator)
         if evaluation is None:
             return
-        score = evaluation.figures()['mAP']
-        if self._best is None or score > self._best[0]:
-            self._best = score, evaluation, self._watch.milliseconds()
+        score = round(evaluation.figures()['mAP'], 3)  # as what chooses the best checkpoint
+        if score > self._best_score or self._kept is None or self._kept[0] != 'best':
+            name = 'best' if score > self._best_score else 'last'
+            self._kept = name, evaluation, self._watch.milliseconds()
+        self._best_score = max(score, self._best_score)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report the test."""
@@ -123,8 +134,9 @@ class ReportHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Report the best validation."""
-        if self._best is not None:
-            _, evaluation, milliseconds = self._best
+        if self._kept is not None:
+            name, evaluation, milliseconds = self._kept
+            print_log(f'of the {name} validation of this run:', logger='current')
             _report(runner, evaluation, milliseconds, runner.val_dataloader, runner.work_dir)
 
 
@@ -138,6 +150,10 @@ def _report(
     runner: Runner, evaluation: CocoEvaluation, milliseconds: dict[str, float], loader: Any, work_dir: str | None
 ) -> None:
     folder = getattr(loader.dataset, 'data_prefix', {}).get('img') or '.'
-    report = make_report(evaluation, folder, milliseconds)
-    page = write_report(report, Path(runner.log_dir, 'report'), work_dir)
+    try:
+        report = make_report(evaluation, folder, milliseconds)
+        page = write_report(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
+    except (OSError, ValueError, cv2.error) as e:  # the run is done, and its results are written
+        print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
+        return
     print_log(f'\n{report.table()}\nreport: {page}', logger='current')

@@ -16,14 +16,14 @@ from mmdyn.datasets.pixels import read_pixels
 from mmdyn.files import write_json, write_text
 from mmdyn.inference.onnx_detector import viewable
 from mmdyn.logs import is_validation, log_records
-from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
+from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted, with_sides
 
 from .figures import confusion_matrix, epoch_curves, score_curves
 from .matching import KINDS, Curves, ImageMatches, confusion, count_errors, curves, kinds_of_errors
 
 COLUMNS = ('class', 'images', 'objects', 'AP', 'AP50', 'precision', 'recall')
 WORST = 12  # images on the page
-HEIGHT = 300  # of a picture, in pixels
+HEIGHT, MAX_WIDTH = 300, 900  # of a picture, in pixels
 # Colours (BGR) of objects that were found or missed, and of predictions by kind.
 FOUND, MISSED = (80, 160, 40), (40, 40, 220)
 COLOURS = ((80, 160, 40), (0, 140, 255), (200, 120, 0), (0, 200, 220), (40, 40, 220))
@@ -61,7 +61,7 @@ class Report(NamedTuple):
         for image in self.matches:
             counts = np.bincount(image.object_labels, minlength=len(classes))
             objects, images = objects + counts, images + (counts > 0)
-        totals = self.evaluation.figures()
+        totals = {k: v if v >= 0 else float('nan') for k, v in self.evaluation.figures().items()}
         whole = (
             len(self.matches),
             int(objects.sum()),
@@ -149,12 +149,12 @@ def match_boxes(evaluation: CocoEvaluation, image: Predicted) -> ImageMatches:
     column = np.full(len(table.classes), -1)
     column[evaluation.columns] = np.arange(len(evaluation.columns))
     labels = column[table.labels[objects]]
-    group = (table.crowd | table.ignored)[objects] & (labels >= 0)
+    group = table.crowd[objects] & (labels >= 0)
     single = ~group & (labels >= 0)
-    boxes = np.concatenate([image.boxes[:, :2], image.boxes[:, 2:] - image.boxes[:, :2]], 1).astype(float)
+    boxes = with_sides(image.boxes)
     overlaps = _overlaps(boxes, table.boxes[objects][single], group=False)
     inside = _overlaps(boxes, table.boxes[objects][group], group=True)
-    excused = np.asarray((inside >= 0.5).any(1))
+    excused = np.asarray(((inside >= 0.5) & (image.labels[:, None] == labels[group])).any(1))
     return ImageMatches(image.scores, image.labels, labels[single], overlaps, excused)
 
 
@@ -165,19 +165,22 @@ def _overlaps(boxes: np.ndarray, others: np.ndarray, group: bool) -> np.ndarray:
     return np.asarray(coco_mask.iou(boxes, np.ascontiguousarray(others), [int(group)] * len(others)))
 
 
-def write_report(report: Report, folder: str | Path, work_dir: str | Path | None = None) -> Path:
+def write_report(
+    report: Report, folder: str | Path, work_dir: str | Path | None = None, last_only: bool = True
+) -> Path:
     """Write ``report.html``, which opens without a server, and ``report.json``; for a training ``results.csv``, too.
 
     Args:
         report: The report.
         folder: Folder to write to.
         work_dir: Folder of a training, for the curves of its epochs.
+        last_only: As in :func:`epoch_rows`.
 
     Returns:
         The page.
     """
     folder = Path(folder)
-    epochs = epoch_rows(work_dir) if work_dir is not None else []
+    epochs = epoch_rows(work_dir, last_only) if work_dir is not None else []
     write_json(folder / 'report.json', report.as_json(), indent=1)
     if epochs:
         write_text(folder / 'results.csv', _csv(epochs))
@@ -205,18 +208,19 @@ def write_report(report: Report, folder: str | Path, work_dir: str | Path | None
     return page
 
 
-def epoch_rows(work_dir: str | Path) -> list[dict[str, Any]]:
-    """One row an epoch: mean losses of its log records, and the metrics of its validation.
+def epoch_rows(work_dir: str | Path, last_only: bool = True) -> list[dict[str, Any]]:
+    """One row an epoch: the losses of its last log record, and the metrics of its validation.
 
     Args:
         work_dir: Folder of a training.
+        last_only: Of its last run only; a resumed training has several.
     """
     rows: dict[int, dict[str, Any]] = {}
-    for record in log_records(work_dir):
+    for record in log_records(work_dir, last_only):
         if is_validation(record):
             row = rows.setdefault(int(record['step']), {})
             row.update({k: v for k, v in record.items() if k not in ('step', 'time', 'data_time')})
-        elif 'loss' in record:
+        elif 'loss' in record and 'epoch' in record:  # a training by iterations has none
             row = rows.setdefault(int(record['epoch']), {})
             row.update({k: v for k, v in record.items() if k.startswith('loss') or k == 'lr'})
     return [dict(epoch=epoch, **rows[epoch]) for epoch in sorted(rows)]
@@ -256,7 +260,7 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     evaluation, image = report.evaluation, report.evaluation.predictions[i]
     table = evaluation.annotations
     objects = table.objects(image.row)
-    kept = ~(table.crowd | table.ignored)[objects] & np.isin(table.labels[objects], evaluation.columns)
+    kept = ~table.crowd[objects] & np.isin(table.labels[objects], evaluation.columns)
     corners = table.boxes[objects][kept] + np.pad(table.boxes[objects][kept][:, :2], ((0, 0), (2, 0)))
     pixels = viewable(read_pixels(report.paths[i]))
     shown = np.flatnonzero(image.scores >= report.curves.best_score)
@@ -264,12 +268,13 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     left = _drawn(pixels, corners, names, [MISSED if m else FOUND for m in missed])
     texts = [f'{evaluation.classes[image.labels[j]]} {image.scores[j]:.2f}' for j in shown]
     right = _drawn(pixels, image.boxes[shown], texts, [COLOURS[k] if k >= 0 else (150, 150, 150) for k in kinds])
-    return np.hstack([left, np.full((HEIGHT, 8, 3), 255, np.uint8), right])
+    return np.hstack([left, np.full((len(left), 8, 3), 255, np.uint8), right])
 
 
 def _drawn(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[tuple]) -> np.ndarray:
-    scale = HEIGHT / image.shape[0]
-    image = cv2.resize(image, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
+    scale = min(HEIGHT / image.shape[0], MAX_WIDTH / image.shape[1])
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     for box, text, colour in zip(boxes, texts, colours, strict=True):
         left, top, right, bottom = (round(float(side) * scale) for side in box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, 1)

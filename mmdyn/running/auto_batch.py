@@ -1,5 +1,6 @@
 """The largest batch that fits into a GPU, from the memory of measured training steps. Not tried on a GPU yet."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,26 +55,31 @@ def measured_batch(cfg: Config) -> int:
         cfg: Config.
 
     Raises:
-        UserError: There is no GPU, or one image does not fit.
+        UserError: There is no GPU, there are several, or one image does not fit.
     """
     if not torch.cuda.is_available():
         raise UserError(
             '--batch -1 takes as many images as fit into the memory of a GPU, and there is none here. On a CPU larger '
             'batches are no faster: set --batch 8 or 16'
         )
+    if cfg.get('launcher', 'none') != 'none' or cfg.model.type != 'YOLODetector':
+        raise UserError('--batch -1 measures a YOLO11 on one GPU: set a number for other detectors and several GPUs')
+    height, width = image_size(cfg)
+    if cfg.model.data_preprocessor.get('batch_augments'):  # the largest of several sizes
+        height, width = (math.ceil(1.5 * side / 32) * 32 for side in (height, width))
     model = build_model(cfg).cuda().train()
-    total = torch.cuda.get_device_properties(0).total_memory
+    free, _ = torch.cuda.mem_get_info()
     half = 'Amp' in cfg.optim_wrapper.get('type', '')
 
     def memory(batch: int) -> float:
         torch.cuda.reset_peak_memory_stats()
         with torch.autocast('cuda', enabled=half):
-            losses = _training_losses(model, batch, image_channels(cfg), image_size(cfg))
+            losses = _training_losses(model, batch, image_channels(cfg), (height, width))
         torch.stack([*losses.values()]).sum().backward()
         model.zero_grad()
         return torch.cuda.max_memory_allocated()
 
-    return largest_batch(memory, total)
+    return largest_batch(memory, free)
 
 
 def _training_losses(model: nn.Module, batch: int, channels: int, size: tuple[int, int]) -> dict[str, torch.Tensor]:

@@ -12,6 +12,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from mmdyn.datasets import ArrayDataset
 from mmdyn.errors import UserError
 
 from .image_size import innermost_dataset
@@ -60,6 +61,13 @@ def build_quietly(described: ConfigDict, **changes: Any) -> Any:
         return DATASETS.build(ConfigDict(copy.deepcopy(described)) | dict(changes, cache=None))
     finally:
         logging.disable(logging.NOTSET)
+
+
+def is_array_dataset(described: ConfigDict) -> bool:
+    """Whether a data set is one of mmdyn's, whose annotations are arrays; the scope of the config is the default."""
+    kind = described.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return isinstance(kind, type) and issubclass(kind, ArrayDataset)
 
 
 def dataset_of_split(cfg: Config, split: Literal['train', 'val', 'test']) -> ConfigDict:

@@ -4,13 +4,12 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmyolo.registry import DATASETS, RUNNERS
+from mmyolo.registry import RUNNERS
 
-from mmdyn.datasets import ArrayDataset
 from mmdyn.host import keep_freed_memory
 from mmdyn.running.messages import config_errors
 
-from .dataset_images import build_quietly
+from .dataset_images import build_quietly, is_array_dataset
 from .image_size import LOADERS, innermost_dataset
 from .processes import join_processes
 
@@ -81,9 +80,7 @@ def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
     """Read and check the data before the runner makes its folder; the runner then takes what is in memory."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     for described in [innermost_dataset(cfg[loader]) for loader in loaders if cfg.get(loader)]:
-        kind = described.get('type')
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-        if isinstance(kind, type) and issubclass(kind, ArrayDataset):
+        if is_array_dataset(described):
             build_quietly(described)
 
 

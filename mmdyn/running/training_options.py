@@ -13,7 +13,7 @@ from mmdyn.errors import UserError, listed_classes
 from mmdyn.models.numbering import check_frozen
 
 from .config_file import CONFIGS
-from .dataset_images import build_quietly
+from .dataset_images import build_quietly, is_array_dataset
 from .image_size import LOADERS, image_size, innermost_dataset
 
 RECIPE = '_base_/finetune.py'
@@ -80,7 +80,11 @@ def start_from_weights(cfg: Config, weights: str) -> None:
         weights: The original's ``.pt``, ``.safetensors``, or a checkpoint.
     """
     cfg.load_from, cfg.resume = str(weights), False
-    cfg.merge_from_dict({k: v for k, v in Config.fromfile(CONFIGS / RECIPE).items() if k != 'default_scope'})
+    if (cfg.get('default_hooks') or {}).get('param_scheduler', {}).get('type') != 'YOLOScheduleHook':
+        return  # the recipe is YOLO's; another detector keeps its own
+    recipe = Config.fromfile(CONFIGS / RECIPE)
+    recipe.train_cfg.max_epochs = min(recipe.train_cfg.max_epochs, cfg.train_cfg.max_epochs)
+    cfg.merge_from_dict(recipe.to_dict())
 
 
 def set_patience(cfg: Config, epochs: int) -> None:
@@ -96,8 +100,11 @@ def set_patience(cfg: Config, epochs: int) -> None:
     if epochs < 1:
         raise UserError(f'invalid --patience {epochs}: set it to 1 epoch or more')
     monitor = (cfg.default_hooks.get('checkpoint') or {}).get('save_best')
-    if not isinstance(monitor, str):
-        raise UserError('--patience follows the metric of default_hooks.checkpoint.save_best: set that in the config')
+    if not isinstance(monitor, str) or monitor == 'auto':
+        raise UserError(
+            f'--patience follows the metric of default_hooks.checkpoint.save_best, which is {monitor}: set it in the '
+            'config to a metric, such as coco/bbox_mAP'
+        )
     interval = cfg.train_cfg.get('val_interval', 1)
     hook = dict(type='EarlyStoppingHook', monitor=monitor, min_delta=1e-6, patience=math.ceil(epochs / interval))
     cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
@@ -108,11 +115,17 @@ def set_multi_scale(cfg: Config) -> None:
 
     Args:
         cfg: Config, changed in place.
+
+    Raises:
+        UserError: The batches of the config are not MMYOLO's.
     """
-    side = max(image_size(cfg))
-    sizes = (round(side * (1 - MULTI_SCALE)), round(side * (1 + MULTI_SCALE)))
+    preprocessor = cfg.model.data_preprocessor
+    if not str(preprocessor.type).endswith('YOLOv5DetDataPreprocessor'):
+        raise UserError(f'--multi-scale needs a YOLOv5DetDataPreprocessor, but the config has {preprocessor.type}')
+    height, _ = image_size(cfg)  # the width follows
+    sizes = (round(height * (1 - MULTI_SCALE)), round(height * (1 + MULTI_SCALE)))
     resize = dict(type='mmyolo.YOLOXBatchSyncRandomResize', random_size_range=sizes, size_divisor=32, interval=1)
-    cfg.model.data_preprocessor.batch_augments = [resize]
+    preprocessor.batch_augments = [*(preprocessor.get('batch_augments') or []), resize]
 
 
 def choose_classes(cfg: Config, chosen: Sequence[str]) -> None:
@@ -125,9 +138,7 @@ def choose_classes(cfg: Config, chosen: Sequence[str]) -> None:
     Raises:
         UserError: The data set has no such class.
     """
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    loader = cfg.get('train_dataloader') or cfg.test_dataloader
-    dataset = build_quietly(innermost_dataset(loader), pipeline=[], check_images=False, metainfo=None)
+    dataset = build_quietly(_datasets(cfg)[0], pipeline=[], check_images=False, metainfo=None)
     dataset.full_init()
     present = dataset.metainfo['classes']
     numbers = [_class_number(name, present) for name in chosen]
@@ -159,7 +170,13 @@ def merge_classes(cfg: Config) -> None:
 
 
 def _datasets(cfg: Config) -> list[Any]:
-    return [innermost_dataset(cfg[loader]) for loader in LOADERS if cfg.get(loader)]
+    """The data sets of a config, whose classes can be chosen."""
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    found = [innermost_dataset(cfg[loader]) for loader in LOADERS if cfg.get(loader)]
+    others = [str(described.get('type')) for described in found if not is_array_dataset(described)]
+    if others:
+        raise UserError(f'classes cannot be chosen in a {others[0]}: give the data set by --data')
+    return found
 
 
 def set_class_count(node: Any, count: int) -> None:
@@ -191,5 +208,7 @@ def add_logger(cfg: Config, name: str) -> None:
     backend, package = LOGGERS[name]
     if find_spec(package) is None:
         raise UserError(f'--logger {name} needs the package {package}: pip install {package}')
-    backends = cfg.visualizer.get('vis_backends') or []
-    cfg.visualizer.vis_backends = [*backends, dict(type=backend)]
+    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+    present = list(visualizer.get('vis_backends') or [])
+    if not any(str(each.get('type')).endswith(backend) for each in present):
+        visualizer.vis_backends = [*present, dict(type=backend)]

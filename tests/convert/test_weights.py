@@ -1,6 +1,11 @@
 """``--weights``: files of any origin become the same checkpoint, and configs come from files that may be hostile."""
 
+import functools
+import os
 import re
+import shutil
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import safetensors.torch
@@ -15,6 +20,7 @@ from mmdyn.inference import load_model
 from mmdyn.inference.packaged import packaged
 from mmdyn.models.build import build_model
 from mmdyn.running import load_config
+from mmdyn.running.image_channels import set_channels
 
 VARIANTS = ['yolo11n', 'yolo11n_dynconv', 'yolo11n_dynconv-bn', 'yolo11n_c3k2_dynconv-bn']
 
@@ -79,6 +85,8 @@ def test_a_checkpoint_of_a_training_brings_its_model_and_size(tmp_path):
         ('model = {**a}', 'a dict is unpacked'),
         ("model = 'a' 'b", 'cannot be read'),
         ('model = ' + '[' * 5000, 'cannot be read'),
+        ('model = {[1]: 2}', 'cannot be read'),
+        ("model = dict(type='YOLODetector', data_preprocessor=None)", 'does not build|has NoneType|lacks'),
     ],
 )
 def test_a_hostile_config_is_refused_and_not_run(alike, tmp_path, monkeypatch, text, message):
@@ -99,6 +107,64 @@ def test_a_config_without_a_model_is_none():
 def test_packaged_weights_state_no_config_and_are_recognised():
     _, path = packaged('yolo11n_dynconv_digits')
     assert weights_config(path).model.backbone.downsample_cfg.type == 'DynamicConv'
+
+
+def test_channels_and_bits_come_from_the_checkpoint_too(tmp_path):
+    cfg = load_config('yolo11n_digits')
+    set_channels(cfg, 1, to_float32=True)
+    meta = dict(cfg=cfg.pretty_text)
+    torch.save(dict(state_dict=build_model(cfg).state_dict(), meta=meta), tmp_path / 'grey.pth')
+    model = load_model(tmp_path / 'grey.pth', device='cpu')
+    assert (model.channels, model.to_float32) == (1, True)
+
+
+def test_a_config_that_does_not_fit_its_tensors_is_refused(alike, tmp_path):
+    _, ours = alike('yolo11n_digits.py')
+    content = torch.load(ours, weights_only=True)
+    text = load_config('yolo11n_digits').pretty_text.replace('widen_factor=0.25', 'widen_factor=50.0')
+    torch.save(dict(content, meta=dict(cfg=text)), tmp_path / 'large.pth')
+    with pytest.raises(UserError, match='does not fit the config that it states'):
+        weights_config(tmp_path / 'large.pth')
+
+
+def test_other_detectors_stay_as_they_are(tmp_path):
+    tensors = {'backbone.conv1.weight': torch.ones(3), 'fc.weight': torch.zeros(2)}
+    torch.save(tensors, tmp_path / 'resnet.pt')
+    same(load_checkpoint(tmp_path / 'resnet.pt'), tensors)
+    safetensors.torch.save_file(tensors, tmp_path / 'resnet.safetensors')
+    same(load_checkpoint(tmp_path / 'resnet.safetensors')['state_dict'], tensors)
+
+
+class Runs:
+    def __reduce__(self):
+        return os.mkdir, ('EXECUTED',)
+
+
+def test_a_file_behind_a_url_is_read_as_safely_as_any_other(alike, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'home'))
+    (tmp_path / 'served').mkdir()
+    _, ours = alike('yolo11n_digits.py')
+    shutil.copy(ours, tmp_path / 'served/good.pth')
+    torch.save(dict(state_dict=Runs()), tmp_path / 'served/evil.pth')
+    handler = functools.partial(QuietHandler, directory=tmp_path / 'served')
+    with ThreadingHTTPServer(('127.0.0.1', 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        address = f'http://127.0.0.1:{server.server_port}'
+        same(load_checkpoint(f'{address}/good.pth')['state_dict'], torch.load(ours, weights_only=True)['state_dict'])
+        with pytest.raises(UserError, match='evil.pth is not a checkpoint that loads safely'):
+            load_checkpoint(f'{address}/evil.pth')
+        with pytest.raises(UserError, match='none.pth cannot be downloaded'):
+            load_checkpoint(f'{address}/none.pth')
+        server.shutdown()
+    assert not (tmp_path / 'EXECUTED').exists()
+    with pytest.raises(UserError, match='is a URL: download the file first'):
+        weights_config(f'{address}/good.pth')
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
 
 
 def test_what_is_no_weights_is_named(tmp_path):
@@ -138,7 +204,7 @@ def test_a_training_says_what_it_takes(call, digits, tmp_path):
     trained = call('tools/train.py', 'yolo11n_dynconv-bn_digits', *options, '--work-dir', tmp_path)
     assert trained.returncode == 0, trained.stderr
     assert 'static.pt, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …' in trained.stdout
-    assert '6 dynamic convolutions start with copies of its static kernels' in trained.stdout
+    assert 'upcycled: 6 dynamic convolutions start with copies of static kernels' in trained.stdout
     assert 'new: nothing' in trained.stdout
     assert 'No --weights' not in trained.stdout
 
@@ -152,28 +218,30 @@ def test_detect_and_export_take_weights_alone(call, digits, tmp_path):
     assert re.search(r'\d+ objects in 8 images', done.stdout)
     done = call('tools/export.py', path, '--imgsz', 320, '--out', tmp_path / 'digits.onnx')
     assert done.returncode == 0, done.stderr
-    assert f'tools/test.py yolo11n_dynconv_coco {tmp_path / "digits.onnx"} --imgsz 320x320' in done.stdout
+    assert f'image_demo.py IMAGE {tmp_path / "digits.onnx"}' in done.stdout
     both = call('tools/export.py', 'yolo11n_coco', path, '--weights', path)
     assert both.returncode == 1
     assert 'exclude each other' in both.stderr
     assert 'set CONFIG CHECKPOINT, or --weights FILE' in call('tools/test.py').stderr
 
 
-def test_fine_tuning_on_other_classes_starts_with_a_new_class_branch(call, digits, tmp_path):
+@pytest.mark.parametrize('config', ['yolo11n_digits', 'yolo11n_dynconv-bn_digits'])
+def test_fine_tuning_on_other_classes_starts_with_a_new_class_branch(call, digits, tmp_path, config):
     """Of as many classes as the weights, so that no shape tells."""
     _, ours = packaged('yolo11n_digits')
     content = torch.load(ours, weights_only=True)
     content['meta']['dataset_meta'] = dict(classes=tuple('abcdefghij'))
     torch.save(content, tmp_path / 'letters.pth')
     done = call(
-        *('tools/train.py', ROOT / 'configs/yolo11n_digits.py', '--weights', tmp_path / 'letters.pth'),
+        *('tools/train.py', ROOT / f'configs/{config}.py', '--weights', tmp_path / 'letters.pth'),
         *('--data', digits, '--work-dir', tmp_path, '--workers', 0, '--epochs', 1, '--lr', 1e-30),
     )
     assert done.returncode == 0, done.stderr
     assert 'new: 3 layers of the class branch only, because the classes differ' in done.stdout
     trained = torch.load(tmp_path / 'epoch_1.pth', weights_only=True)['state_dict']
     before = content['state_dict']
-    changed = {k for k, v in trained.items() if not torch.allclose(v.float(), before[k].float(), atol=1e-3)}
+    static = {k: v for k, v in trained.items() if k in before and v.shape == before[k].shape}
+    changed = {k for k, v in static.items() if not torch.allclose(v.float(), before[k].float(), atol=1e-3)}
     assert {k for k in changed if 'running' not in k and 'tracked' not in k} == {
         f'bbox_head.head_module.cls_preds.{level}.4.{name}' for level in range(3) for name in ('weight', 'bias')
     }

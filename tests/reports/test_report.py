@@ -6,13 +6,17 @@ import re
 
 import numpy as np
 import pytest
+import torch
+from mmyolo.registry import METRICS
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdyn.annotations.coco import load_coco
+from mmdyn.datasets import CheckedCocoDataset
 from mmdyn.inference.packaged import packaged
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
 from mmdyn.reports import make_report, write_report
+from mmdyn.reports.report import epoch_rows
 
 
 def made_up(table, seed=0) -> list[Predicted]:
@@ -97,6 +101,43 @@ def test_a_set_without_any_prediction_has_a_report(digits, tmp_path):
     assert report.evaluation.figures()['mAP'] == 0
     assert report.errors['missed'] == len(table.boxes)
     assert write_report(report, tmp_path).is_file()
+
+
+def metric(table, meta, **options):
+    built = METRICS.build(dict(type='DatasetCocoMetric', metric='bbox', proposal_nums=(100, 1, 10), **options))
+    built.dataset_meta = meta
+    for image in made_up(table):
+        found = dict(bboxes=image.boxes, scores=image.scores, labels=image.labels)
+        prediction = {k: torch.from_numpy(v) for k, v in found.items()}
+        built.process({}, [dict(pred_instances=prediction, img_id=table.image_id(image.row), ori_shape=(320, 320))])
+    return built, built.evaluate(len(table))
+
+
+def test_every_way_of_asking_gives_the_same_figures(digits, tmp_path):
+    """The data set's annotations, a file, classes on their own, and predictions written as JSON."""
+    dataset = CheckedCocoDataset(
+        data_root=str(digits), ann_file='annotations/train.json', data_prefix=dict(img='train/')
+    )
+    meta = dict(dataset.metainfo)
+    fast, expected = metric(dataset.annotations, meta)
+    assert fast.evaluation is not None
+    slow, same = metric(dataset.annotations, meta, ann_file=str(digits / 'annotations/train.json'))
+    assert slow.evaluation is None
+    assert same == expected
+    _, more = metric(dataset.annotations, meta, classwise=True)
+    assert more.items() > expected.items()
+    _, written = metric(dataset.annotations, meta, outfile_prefix=str(tmp_path / 'mine'))
+    assert written == expected
+    assert len(json.loads((tmp_path / 'mine.bbox.json').read_text())) == sum(
+        len(p.scores) for p in made_up(dataset.annotations)
+    )
+
+
+def test_a_training_by_iterations_has_no_epochs(tmp_path):
+    folder = tmp_path / '20260101/vis_data'
+    folder.mkdir(parents=True)
+    (folder / 'scalars.json').write_text('{"loss": 1.0, "iter": 3, "step": 3, "time": 0.1}\n')
+    assert epoch_rows(tmp_path) == []
 
 
 @pytest.mark.slow

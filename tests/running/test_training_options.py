@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,8 @@ from mmdyn.models.build import build_model
 from mmdyn.models.numbering import NUMBERED, first_layers
 from mmdyn.running import load_config
 from mmdyn.running.auto_batch import largest_batch, measured_batch
-from mmdyn.running.training_options import add_logger, set_training_options
+from mmdyn.running.image_size import set_image_size
+from mmdyn.running.training_options import add_logger, set_training_options, start_from_weights
 
 CONFIG = 'yolo11n_dynconv-bn_digits'
 QUICK = ('--workers', 0, '--epochs', 1, '--imgsz', 96, '--batch', 8)
@@ -82,6 +84,36 @@ def test_one_class_is_detected_wherever_there_was_one_of_many(call, digits, tmp_
     assert 'has 1 class: object; the config has 10' in again.stderr
 
 
+def test_chosen_classes_are_merged_without_the_others(digits):
+    from mmyolo.registry import DATASETS
+
+    root = {f'{k}_dataloader.dataset.data_root': f'{digits}/' for k in ('train', 'val', 'test')}
+    cfg = load_config('yolo11n_digits', root)
+    whole = DATASETS.build(cfg.train_dataloader.dataset)
+    set_training_options(cfg, classes=['1', '7'], single_class=True)
+    merged = DATASETS.build(cfg.train_dataloader.dataset)
+    assert merged.metainfo['classes'] == ('object',)
+    for i in range(len(whole)):
+        kept = [each['bbox'] for each in whole.get_data_info(i)['instances'] if each['bbox_label'] in (1, 7)]
+        assert [each['bbox'] for each in merged.get_data_info(i)['instances']] == kept
+        assert {each['bbox_label'] for each in merged.get_data_info(i)['instances']} <= {0}
+    assert len(merged.annotations.boxes) == np.isin(whole.annotations.labels, (1, 7)).sum() > 0
+
+
+def test_controls_of_yolo_are_refused_or_left_out_for_other_detectors():
+    cfg = load_config('retinanet_dynconv_r50_fpn_1x_coco')
+    before = cfg.to_dict()
+    start_from_weights(cfg, 'x.pth')
+    assert cfg.to_dict() == dict(before, load_from='x.pth', resume=False)
+    for options, message in (
+        (dict(multi_scale=True), 'needs a YOLOv5DetDataPreprocessor'),
+        (dict(classes=['cat']), 'classes cannot be chosen in a CocoDataset'),
+        (dict(patience=3), 'follows the metric .*which is None'),
+    ):
+        with pytest.raises(UserError, match=message):
+            set_training_options(cfg, **options)
+
+
 def test_patience_ends_a_training_that_no_longer_improves(call, digits, tmp_path):
     options = ('--epochs', 9, '--patience', 2, '--lr', 1e-30, *QUICK[:2], *QUICK[4:])
     keys = ('train_cfg.val_interval=1', 'default_hooks.param_scheduler.warmup_bias_lr=0')
@@ -109,6 +141,10 @@ def test_multi_scale_resizes_batches(digits):
     assert max(sides) <= 480
     assert len(sides) > 5
     assert all(side % 32 == 0 for side in sides)
+    wide = load_config('yolo11n_digits')
+    set_image_size(wide, 192, 320)
+    set_training_options(wide, multi_scale=True)
+    assert wide.model.data_preprocessor.batch_augments[0].random_size_range == (96, 288)
 
 
 def test_seed_and_name_and_device_are_those_of_the_run(call, digits, tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
 from mmdyn.checkpoints import class_outputs, classes_of, refuse_other_architecture, start_summary
-from mmdyn.layers import dynamic_layers, upcycled_state
+from mmdyn.layers import upcycled_state
 
 
 @HOOKS.register_module()
@@ -39,15 +39,15 @@ class CheckpointGuardHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         name = runner._load_from or 'the checkpoint'
         tuning = isinstance(runner.optim_wrapper, OptimWrapper | OptimWrapperDict) and not runner._resume
-        bare = model.module if isinstance(model, BaseTTAModel) else model
-        state = None if runner._resume else upcycled_state(bare, checkpoint['state_dict'])
-        if state is not None:
-            checkpoint['state_dict'] = state
-        refuse_other_architecture(model, checkpoint, name, partly=tuning)
         if tuning:
             _renew_classes(runner, checkpoint)
-            upcycled = len(dynamic_layers(model)) if state is not None else 0
-            print_log(start_summary(model.state_dict(), checkpoint, name, upcycled), logger='current')
+        if not runner._resume:
+            bare = model.module if isinstance(model, BaseTTAModel) else model
+            state = upcycled_state(bare, checkpoint['state_dict'], getattr(runner, 'seed', None) or 0)
+            checkpoint['state_dict'] = state or checkpoint['state_dict']
+        refuse_other_architecture(model, checkpoint, name, partly=tuning)
+        if tuning:
+            print_log(start_summary(model.state_dict(), checkpoint, name), logger='current')
 
 
 def _renew_classes(runner: Runner, checkpoint: dict) -> None:
