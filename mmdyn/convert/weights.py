@@ -46,8 +46,8 @@ def read_weights(path: str | Path) -> dict[str, Any]:
         UserError: The file is missing, damaged or unsafe, or is not of a YOLO11 of a known task and scale.
 
     Example:
-        >>> sorted(read_weights(digits_checkpoint))
-        ['meta', 'state_dict']
+        >>> len(read_weights(digits_checkpoint)['state_dict']['backbone.stem.conv.weight'])
+        16
     """
     path = Path(path)
     if not path.is_file():
@@ -75,15 +75,15 @@ def weights_config(path: str | Path) -> Config:
         path: As in :func:`read_weights`.
 
     Returns:
-        A config of COCO with this model and its image size. It can be trained, too.
+        A config of COCO with this model and its image size, 640 x 640 if the file does not state it.
 
     Raises:
         UserError: As in :func:`read_weights`; or the file is of a detector of another package.
 
     Example:
         >>> config = weights_config(digits_checkpoint)
-        >>> config.model.bbox_head.head_module.num_classes, config.img_scale
-        (10, (320, 320))
+        >>> config.model.bbox_head.head_module.num_classes
+        10
     """
     if '://' in str(path):
         raise UserError(f'{path} is a URL: download the file first, or give its config, too')

@@ -45,7 +45,7 @@ def largest_batch(memory: Callable[[int], float], capacity: float, tried: Sequen
             return 1
         raise UserError('--batch -1: not even one image fits into the memory of the GPU: set a smaller --imgsz')
     slope, fixed = np.polyfit([*measured], [*measured.values()], 1)
-    return max(int((SHARE * capacity - fixed) / slope), 1) if slope > 0 else max(measured)
+    return max(int((SHARE * capacity - fixed) / slope + 1e-6), 1) if slope > 0 else max(measured)
 
 
 def measured_batch(cfg: Config) -> int:

@@ -9,6 +9,7 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, init_default_scope
+from mmyolo.registry import DATASETS as YOLO_DATASETS
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -66,7 +67,7 @@ def build_quietly(described: ConfigDict, **changes: Any) -> Any:
 def is_array_dataset(described: ConfigDict) -> bool:
     """Whether a data set is one of mmdyn's, whose annotations are arrays; the scope of the config is the default."""
     kind = described.get('type')
-    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    kind = YOLO_DATASETS.get(kind) if isinstance(kind, str) else kind
     return isinstance(kind, type) and issubclass(kind, ArrayDataset)
 
 

@@ -199,11 +199,22 @@ def test_a_dynamic_detector_starts_with_the_precision_of_its_static_weights(call
 
 def test_a_training_says_what_it_takes(call, digits, tmp_path):
     _, static = packaged('yolo11n_digits')
-    convert_to_original(static, tmp_path / 'static.pt')
-    options = ('--weights', tmp_path / 'static.pt', '--epochs', 1, '--data', digits, '--workers', 0, '--imgsz', 96)
+    convert_to_original(static, tmp_path / 'static.safetensors')
+    options = (
+        '--weights',
+        tmp_path / 'static.safetensors',
+        '--epochs',
+        1,
+        '--data',
+        digits,
+        '--workers',
+        0,
+        '--imgsz',
+        96,
+    )
     trained = call('tools/train.py', 'yolo11n_dynconv-bn_digits', *options, '--work-dir', tmp_path)
     assert trained.returncode == 0, trained.stderr
-    assert 'static.pt, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …' in trained.stdout
+    assert 'static.safetensors, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …' in trained.stdout
     assert 'upcycled: 6 dynamic convolutions start with copies of static kernels' in trained.stdout
     assert 'new: nothing' in trained.stdout
     assert 'No --weights' not in trained.stdout
