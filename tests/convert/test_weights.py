@@ -169,10 +169,12 @@ class QuietHandler(SimpleHTTPRequestHandler):
 
 def test_what_is_no_weights_is_named(tmp_path):
     (tmp_path / 'text.pt').write_text('no weights')
+    torch.save([1, 2], tmp_path / 'list.pt')
     torch.save(dict(state_dict={'backbone.conv1.weight': torch.zeros(3)}), tmp_path / 'resnet.pth')
     for read, name, message in (
         (read_weights, 'none.pt', r'no checkpoint at .*none\.pt|no weights at .*none\.pt'),
         (read_weights, 'text.pt', 'text.pt is damaged or not a PyTorch checkpoint'),
+        (read_weights, 'list.pt', 'list.pt contains a list, not weights'),
         (weights_config, 'resnet.pth', 'is not of a YOLO11 of mmdyn: it contains .*conv1.weight.*Give its config'),
     ):
         with pytest.raises(UserError, match=message):

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import torch
 
+from mmengine.config import Config
+
 from conftest import ROOT
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
 from mmdyn.models.numbering import NUMBERED, first_layers
 from mmdyn.running import load_config
-from mmdyn.running.auto_batch import largest_batch, measured_batch
+from mmdyn.running.auto_batch import _training_losses, largest_batch, measured_batch
 from mmdyn.running.image_size import set_image_size
 from mmdyn.running.training_options import add_logger, set_training_options, start_from_weights
 
-CONFIG = 'yolo11n_dynconv-bn_digits'
+CONFIG, RECIPE = 'yolo11n_dynconv-bn_digits', 'configs/_base_/finetune.py'
 QUICK = ('--workers', 0, '--epochs', 1, '--imgsz', 96, '--batch', 8)
 
 
@@ -165,6 +167,13 @@ def test_loggers_are_named():
         add_logger(cfg, 'tensorbord')
     with pytest.raises(UserError, match='needs the package aim: pip install aim'):
         add_logger(cfg, 'aim')
+    pytest.importorskip('tensorboard')
+    for _ in range(2):  # a second one of a name would log twice
+        add_logger(cfg, 'tensorboard')
+    assert [each.type for each in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
+    del cfg['visualizer']
+    add_logger(cfg, 'tensorboard')
+    assert [each.type for each in cfg.visualizer.vis_backends] == ['TensorboardVisBackend']
 
 
 def test_the_largest_batch_is_on_the_line_of_the_measured_ones():
@@ -183,4 +192,19 @@ def test_the_largest_batch_is_on_the_line_of_the_measured_ones():
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match='On a CPU larger batches are no faster'):
             measured_batch(load_config('yolo11n_digits'))
-    assert (ROOT / 'configs/_base_/finetune.py').is_file()
+
+
+def test_the_step_that_is_measured_is_a_training_step():
+    model = build_model(load_config('yolo11n_digits')).train()
+    losses = _training_losses(model, 2, 3, (64, 96))
+    torch.stack([*losses.values()]).sum().backward()
+    assert all(loss > 0 for loss in losses.values())
+    assert model.backbone.stem.conv.weight.grad.abs().sum() > 0
+
+
+def test_the_recipe_of_fine_tuning_never_adds_epochs():
+    for epochs, expected in ((18, 18), (600, 100)):
+        cfg = load_config('yolo11n_digits', {'train_cfg.max_epochs': epochs})
+        start_from_weights(cfg, 'x.pth')
+        assert (cfg.train_cfg.max_epochs, cfg.load_from) == (expected, 'x.pth')
+        assert cfg.optim_wrapper.optimizer.lr == Config.fromfile(ROOT / RECIPE).optim_wrapper.optimizer.lr
