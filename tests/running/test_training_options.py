@@ -5,7 +5,6 @@ import re
 import numpy as np
 import pytest
 import torch
-
 from mmengine.config import Config
 
 from conftest import ROOT
