@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from mmdyn.checkpoints import check_checkpoint, classes_of, state_dict_differences, state_dict_of, write_checkpoint
+from mmdyn.checkpoints import classes_of, load_checkpoint, state_dict_differences, state_dict_of, write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_bytes
 from mmdyn.version import __version__
@@ -98,15 +98,15 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     """Convert a checkpoint of this project to a state dict that the Ultralytics package loads strictly.
 
     Args:
-        source: Checkpoint of a YOLO11; the EMA weights of a training checkpoint are used, as in testing.
+        source: Checkpoint of a YOLO11, or a file of the original, whose tensors stay the same. The EMA weights of a
+            training checkpoint are used, as in testing.
         target: File to write, as ``.safetensors`` or with ``torch.save``; must not exist.
 
     Raises:
         UserError: ``source`` is not a checkpoint of a YOLO11, or ``target`` exists. Nothing is written then.
     """
     source, target = Path(source), new_file(target)
-    check_checkpoint(str(source))
-    content = torch.load(source, map_location='cpu', weights_only=True)
+    content = load_checkpoint(source)
     tensors = state_dict_of(content, source)
     check_tensors(tensors, source)
     try:

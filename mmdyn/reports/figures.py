@@ -24,7 +24,8 @@ def score_curves(curves: Curves, names: Sequence[str]) -> np.ndarray:
         curves: The curves.
         names: Names of the classes.
     """
-    figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), dpi=DPI, constrained_layout=True)
+    figure, axes = plt.subplots(1, 4, figsize=(17, 4.2), dpi=DPI)
+    figure.subplots_adjust(left=0.035, right=0.99, bottom=0.12, top=0.98, wspace=0.18)
     panels = [
         (curves.recall, curves.precision, 'recall', 'precision'),
         (curves.scores, curves.f1, 'score', 'F1'),
@@ -58,7 +59,9 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
     labels = [*names, 'background']
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(4.2 + 0.22 * len(labels), 12)
-    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 1, side), dpi=DPI, constrained_layout=True)
+    figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2, side), dpi=DPI)
+    longest = min(0.03 + 0.006 * max(map(len, labels)), 0.2)  # of the names beside and below, as a share of the width
+    figure.subplots_adjust(left=longest, right=0.99, bottom=2.2 * longest, top=0.92, wspace=1.9 * longest)
     for axis, values, title in zip(axes, (counts, shares), ('counts', 'share of the objects of a class'), strict=True):
         axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
         axis.set(title=title, xlabel='predicted', ylabel='object')
@@ -79,7 +82,8 @@ def epoch_curves(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     Args:
         rows: One row an epoch.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), dpi=DPI, constrained_layout=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), dpi=DPI)
+    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.13, top=0.97, wspace=0.14)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in (k for k in keys if k.startswith('loss')):
         points = [(row['epoch'], row[key]) for row in rows if key in row]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmdyn.errors import UserError, listed_classes
@@ -208,7 +208,7 @@ def add_logger(cfg: Config, name: str) -> None:
     backend, package = LOGGERS[name]
     if find_spec(package) is None:
         raise UserError(f'--logger {name} needs the package {package}: pip install {package}')
-    visualizer = cfg.setdefault('visualizer', dict(type='Visualizer'))
+    visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
     present = list(visualizer.get('vis_backends') or [])
     if not any(str(each.get('type')).endswith(backend) for each in present):
         visualizer.vis_backends = [*present, dict(type=backend)]

@@ -313,7 +313,7 @@ class Detector(Line):
     ('train', 'val', 'message'),
     [
         (('a', 'b'), ('a', 'b'), None),
-        (('a', 'b', 'c'), ('a', 'b', 'c'), 'num_classes=2, but the data set train.json has 3 classes .a, b, c.'),
+        (('a', 'b', 'c'), ('a', 'b', 'c'), 'num_classes=2, but the data set train.json has 3 classes: a, b, c.'),
         (('a', 'b'), ('b', 'a'), 'the training set has 2 classes: a, b; but the data set val.json has 2 classes: b, a'),
     ],
     ids=['same', 'count', 'order'],

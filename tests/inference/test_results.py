@@ -152,7 +152,7 @@ def test_a_video_and_one_that_ends_early(call, exported, tmp_path):
 def test_what_is_no_model_is_named(call, digits, tmp_path):
     for model, message in (
         ([tmp_path / 'none.onnx'], 'no exported file at'),
-        (['a', 'b', 'c'], 'MODEL must be CONFIG CHECKPOINT, or one exported file'),
+        (['a', 'b', 'c'], 'MODEL must be CONFIG CHECKPOINT, one file of weights'),
         (['digit'], 'or digits, and stands after the images; got digit after'),
     ):
         done = call(DEMO, digits / 'val', *model, '--out-dir', tmp_path / 'out')

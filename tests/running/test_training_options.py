@@ -170,7 +170,7 @@ def test_loggers_are_named():
     for _ in range(2):  # a second one of a name would log twice
         add_logger(cfg, 'tensorboard')
     assert [each.type for each in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'TensorboardVisBackend']
-    del cfg['visualizer']
+    cfg.visualizer.vis_backends = None
     add_logger(cfg, 'tensorboard')
     assert [each.type for each in cfg.visualizer.vis_backends] == ['TensorboardVisBackend']
 

@@ -272,7 +272,7 @@ BAD = {
     'no-config': (['configs/yolo11n_dynconf_digits.py'], r'no config file at .*Did you mean yolo11n_dynconv_digits'),
     'class-count': (
         [CONFIG, 'model.bbox_head.head_module.num_classes=7'],
-        r'num_classes=7, but .* has 10 classes .*model.bbox_head.head_module.num_classes=10',
+        r'num_classes=7, but .* has 10 classes: .*model.bbox_head.head_module.num_classes=10',
     ),
     'unknown-type': (
         [CONFIG, 'model.backbone.type=YOLO11Backbon'],
