@@ -163,4 +163,4 @@ def test_trained_checkpoint(variant, plates, tmp_path, run):
     here = float(re.search(r'coco/bbox_mAP: ([\d.]+)', tested.stdout + tested.stderr)[1])
     print(variant, here, there)
     assert there > 0.1
-    assert here == pytest.approx(there, abs=0.002)
+    assert here == pytest.approx(there, abs=0.0025)  # ours is printed with three digits

@@ -7,12 +7,14 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from torchvision.ops import box_iou
 
 import original
 
 pytestmark = pytest.mark.parity
 
 NAMES = ['one', 'two', 'three', 'four', 'five']
+NMS = 0.7  # overlap from which on a box is dropped
 
 
 @pytest.fixture(scope='session')
@@ -35,19 +37,28 @@ def photographs(tmp_path_factory):
 
 
 def assert_same_detections(ours, theirs, floor):
-    """Every box of one is in the other: half a pixel, same class, a thousandth in score; from ``floor`` on."""
+    """Every box of one is in the other: half a pixel, same class, a thousandth in score; from ``floor`` on.
+
+    A box may be missing, one of a hundred, where another of its class overlaps it by NMS's threshold: whether it is
+    dropped then hangs on a rounding, and CPUs round differently.
+    """
     for some, others in ((ours, theirs), (theirs, ours)):
         boxes, scores, labels = others
-        counted = 0
+        counted = missing = 0
         for box, score, label in zip(*some, strict=True):
             if score < floor:
                 continue
             counted += 1
             apart = np.where(labels == label, np.abs(boxes - box).max(1), np.inf)
             near = apart < 0.5
-            assert near.any(), (box, score, label, apart.min())
+            if not near.any():
+                overlaps = box_iou(torch.tensor(box)[None], torch.tensor(boxes[labels == label], dtype=torch.float))
+                assert (overlaps - NMS).abs().min() < 0.01, (box, score, label, apart.min())
+                missing += 1
+                continue
             assert np.abs(scores[near] - score).min() < 1e-3, (box, score, label)
         assert counted > 5
+        assert missing <= max(1, counted // 100)
 
 
 @pytest.mark.parametrize(
