@@ -39,8 +39,8 @@ def photographs(tmp_path_factory):
 def assert_same_detections(ours, theirs, floor):
     """Every box of one is in the other: half a pixel, same class, a thousandth in score; from ``floor`` on.
 
-    A box may be missing, one of a hundred, where another of its class overlaps it by NMS's threshold: whether it is
-    dropped then hangs on a rounding, and CPUs round differently.
+    A box may be missing, one of a hundred, where another of its class overlaps it by about NMS's threshold (these boxes
+    are clipped, those of NMS are not): whether it is dropped then hangs on a rounding, and CPUs round differently.
     """
     for some, others in ((ours, theirs), (theirs, ours)):
         boxes, scores, labels = others
@@ -53,7 +53,7 @@ def assert_same_detections(ours, theirs, floor):
             near = apart < 0.5
             if not near.any():
                 overlaps = box_iou(torch.tensor(box)[None], torch.tensor(boxes[labels == label], dtype=torch.float))
-                assert (overlaps - NMS).abs().min() < 0.01, (box, score, label, apart.min())
+                assert (overlaps - NMS).abs().min() < 0.02, (box, score, label, apart.min())
                 missing += 1
                 continue
             assert np.abs(scores[near] - score).min() < 1e-3, (box, score, label)
