@@ -1,8 +1,13 @@
-"""Atomic file writing: a temporary file in the same folder is moved to the final path when it is complete."""
+"""Atomic file writing: a temporary file in the same folder is moved to the final path when it is complete.
 
+Also the texts of pages and tables that are written.
+"""
+
+import csv
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -103,6 +108,25 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any, indent: int | None = None) -> None:
     """Write JSON atomically."""
     write_text(path, json.dumps(content, indent=indent))
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """Rows as CSV with a header."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def render_page(template: Path, **values: Any) -> str:
+    """A page of a Jinja template, with all values escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.get_template(template.name).render(**values)
 
 
 def write_image(path: str | Path, image: np.ndarray) -> None:

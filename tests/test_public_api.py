@@ -68,9 +68,9 @@ LAYERS = {
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
     'running': [
         ['messages', 'image_channels', 'image_size', 'amp', 'processes', 'testing'],
-        ['config_file', 'dataset_images', 'auto_batch'],
+        ['config_file', 'dataset_images'],
         ['training_options'],
-        ['common_options', 'launch', 'loading'],
+        ['auto_batch', 'common_options', 'launch', 'loading'],
     ],
     'metrics': [['coco_evaluation'], ['coco_metric']],
     'reports': [['matching'], ['figures'], ['report'], ['hook']],

@@ -1,14 +1,9 @@
 """The report of a comparison: one table as Markdown, CSV and a self-contained page with the plots."""
 
-import csv
-import io
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import jinja2
-
-from mmdyn.files import write_text
+from mmdyn.files import csv_text, render_page, write_text
 from mmdyn.host.environment import environment
 
 from . import plots
@@ -126,14 +121,6 @@ def markdown(comparison: Comparison) -> str:
     return '\n'.join([*lines, '', f'Report and times: {setting()}.', ''])
 
 
-def _csv(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
-
-
 def summary_csv(comparison: Comparison) -> str:
     """One line per arm; scores have ten digits, because the last digits of a float differ between machines."""
     names = 'config seeds missing ap ap_std difference low high pairs p best_ap parameters flops'
@@ -144,7 +131,7 @@ def summary_csv(comparison: Comparison) -> str:
         scores = [*spread(arm.final), *found, spread(arm.best)[0]]
         cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.speed.step, arm.speed.latency]
         rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 10) for s in scores), *cost])
-    return _csv(names.split(), rows)
+    return csv_text(names.split(), rows)
 
 
 def runs_csv(comparison: Comparison) -> str:
@@ -155,20 +142,18 @@ def runs_csv(comparison: Comparison) -> str:
             yield run.run.arm, run.run.seed, epoch, ap, run.ap50[epoch], run.loss.get(epoch), run.done, run.attempts
 
     header = ('config', 'seed', 'epoch', 'ap', 'ap50', 'loss', 'finished', 'attempts')
-    return _csv(header, [line for arm in comparison.arms for run in arm.runs for line in lines(run)])
+    return csv_text(header, [line for arm in comparison.arms for run in arm.runs for line in lines(run)])
 
 
 def html(comparison: Comparison) -> str:
     """The report as one self-contained HTML page."""
-    environment_ = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
     changes = {
         arm.name: [(key, *values) for key, values in list(arm.changes.items())[:SHOWN_CHANGES]]
         for arm in comparison.arms[1:]
     }
     hidden = {arm.name: max(0, len(arm.changes) - SHOWN_CHANGES) for arm in comparison.arms}
-    return environment_.get_template(PAGE).render(
+    return render_page(
+        Path(__file__).with_name(PAGE),
         control=comparison.control.name,
         sentences=describe(comparison),
         warnings=warnings(comparison),

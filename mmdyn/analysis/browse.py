@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import cv2
-import jinja2
 import matplotlib
 import numpy as np
 from mmengine.config import Config
@@ -14,7 +13,7 @@ from tqdm import tqdm
 from mmdyn.datasets import LoadImage
 from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
-from mmdyn.files import write_image, write_text
+from mmdyn.files import render_page, write_image, write_text
 from mmdyn.inference.onnx_detector import viewable
 from mmdyn.running.dataset_images import dataset_of_split
 
@@ -59,11 +58,9 @@ def write_page(
         write_image(folder / name, np.hstack([before, np.full((HEIGHT, 12, 3), 255, np.uint8), after]))
         pairs.append(dict(file=name, name=Path(info['img_path']).name, objects=len(info['instances'])))
     write_image(folder / 'statistics.png', draw_statistics(dataset))
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template('browse.html.jinja')
     page = folder / 'index.html'
-    write_text(page, template.render(split=split, pairs=pairs, facts=facts(dataset), source=dataset.source))
+    values = dict(split=split, pairs=pairs, facts=facts(dataset), source=dataset.source)
+    write_text(page, render_page(Path(__file__).with_name('browse.html.jinja'), **values))
     return page
 
 

@@ -1,19 +1,16 @@
 """The report of an evaluation: a table by class, curves, a confusion matrix, kinds of errors, the worst images."""
 
 import base64
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import cv2
-import jinja2
 import numpy as np
 from pycocotools import mask as coco_mask
 
 from mmdyn.datasets.pixels import read_pixels
-from mmdyn.files import write_json, write_text
+from mmdyn.files import csv_text, render_page, write_json, write_text
 from mmdyn.inference.onnx_detector import viewable
 from mmdyn.logs import is_validation, log_records
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted, with_sides
@@ -183,17 +180,17 @@ def write_report(
     epochs = epoch_rows(work_dir, last_only) if work_dir is not None else []
     write_json(folder / 'report.json', report.as_json(), indent=1)
     if epochs:
-        write_text(folder / 'results.csv', _csv(epochs))
+        header = list(dict.fromkeys(key for row in epochs for key in row))
+        rows = [[row.get(key, '') for key in header] for row in epochs]
+        write_text(folder / 'results.csv', csv_text(header, rows))
     pictures = dict(
         curves=score_curves(report.curves, report.evaluation.classes),
         confusion=confusion_matrix(report.confusion, report.evaluation.classes),
         epochs=epoch_curves(epochs) if epochs else None,
     )
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    ).get_template('report.html.jinja')
     page = folder / 'report.html'
-    text = template.render(
+    text = render_page(
+        Path(__file__).with_name('report.html.jinja'),
         columns=COLUMNS,
         rows=[[_cell(row[column]) for column in COLUMNS] for row in report.rows()],
         figures={k: _cell(v if v >= 0 else float('nan')) for k, v in report.evaluation.figures().items()},
@@ -224,14 +221,6 @@ def epoch_rows(work_dir: str | Path, last_only: bool = True) -> list[dict[str, A
             row = rows.setdefault(int(record['epoch']), {})
             row.update({k: v for k, v in record.items() if k.startswith('loss') or k == 'lr'})
     return [dict(epoch=epoch, **rows[epoch]) for epoch in sorted(rows)]
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def worst_images(report: Report, count: int = WORST) -> list[tuple[str, np.ndarray, str]]:

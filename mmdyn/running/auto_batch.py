@@ -12,7 +12,8 @@ from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
 
 from .image_channels import image_channels
-from .image_size import image_size
+from .image_size import STRIDE, image_size
+from .training_options import MULTI_SCALE
 
 TRIED = (1, 2, 4, 8, 16)
 SHARE = 0.7  # of the memory, as images have different numbers of objects
@@ -66,7 +67,7 @@ def measured_batch(cfg: Config) -> int:
         raise UserError('--batch -1 measures a YOLO11 on one GPU: set a number for other detectors and several GPUs')
     height, width = image_size(cfg)
     if cfg.model.data_preprocessor.get('batch_augments'):  # the largest of several sizes
-        height, width = (math.ceil(1.5 * side / 32) * 32 for side in (height, width))
+        height, width = (math.ceil((1 + MULTI_SCALE) * side / STRIDE) * STRIDE for side in (height, width))
     model = build_model(cfg).cuda().train()
     free, _ = torch.cuda.mem_get_info()
     half = 'Amp' in cfg.optim_wrapper.get('type', '')

@@ -17,8 +17,8 @@ class CheckpointGuardHook(Hook):
     """Fit a checkpoint to the model, or refuse it; MMEngine loads with ``strict=False``.
 
     A static checkpoint is upcycled for a dynamic model with batch norms. Testing and resuming need every tensor,
-    fine-tuning (``load_from``) a quarter of them. Fine-tuning on other classes starts with a new class branch, and the
-    log says what was taken.
+    fine-tuning (``load_from``) a quarter of them. Fine-tuning on other classes starts with a new last layer
+    of the class branch, and the log says what was taken.
 
     Raises:
         UserError: The checkpoint does not fit; the message lists the first keys that differ.
