@@ -28,8 +28,8 @@ help:  ## show this
 lifecycle: .venv/deploy  ## the life of a detector: static, upcycled, fine-tuned, exported, collapsed; ends in one page
 	$(BIN)/python demo/lifecycle.py
 
-.venv/dev: .venv/deploy requirements/dev.txt
-	$(BIN)/pip install -q -r requirements/dev.txt
+.venv/dev: .venv/deploy requirements/dev.txt requirements/track.txt
+	$(BIN)/pip install -q -r requirements/dev.txt -r requirements/track.txt
 	@touch $@
 
 install: .venv/runtime  ## make .venv with the package and what it needs

@@ -1,7 +1,7 @@
-"""Detect objects in an image, a folder of images, a video or a camera; draws them and writes them as JSON.
+"""Detect objects in images, videos, streams and cameras; draws them and writes them as JSON.
 
-The model is a config with a checkpoint, an exported file (.onnx, .xml of OpenVINO, .param of ncnn), or digits: a small
-detector that comes with mmdyn. --demo runs it on four images that it makes.
+The model is a config with a checkpoint, weights of any origin, an exported file (.onnx, .xml of OpenVINO, .param of
+ncnn), or digits: a small detector that comes with mmdyn. --demo runs it on four images that it makes.
 """
 
 import sys
@@ -9,50 +9,53 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import WEIGHTS, add_cfg_options, add_weights_argument, config_of, run_tool, tool_parser
+from _arguments import (
+    add_cfg_options,
+    add_detection_arguments,
+    add_source_arguments,
+    add_weights_argument,
+    limits_of,
+    open_model,
+    run_tool,
+    tool_parser,
+)
 
 EXAMPLE = """  python demo/image_demo.py --demo
   python demo/image_demo.py data/digits/val configs/yolo11n_dynconv_digits.py CHECKPOINT
-  python demo/image_demo.py street.mp4 model.onnx
+  python demo/image_demo.py street.mp4 model.onnx --conf 0.4 --classes car bus --vid-stride 2
+  python demo/image_demo.py 'photos/**/*.jpg' yolo11n.pt --save-txt --save-crop
   python demo/image_demo.py 0 model.onnx --show        # the first camera, until q or Ctrl-C
-writes demo_output/vis/* and demo_output/preds/*.json"""
+writes demo_output/vis and demo_output/preds"""
 DEMO_IMAGES = 4
 
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    parser.add_argument('inputs', nargs='?', help='image, folder of images, URL, video, or number of a camera')
-    parser.add_argument('model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, an exported file, or digits')
+    parser.add_argument(
+        'inputs',
+        nargs='?',
+        metavar='SOURCE',
+        help="image, folder, pattern ('photos/*.jpg'), list (.txt, or - for standard input), video, URL, RTSP stream, "
+        'or number of a camera',
+    )
+    parser.add_argument(
+        'model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, a file of weights or of an export, or digits'
+    )
     parser.add_argument('--demo', action='store_true', help='make images of digits, and detect in them')
     add_weights_argument(parser)
     add_cfg_options(parser)
-    parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
-    parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
-    parser.add_argument('--score-thr', type=float, default=0.3, help='score threshold (0.3)')
-    parser.add_argument('--batch-size', type=int, default=1, help='batch size of an exported file (1)')
-    parser.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
+    add_source_arguments(parser)
+    kept = add_detection_arguments(parser, score=0.25)
+    kept.add_argument('--slice', type=int, metavar='N', help='also look at tiles of N pixels, for small objects')
+    kept.add_argument('--overlap', type=float, default=0.2, metavar='X', help='share that tiles overlap by (0.2)')
+    output = parser.add_argument_group('output')
+    output.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
+    output.add_argument('--save-txt', action='store_true', help="also write labels as YOLO's text files")
+    output.add_argument('--save-crop', action='store_true', help='also write a picture of every object')
+    output.add_argument('--json-lines', action='store_true', help='print a line of JSON for every image as it comes')
+    output.add_argument('--show-routing', action='store_true', help='draw the weights of the experts beside an image')
+    output.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
     return parser
-
-
-def open_model(args):
-    """Load the model from a config and a checkpoint, from an exported file, or by the name of a packaged detector."""
-    from mmdyn.errors import UserError
-    from mmdyn.inference import has_own_weights, load_model
-
-    args.model += [args.weights] if args.weights else []
-    if len(args.model) == 1 and Path(args.model[0]).suffix in WEIGHTS:
-        args.config, args.checkpoint = None, args.model[0]
-        return load_model(config_of(args), args.checkpoint, args.device)
-    if len(args.model) == 1 and has_own_weights(args.model[0]):
-        return load_model(args.model[0], device=args.device)
-    if len(args.model) != 2:
-        given = ' '.join(args.model) or 'nothing'
-        raise UserError(
-            'MODEL must be CONFIG CHECKPOINT, one file of weights (.pt, .pth, .safetensors) or of an export (.onnx, '
-            f'.xml, .param), or digits, and stands after the images; got {given} after {args.inputs}'
-        )
-    args.config, checkpoint = args.model
-    return load_model(config_of(args), checkpoint, args.device)
 
 
 def make_images(args) -> None:
@@ -68,21 +71,24 @@ def make_images(args) -> None:
 
 def detect(args) -> None:
     from mmdyn.errors import UserError
-    from mmdyn.inference.media import Media
-    from mmdyn.inference.results import write_results
+    from mmdyn.inference.results import Outputs, write_results
 
-    if args.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, got {args.batch_size}')
     if args.demo:
         make_images(args)
     elif args.inputs is None:
         raise UserError('set an image, a folder, a URL, a video or a camera, and a MODEL; or --demo')
     model = open_model(args)
-    media = Media(args.inputs)
-    images, objects = write_results(media, model, args.out_dir, args.score_thr, args.batch_size, args.show)
+    if args.slice is not None:
+        model = model.sliced(args.slice, args.overlap)
+    media = model.open(args.inputs, args.vid_stride)
+    predictions = model.stream(media, batch=args.batch, routing=args.show_routing, **limits_of(args))
+    lines = sys.stdout if args.json_lines else None
+    outputs = Outputs(labels=args.save_txt, crops=args.save_crop, lines=lines, show=args.show)
+    images, objects = write_results(media, predictions, args.out_dir, outputs)
     print(
         f'{objects} objects in {images} images: pictures are in {args.out_dir / "vis"}, '
-        f'boxes as JSON in {args.out_dir / "preds"}.'
+        f'boxes as JSON in {args.out_dir / "preds"}.',
+        file=sys.stderr if args.json_lines else sys.stdout,
     )
 
 

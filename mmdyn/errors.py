@@ -3,6 +3,7 @@
 The command-line tools print it without a traceback and exit with 1.
 """
 
+import difflib
 from collections.abc import Sequence
 
 
@@ -19,3 +20,27 @@ def listed_classes(names: Sequence[object], shown: int = 8) -> str:
     """
     classes = 'class' if len(names) == 1 else 'classes'
     return f'{len(names)} {classes}: {", ".join(map(str, names[:shown]))}{", …" if len(names) > shown else ""}'
+
+
+def class_number(given: str | int, names: Sequence[str]) -> int:
+    """The index of a class.
+
+    Args:
+        given: Its name, or its number from 0.
+        names: Names of all classes.
+
+    Raises:
+        UserError: There is no such class; similar names are suggested.
+
+    Example:
+        >>> class_number('dog', ['cat', 'dog']), class_number('0', ['cat', 'dog'])
+        (1, 0)
+    """
+    given = str(given)
+    if given in names:
+        return names.index(given)
+    if given.isdecimal() and int(given) < len(names):
+        return int(given)
+    near = difflib.get_close_matches(given, names, n=3)
+    hint = f'Did you mean {" or ".join(near)}?' if near else f'There are {listed_classes(names)}'
+    raise UserError(f'there is no class {given!r}. {hint}')

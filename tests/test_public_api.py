@@ -49,7 +49,7 @@ LAYERS = {
         ['execution'],
         ['global_mean'],
         ['dynamic_conv'],
-        ['c3k2', 'folding', 'upcycling'],
+        ['c3k2', 'folding', 'recording', 'upcycling'],
     ],
     'annotations': [['cache'], ['table'], ['image_files'], ['coco', 'voc', 'yolo']],
     'datasets': [
@@ -61,8 +61,9 @@ LAYERS = {
     ],
     'inference': [
         ['onnx_detector', 'media', 'packaged'],
-        ['runtimes', 'checkpoint_detector'],
-        ['exported_detector', 'load'],
+        ['runtimes', 'checkpoint_detector', 'prediction'],
+        ['exported_detector', 'slicing', 'tracking'],
+        ['load'],
         ['evaluation', 'results'],
     ],
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
@@ -75,7 +76,7 @@ LAYERS = {
     'metrics': [['coco_evaluation'], ['coco_metric']],
     'reports': [['matching'], ['figures'], ['report'], ['hook']],
     'convert': [['key_table', 'original_file', 'stored_config'], ['variant'], ['conversion'], ['weights']],
-    'routing': [['statistics', 'record'], ['hook'], ['analysis']],
+    'routing': [['statistics'], ['hook'], ['analysis']],
     'surgery': [['counterpart'], ['upcycle', 'collapse']],
 }
 SOURCES = sorted(p for p in (ROOT / 'mmdyn').glob('*/**/*.py') if '.mim' not in p.parts and not p.is_symlink())

@@ -24,7 +24,8 @@ class Command(NamedTuple):
 COMMANDS = {
     'train': Command('tools/train.py', 'train a detector, on any data set in one flag'),
     'test': Command('tools/test.py', 'average precision of a checkpoint or of an exported file'),
-    'detect': Command('demo/image_demo.py', 'draw boxes in images, videos and cameras'),
+    'detect': Command('demo/image_demo.py', 'draw boxes in images, videos, streams and cameras'),
+    'track': Command('tools/track.py', 'follow objects through a video'),
     'export': Command('tools/export.py', 'write ONNX, OpenVINO, torch.export or ncnn'),
     'convert': Command('tools/convert_ultralytics.py', "the original's weights, both ways"),
     'upcycle': Command('tools/upcycle.py', 'a dynamic detector of a static one, with the same outputs'),
@@ -148,6 +149,58 @@ def add_loader_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument('--workers', type=int, metavar='N', help='processes that load images, for every process')
 
 
+def add_source_arguments(parser: argparse._ActionsContainer) -> None:
+    """How images are taken from a source, and where the model runs."""
+    parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
+    parser.add_argument('--batch', '--batch-size', type=int, default=1, metavar='N', help='images at a time (1)')
+    parser.add_argument('--vid-stride', type=int, default=1, metavar='N', help='take every Nth frame of a video (1)')
+
+
+def add_detection_arguments(parser: argparse.ArgumentParser, score: float) -> argparse._ArgumentGroup:
+    """Which detections are kept; the group is returned."""
+    kept = parser.add_argument_group('what is kept')
+    kept.add_argument(
+        '--conf', '--score-thr', type=float, default=score, metavar='X', help=f'score threshold, 0 to 1 ({score:g})'
+    )
+    kept.add_argument('--iou', type=float, metavar='X', help="overlap above which NMS drops a box (the model's)")
+    kept.add_argument('--max-det', type=int, metavar='N', help="most detections of an image (the model's)")
+    kept.add_argument('--classes', nargs='+', metavar='NAME', help='these classes only, by name or number')
+    kept.add_argument('--agnostic-nms', action='store_true', help='NMS among all classes, not within each')
+    return kept
+
+
+def limits_of(args: argparse.Namespace) -> dict:
+    """The arguments of ``add_detection_arguments`` for :class:`mmdyn.inference.Model`."""
+    return dict(
+        score=args.conf,
+        iou=args.iou,
+        max_detections=args.max_det,
+        classes=args.classes,
+        agnostic=args.agnostic_nms,
+    )
+
+
+def open_model(args: argparse.Namespace):
+    """Load the model from a config and a checkpoint, from one file, or by the name of a packaged detector."""
+    from mmdyn.errors import UserError
+    from mmdyn.inference import has_own_weights, load_model
+
+    args.model += [args.weights] if args.weights else []
+    if len(args.model) == 1 and Path(args.model[0]).suffix in WEIGHTS:
+        args.config, args.checkpoint = None, args.model[0]
+        return load_model(config_of(args), args.checkpoint, args.device)
+    if len(args.model) == 1 and has_own_weights(args.model[0]):
+        return load_model(args.model[0], device=args.device)
+    if len(args.model) != 2:
+        given = ' '.join(args.model) or 'nothing'
+        raise UserError(
+            'MODEL must be CONFIG CHECKPOINT, one file of weights (.pt, .pth, .safetensors) or of an export (.onnx, '
+            f'.xml, .param), or digits, and stands after the images; got {given} after {args.inputs}'
+        )
+    args.config, checkpoint = args.model
+    return load_model(config_of(args), checkpoint, args.device)
+
+
 def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     """What is trained on, from what, for how long."""
     data = parser.add_argument_group('data')
@@ -199,16 +252,24 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
-def options_of(args: argparse.Namespace) -> dict | None:
-    """The values of ``--cfg-options``: dotted keys and values."""
+def options_of(given: list[str] | None, flag: str = '--cfg-options') -> dict | None:
+    """KEY=VALUE pairs as dotted keys and values.
+
+    Args:
+        given: The pairs.
+        flag: The flag that they follow, for the message.
+
+    Raises:
+        UserError: One is not such a pair.
+    """
     from mmengine.config import DictAction
 
     from mmdyn.errors import UserError
 
-    pairs = args.cfg_options or []
+    pairs = given or []
     wrong = [pair for pair in pairs if '=' not in pair]
     if wrong:
-        raise UserError(f'--cfg-options takes KEY=VALUE, got {wrong[0]!r}')
+        raise UserError(f'{flag} takes KEY=VALUE, got {wrong[0]!r}')
     parser = argparse.ArgumentParser()
     parser.add_argument('options', nargs='*', action=DictAction)
     return parser.parse_args(pairs).options if pairs else None
@@ -237,7 +298,7 @@ def config_of(args: argparse.Namespace):
     folder = args.work_dir if getattr(args, 'work_dir', None) else None
     if getattr(args, 'name', None):
         folder = os.path.join(folder or 'work_dirs', args.name)
-    cfg = load_config(config, options_of(args), folder, getattr(args, 'launcher', 'none'))
+    cfg = load_config(config, options_of(args.cfg_options), folder, getattr(args, 'launcher', 'none'))
     set_options(cfg, args)
     return cfg
 
@@ -250,7 +311,7 @@ def set_options(cfg, args: argparse.Namespace) -> None:
     training = hasattr(args, 'epochs')
     if training and args.weights:
         training_options.start_from_weights(cfg, args.weights)
-        cfg.merge_from_dict(options_of(args) or {})
+        cfg.merge_from_dict(options_of(args.cfg_options) or {})
     keys = ['data', 'imgsz', 'epochs', 'workers', 'lr', 'cache']
     keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
     values = {key: getattr(args, key, None) for key in keys}

@@ -55,7 +55,7 @@ def ablate(args) -> None:
         args.configs,
         range(args.seeds),
         args.work_dir,
-        options_of(args),
+        options_of(args.cfg_options),
         args.amp,
         lambda cfg: set_options(cfg, args),
     )

@@ -14,7 +14,7 @@ from mmdyn.datasets import LoadImage
 from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.files import render_page, write_image, write_text
-from mmdyn.inference.onnx_detector import viewable
+from mmdyn.inference.onnx_detector import colour_of, draw_boxes, viewable
 from mmdyn.running.dataset_images import dataset_of_split
 
 from .pictures import figure_image
@@ -136,10 +136,5 @@ def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, 
     scale = HEIGHT / image.shape[0]
     size = max(1, round(image.shape[1] * scale)), HEIGHT
     image = cv2.resize(viewable(image), size, interpolation=cv2.INTER_AREA)
-    for box, label in zip(boxes, labels, strict=True):
-        hue = np.array([[[label * 47 % 180, 220, 230]]], np.uint8)
-        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
-        left, top, right, bottom = (round(side * scale) for side in box)
-        cv2.rectangle(image, (left, top), (right, bottom), colour, 1)
-        cv2.putText(image, names[label], (left, max(top - 2, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1)
-    return image
+    corners = np.array(boxes, float).reshape(-1, 4) * scale
+    return draw_boxes(image, corners, [names[label] for label in labels], [colour_of(label) for label in labels])

@@ -3,7 +3,7 @@
 from .array_dataset import ArrayDataset
 from .checked_coco import CheckedCocoDataset
 from .data_source import DataSource, find_data
-from .digits import DigitsDataset, make_digits
+from .digits import DigitsDataset, make_digits, make_digits_video
 from .image_cache import ImageCache
 from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
@@ -40,5 +40,6 @@ __all__ = [
     'convert_voc',
     'find_data',
     'make_digits',
+    'make_digits_video',
     'photograph',
 ]

@@ -21,11 +21,13 @@ from tqdm import tqdm
 
 from mmdyn.annotations import Annotations
 from mmdyn.annotations.image_files import ImageFiles
+from mmdyn.files import replacing
 
 from .checked_coco import CheckedCocoDataset
 
 IMAGE_SIZE = 320
 DIGIT_SIZES = (12, 120)
+MOVING_SIZES = (30, 90)  # of a video
 MAX_DIGITS = 10
 MIN_VISIBLE = 0.5
 VAL_FRACTION = 0.2  # of the digits
@@ -92,11 +94,11 @@ def _sprite(material: SplitMaterial, rng: Generator) -> Sprite:
     return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(material.labels[index]))
 
 
-def _colour(under: np.ndarray, rng: Generator) -> np.ndarray:
+def _colour(under: np.ndarray, rng: Generator, contrast: tuple[int, int] = (45, 200)) -> np.ndarray:
     """A random colour with a low or high contrast to the background."""
     mean = under.reshape(-1, 3).mean(0)
     direction = rng.normal(size=3)
-    step = direction / np.abs(direction).max() * rng.uniform(45, 200)
+    step = direction / np.abs(direction).max() * rng.uniform(*contrast)
     # Of the two directions, the one with more contrast to the mean after clipping to 0..255.
     return max((np.clip(mean + sign * step, 0, 255) for sign in (1, -1)), key=lambda c: np.abs(c - mean).max())
 
@@ -224,6 +226,66 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+class MovingDigit(NamedTuple):
+    """A digit of a video."""
+
+    sprite: Sprite
+    colour: np.ndarray  # (3,), BGR
+    start: np.ndarray  # (2,), left and top in the first frame
+    step: np.ndarray  # (2,), pixels per frame
+
+    def place(self, frame: int) -> tuple[int, int]:
+        """Left and top in a frame: straight ahead, and back from the borders."""
+        room = IMAGE_SIZE - np.array(self.sprite.opacity.shape[::-1])
+        way = (self.start + frame * self.step) % (2 * room)
+        x, y = np.where(way < room, way, 2 * room - way).round().astype(int).tolist()
+        return x, y
+
+
+def make_digits_video(path: str | Path, frames: int = 200, seed: int = 0, digits: int = 4) -> list[list[tuple]]:
+    """Generate a video of digits that move over a photograph and cross each other.
+
+    Args:
+        path: File to write, ``.mp4``.
+        frames: Number of frames, 25 of which are a second.
+        seed: The same seed gives the same frames.
+        digits: Number of digits.
+
+    Returns:
+        For every frame, of every digit its number, its box ``[x, y, width, height]`` in pixels, and its label.
+
+    Example:
+        >>> video = make_digits_video(folder / 'digits.mp4', frames=2, digits=3)
+        >>> len(video), [number for number, box, label in video[0]]
+        (2, [0, 1, 2])
+    """
+    material, rng = _split_materials(seed)['val'], np.random.default_rng([seed, 2])
+    background = np.clip(_background(material, rng), 0, 255)
+    low, high = MOVING_SIZES
+    moving: list[MovingDigit] = []
+    while len(moving) < digits:
+        sprite = _sprite(material, rng)
+        if low <= min(sprite.opacity.shape) and max(sprite.opacity.shape) <= high:
+            angle, start = rng.uniform(0, 2 * np.pi), rng.uniform(0, IMAGE_SIZE, 2)
+            step = rng.uniform(1, 3) * np.array([np.cos(angle), np.sin(angle)])
+            moving.append(MovingDigit(sprite, _colour(background, rng, (180, 250)), start, step))
+    boxes: list[list[tuple]] = []
+    with replacing(path) as partial:
+        writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*'mp4v'), 25, (IMAGE_SIZE, IMAGE_SIZE))
+        for frame in range(frames):
+            image = background.copy()
+            boxes.append([])
+            for number, digit in enumerate(moving):
+                (x, y), opacity = digit.place(frame), digit.sprite.opacity
+                height, width = opacity.shape
+                under = image[y : y + height, x : x + width]
+                under[:] = under + (digit.colour - under) * opacity[..., None]
+                boxes[-1].append((number, [x, y, width, height], digit.sprite.label))
+            writer.write(image.astype(np.uint8))
+        writer.release()
+    return boxes
 
 
 @DATASETS.register_module()

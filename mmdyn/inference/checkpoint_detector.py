@@ -1,12 +1,15 @@
 """A detector from a config and a checkpoint, with the interface of an exported file."""
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.apis import inference_detector
+from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -20,7 +23,7 @@ from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
 from mmdyn.running.loading import class_names
 from mmdyn.running.messages import config_errors
 
-from .onnx_detector import Detections
+from .onnx_detector import Detections, Limits
 
 
 class CheckpointDetector:
@@ -57,15 +60,61 @@ class CheckpointDetector:
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
             self.pipeline = Compose([dict(type='mmdet.LoadImageFromNDArray'), *rest])
 
-    def __call__(self, images: Sequence[np.ndarray], score: float) -> list[Detections]:
-        """Detect in a batch.
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        score: float = 0.25,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+    ) -> list[Detections]:
+        """Detect in a batch; images that the pipeline leaves at different sizes go through the network one by one.
 
         Args:
             images: Arrays as :func:`mmdyn.datasets.pixels.read_pixels` gives them, (H, W, channels) each.
-            score: Score threshold.
+            score: As all that follow, which detections are kept: see :class:`mmdyn.inference.onnx_detector.Limits`.
+            iou: Overlap for NMS.
+            max_detections: Most detections of an image.
+            classes: Indices of classes.
+            agnostic: NMS among all classes.
         """
-        detections: list[Detections] = []
-        for sample in inference_detector(self.model, list(images), self.pipeline):
-            kept = sample.pred_instances[sample.pred_instances.scores > score].cpu()
-            detections.append(Detections(kept.bboxes.numpy(), kept.scores.numpy(), kept.labels.numpy()))
-        return detections
+        prepared = [self.pipeline(dict(img=image, img_id=i)) for i, image in enumerate(images)]
+        samples: list[DetDataSample] = []
+        with self._limited(Limits(score, iou, max_detections, classes, agnostic)):
+            for _, group in groupby(prepared, key=lambda data: data['inputs'].shape):
+                part = list(group)
+                batch = {key: [data[key] for data in part] for key in ('inputs', 'data_samples')}
+                samples += self.model.test_step(batch)
+        return [_detections(sample, score, classes) for sample in samples]
+
+    @contextmanager
+    def _limited(self, limits: Limits) -> Iterator[None]:
+        """Let the head keep what ``limits`` says."""
+        head = self.model.bbox_head
+        before = head.test_cfg
+        head.test_cfg = test = copy.deepcopy(before)  # update() merges into the dicts within
+        test.score_thr = limits.score
+        if limits.iou is not None:
+            test.nms.iou_threshold = limits.iou
+        if limits.agnostic:
+            test.nms.class_agnostic = True
+        if limits.max_detections is not None:
+            test.max_per_img = limits.max_detections
+        if limits.classes is not None:
+            test.classes = list(limits.classes)
+        try:
+            yield
+        finally:
+            head.test_cfg = before
+
+
+def _detections(sample: DetDataSample, score: float, classes: Sequence[int] | None) -> Detections:
+    """The detections of a data sample; heads of other packages know no choice of classes."""
+    found = sample.pred_instances
+    found = found[found.scores > score]
+    if classes is not None:
+        found = found[torch.isin(found.labels, found.labels.new_tensor(list(classes)))]
+    found = found.cpu()
+    return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy())

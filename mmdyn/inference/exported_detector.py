@@ -17,7 +17,7 @@ from mmdyn.running.image_channels import image_channels
 from mmdyn.running.image_size import test_size
 from mmdyn.running.testing import drop_ema, use_pipeline_sizes
 
-from .onnx_detector import Placement, restore
+from .onnx_detector import Limits, Placement, restore
 from .runtimes import RUNTIMES, open_exported
 
 
@@ -69,10 +69,11 @@ class ExportedDetector(BaseModel):
         """
         if mode != 'predict' or data_samples is None:
             raise UserError('an exported file can only predict: train or profile the checkpoint instead')
-        images, score, iou = inputs.cpu().numpy(), self.test_cfg['score_thr'], self.test_cfg['nms']['iou_threshold']
+        images = inputs.cpu().numpy()
+        limits = Limits(self.test_cfg['score_thr'], self.test_cfg['nms']['iou_threshold'])
         size = self.session.meta['batch'] or len(images)
         parts = [images[i : i + size] for i in range(0, len(images), size)]
-        detected = [one for part in parts for one in self.session.detect(part, score, iou)]
+        detected = [one for part in parts for one in self.session.detect(part, limits)]
         clip = self.test_cfg.get('clip_boxes', True)
         for sample, detections in zip(data_samples, detected, strict=True):
             pad = sample.metainfo.get('pad_param', np.zeros(4))

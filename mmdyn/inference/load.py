@@ -1,70 +1,33 @@
-"""``load_model``: loads a config with its checkpoint, or an exported file, as a detector with the same interface."""
+"""``load_model``: loads a config with its checkpoint, or an exported file, as a model with the same interface."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
 import cv2
 import numpy as np
 import torch
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.structures import InstanceData
 
 from mmdyn.checkpoints import WEIGHTS
 from mmdyn.convert import weights_config
 from mmdyn.datasets.pixels import from_sixteen_bits, read_pixels
-from mmdyn.errors import UserError, listed_classes
+from mmdyn.errors import UserError, class_number, listed_classes
+from mmdyn.layers import dynamic_layers, record_routing
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
-from .onnx_detector import Detections, OnnxDetector, draw
+from .media import Media, open_media
+from .onnx_detector import Detections, Limits, OnnxDetector
 from .packaged import SHORT_NAMES, packaged
+from .prediction import Prediction, Routing
 from .runtimes import RUNTIMES, open_exported
+from .slicing import SlicedDetector
+from .tracking import Tracks
 
 WEIGHTS_ALONE = ('.pth', *WEIGHTS)
 Image = str | Path | np.ndarray | Any  # the last is a PIL image
-
-
-class Prediction(DetDataSample):
-    """mmdet's data sample of one image, which can draw itself.
-
-    ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,).
-
-    Example:
-        >>> from mmdyn.inference.onnx_detector import Detections
-        >>> detections = Detections(np.array([[1, 1, 9, 9]]), np.array([0.9]), np.array([0]))
-        >>> prediction = Prediction.of(np.zeros((32, 32, 3), np.uint8), ['cat'], detections, path=None)
-        >>> prediction.pred_instances.bboxes.tolist(), prediction.draw().shape
-        ([[1, 1, 9, 9]], (32, 32, 3))
-    """
-
-    @classmethod
-    def of(cls, image: np.ndarray, names: Sequence[str], detections: Detections, path: str | None) -> 'Prediction':
-        """Build the prediction of an image (H, W, channels) from detections and class names."""
-        size = image.shape[:2]
-        sample = cls(metainfo=dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image))
-        fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
-        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
-        return sample
-
-    def draw(self) -> np.ndarray:
-        """The image with boxes, class names and scores, a BGR uint8 array (H, W, 3), whatever its channels."""
-        return draw(self.image, self._detections(), self.names)
-
-    def rows(self) -> dict[str, list]:
-        """The content of the JSON file: the fields of mmdet's ``DetInferencer``, and the class names."""
-        boxes, scores, labels = self._detections()
-        return dict(
-            labels=labels.tolist(),
-            scores=[round(float(score), 5) for score in scores],
-            bboxes=[[round(float(side), 2) for side in box] for box in boxes],
-            names=[self.names[label] for label in labels],
-        )
-
-    def _detections(self) -> Detections:
-        instances = self.pred_instances
-        return Detections(*(instances[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels')))
 
 
 class Model:
@@ -86,7 +49,7 @@ class Model:
         Model(CheckpointDetector, 10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …)
     """
 
-    def __init__(self, detector: CheckpointDetector | OnnxDetector) -> None:
+    def __init__(self, detector: CheckpointDetector | OnnxDetector | SlicedDetector) -> None:
         self.detector = detector
         self.names: list[str] = detector.names
         self.channels, self.to_float32 = detector.channels, detector.to_float32
@@ -95,29 +58,160 @@ class Model:
         return f'Model({type(self.detector).__name__}, {listed_classes(self.names)})'
 
     @overload
-    def __call__(self, images: list[Image], score: float = 0.25) -> list[Prediction]: ...
+    def __call__(self, images: list[Image], score: float = 0.25, **options: Any) -> list[Prediction]: ...
     @overload
-    def __call__(self, images: Image, score: float = 0.25) -> Prediction: ...
-    def __call__(self, images, score=0.25):
+    def __call__(self, images: Image, score: float = 0.25, **options: Any) -> Prediction: ...
+    def __call__(
+        self, images, score=0.25, iou=None, max_detections=None, classes=None, agnostic=False, *, routing=False
+    ):
         """Predict for one image, or for each of a list.
 
         Args:
             images: A path or URL, a uint8 array in BGR (H, W, 3) or grey (H, W), a PIL image, or a list of
                 these. For a model of other channels, an array (H, W, channels), also uint16.
             score: Score threshold.
+            iou: Overlap above which NMS drops the lower of two boxes; None takes the model's.
+            max_detections: Most detections of an image; None takes the model's.
+            classes: Names or numbers of the classes to predict; None predicts all.
+            agnostic: NMS among the boxes of all classes, not within each.
+            routing: Also give the weights of the experts, as ``routing`` of each prediction.
 
         Returns:
             A :class:`Prediction`, or a list of them.
 
         Raises:
-            UserError: An image cannot be read.
+            UserError: An image cannot be read, a value is invalid, there is no such class, or there are no experts.
         """
-        if not isinstance(images, list | tuple):
-            return self([images], score)[0]
+        limits = self._limits(score, iou, max_detections, classes, agnostic)
+        several = isinstance(images, list | tuple)
+        images = images if several else [images]
         arrays = [as_array(image, self.channels, self.to_float32) for image in images]
         paths = [str(image) if isinstance(image, str | Path) else None for image in images]
-        detections = self.detector(arrays, score) if arrays else []
-        return [Prediction.of(a, self.names, d, p) for a, d, p in zip(arrays, detections, paths, strict=True)]
+        predictions = self._predict(arrays, paths, limits, routing)
+        return predictions if several else predictions[0]
+
+    def stream(
+        self,
+        source: str | Path | Media,
+        score: float = 0.25,
+        *,
+        batch: int = 1,
+        stride: int = 1,
+        routing: bool = False,
+        **limits: Any,
+    ) -> Iterator[Prediction]:
+        """Predict for the images of a folder, a list, a video, a stream or a camera, one after the other.
+
+        Args:
+            source: What :func:`mmdyn.inference.media.open_media` takes, or what it gives.
+            score: Score threshold.
+            batch: Images that are predicted at a time.
+            stride: Every so many frames of a video one is predicted.
+            routing: As for a call.
+            limits: ``iou``, ``max_detections``, ``classes`` and ``agnostic``, as for a call.
+
+        Returns:
+            Predictions as they come; ``name`` is the name of the image, or the number of the frame.
+
+        Raises:
+            UserError: As for a call; or the source is not there, or ends early.
+
+        Example:
+            >>> model = load_model('digits', device='cpu')
+            >>> len(list(model.stream(digits_image.parent)))
+            8
+        """
+        if batch < 1:
+            raise UserError(f'invalid batch {batch}: set it to 1 image or more')
+        return self._stream(self.open(source, stride), self._limits(score, **limits), batch, routing)
+
+    def _stream(self, media: Media, limits: Limits, batch: int, routing: bool) -> Iterator[Prediction]:
+        frames = iter(media)
+        while part := list(islice(frames, batch)):
+            arrays = [as_array(frame.image, self.channels, self.to_float32) for frame in part]
+            predictions = self._predict(arrays, [frame.path for frame in part], limits, routing)
+            for frame, prediction in zip(part, predictions, strict=True):
+                prediction.set_metainfo(dict(name=frame.name))
+                yield prediction
+
+    def track(
+        self,
+        source: str | Path | Media,
+        tracker: str = 'bytetrack',
+        score: float = 0.1,
+        *,
+        stride: int = 1,
+        tracker_options: dict[str, Any] | None = None,
+        **limits: Any,
+    ) -> Iterator[Prediction]:
+        """Predict for the frames of a video, and follow the objects.
+
+        Args:
+            source: A video, a stream, a camera, or images in the order of their names.
+            tracker: ``'bytetrack'``, ``'botsort'``, ``'ocsort'``, ``'cbiou'`` or ``'sort'``.
+            score: Score threshold; ByteTrack and those of its kind use weak detections to keep an object.
+            stride: Every so many frames one is predicted.
+            tracker_options: Arguments of the tracker.
+            limits: ``iou``, ``max_detections``, ``classes`` and ``agnostic``, as for a call.
+
+        Returns:
+            Predictions of tracked objects as they come, whose numbers are ``pred_instances.instances_id``.
+
+        Raises:
+            UserError: As for :meth:`stream`; the package ``trackers`` is missing, or there is no such tracker.
+        """
+        media = self.open(source, stride)
+        tracks = Tracks(tracker, media.fps or 25.0, tracker_options)
+        return map(tracks.follow, self.stream(media, score, **limits))
+
+    def sliced(self, size: int = 640, overlap: float = 0.2) -> 'Model':
+        """This model on tiles of large images: see :class:`mmdyn.inference.slicing.SlicedDetector`.
+
+        Args:
+            size: Height and width of a tile in pixels.
+            overlap: Share of a tile that its neighbour has, too.
+        """
+        return Model(SlicedDetector(self.detector, size, overlap))
+
+    def open(self, source: str | Path | Media, stride: int = 1) -> Media:
+        """Open a source, with the channels of the model; see :func:`mmdyn.inference.media.open_media`."""
+        if isinstance(source, Media):
+            return source
+        if stride < 1:
+            raise UserError(f'invalid stride {stride}: set it to 1 frame or more')
+        return open_media(str(source), self.channels, self.to_float32, stride)
+
+    def _limits(self, score, iou=None, max_detections=None, classes=None, agnostic=False) -> Limits:
+        for name, value in (('score', score), ('iou', iou)):
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f'invalid {name} {value:g}: set it from 0 to 1')
+        if max_detections is not None and max_detections < 1:
+            raise UserError(f'invalid number of detections {max_detections}: set it to 1 or more')
+        numbers = None if classes is None else sorted({class_number(each, self.names) for each in classes})
+        return Limits(score, iou, max_detections, numbers, agnostic)
+
+    def _predict(
+        self, arrays: list[np.ndarray], paths: Sequence[str | None], limits: Limits, routing: bool
+    ) -> list[Prediction]:
+        weights: list[Routing | None] = [None] * len(arrays)
+        try:
+            if routing:
+                detections, weights = zip(*(self._routed(array, limits) for array in arrays), strict=True)
+            else:
+                detections = self.detector(arrays, *limits) if arrays else []
+        except ValueError as e:  # of an exported file
+            raise UserError(str(e)) from e
+        rows = zip(arrays, detections, paths, weights, strict=True)
+        return [Prediction.of(a, self.names, d, p, w) for a, d, p, w in rows]
+
+    def _routed(self, array: np.ndarray, limits: Limits) -> tuple[Detections, Routing]:
+        """The detections of an image, and the weights of the experts, averaged for a layer that runs several times."""
+        network = getattr(self.detector, 'model', None)
+        if network is None or not dynamic_layers(network):
+            raise UserError(f'{self} shows no routing: set a checkpoint of a dynamic model, without slicing')
+        with record_routing(network) as seen:
+            detections = self.detector([array], *limits)
+        return detections[0], {name: torch.cat(calls).mean(0).cpu().numpy() for name, calls in seen.items() if calls}
 
 
 def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.ndarray:

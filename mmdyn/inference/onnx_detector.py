@@ -39,6 +39,16 @@ class Detections(NamedTuple):
     labels: np.ndarray  # (n,), indices of class names
 
 
+class Limits(NamedTuple):
+    """Which detections are kept."""
+
+    score: float = 0.25  # of a detection, more than this
+    iou: float | None = None  # overlap above which NMS drops the lower of two boxes; None takes the exported value
+    max_detections: int | None = None  # of an image; None takes the exported value
+    classes: Sequence[int] | None = None  # indices; None keeps all
+    agnostic: bool = False  # NMS among the boxes of all classes, not within each
+
+
 class Placement(NamedTuple):
     """Scale and padding of an image in the input of the graph."""
 
@@ -87,30 +97,41 @@ class OnnxDetector:
         texts = session.get_modelmeta().custom_metadata_map
         return lambda images: session.run(None, {session.get_inputs()[0].name: images}), dict(texts)
 
-    def __call__(self, image: np.ndarray | Sequence[np.ndarray], score: float = 0.25, iou: float | None = None) -> Any:
+    def __call__(
+        self,
+        image: np.ndarray | Sequence[np.ndarray],
+        score: float = 0.25,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+    ) -> Any:
         """Detect in one image, or in each of a list.
 
         Args:
             image: Array (H, W, channels) from 0 to 255, as OpenCV reads it: BGR for three channels; or a list.
-            score: Score threshold; with NMS in the graph, the exported threshold applies too.
-            iou: Overlap above which NMS drops the lower of two boxes of a class; None takes the exported value.
+            score: As all that follow, which detections are kept: see :class:`Limits`. With NMS in the graph, the score
+                threshold and the number of detections of the export apply, too.
+            iou: Overlap for NMS.
+            max_detections: Most detections of an image.
+            classes: Indices of classes.
+            agnostic: NMS among all classes.
 
         Returns:
             Detections, or a list of them.
 
         Raises:
-            ValueError: NMS is in the graph with a different ``iou``.
+            ValueError: NMS is in the graph, and differs in ``iou`` or ``agnostic``.
         """
         if isinstance(image, np.ndarray):
-            return self([image], score, iou)[0]
+            return self([image], score, iou, max_detections, classes, agnostic)[0]
+        limits = Limits(score, iou, max_detections, classes, agnostic)
         detections: list[Detections] = []
         size = (self.meta['batch'] or len(image)) if self.meta['square'] else 1
-        if self.meta['nms'] and iou not in (None, self.meta['iou_threshold']):
-            raise ValueError(f'invalid iou {iou}: the NMS in {self.path} is fixed at {self.meta["iou_threshold"]}')
         for start in range(0, len(image), max(size, 1)):
             part = image[start : start + size]
             tensors, placements = zip(*(self.prepare(one) for one in part))
-            each = self.detect(np.concatenate(tensors), score, iou)
+            each = self.detect(np.concatenate(tensors), limits)
             detections += [restore(d, p, one.shape[:2]) for d, p, one in zip(each, placements, part)]
         return detections
 
@@ -132,47 +153,61 @@ class OnnxDetector:
         tensor = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
         return np.ascontiguousarray(tensor), Placement((new[1] / width, new[0] / height), left, top)
 
-    def detect(self, images: np.ndarray, score: float, iou: float | None = None) -> list[Detections]:
+    def detect(self, images: np.ndarray, limits: Limits) -> list[Detections]:
         """Detect in a prepared batch, which is padded if the graph has a fixed batch size.
 
         Args:
             images: (B, channels, H, W) float32.
-            score: Score threshold.
-            iou: As in ``__call__``.
+            limits: Which detections are kept.
 
         Returns:
             One item per image, with boxes in pixels of ``images``.
+
+        Raises:
+            ValueError: There are too many images, or the NMS of the graph differs from ``limits``.
         """
         count, batch = len(images), self.meta['batch'] or len(images)
         if count > batch:
             raise ValueError(f'{self.path} takes {batch} images at a time, got {count}')
+        if self.meta['nms'] and limits.iou not in (None, self.meta['iou_threshold']):
+            fixed = self.meta['iou_threshold']
+            raise ValueError(f'invalid iou {limits.iou}: the NMS in {self.path} is fixed at {fixed}')
+        if self.meta['nms'] and limits.agnostic:
+            raise ValueError(
+                f'the NMS in {self.path} is within each class: export it without NMS for one of all classes'
+            )
         if count < batch:
             images = np.concatenate((images, np.zeros((batch - count, *images.shape[1:]), images.dtype)))
         first, second = self.run(images)
         if not self.meta['nms']:
-            return [self.select(*one, score, iou) for one in zip(first[:count], second[:count])]
-        kept = [(dets, labels, (dets[:, 4] > score) & (labels >= 0)) for dets, labels in zip(first, second)]
-        return [Detections(d[keep, :4], d[keep, 4], labels[keep]) for d, labels, keep in kept[:count]]
+            return [self.select(*one, limits) for one in zip(first[:count], second[:count])]
+        detections = []
+        for dets, labels in zip(first[:count], second[:count]):
+            wanted = labels >= 0 if limits.classes is None else np.isin(labels, limits.classes)
+            kept = np.flatnonzero((dets[:, 4] > limits.score) & wanted)[: limits.max_detections]
+            detections.append(Detections(dets[kept, :4], dets[kept, 4], labels[kept]))
+        return detections
 
-    def select(self, boxes: np.ndarray, scores: np.ndarray, score: float, iou: float | None = None) -> Detections:
-        """NMS by class.
+    def select(self, boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Detections:
+        """NMS, within each class or among all.
 
         Args:
             boxes: (N, 4).
             scores: (N, classes).
-            score: Score threshold.
-            iou: As in ``__call__``.
+            limits: Which detections are kept.
         """
-        indices, labels = np.nonzero(scores > score)
+        if limits.classes is not None:
+            scores = np.where(np.isin(np.arange(scores.shape[1]), limits.classes), scores, 0)
+        indices, labels = np.nonzero(scores > limits.score)
         values: Any = scores[indices, labels]
         best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
         indices, labels, values = indices[best], labels[best], values[best]
         corners = boxes[indices].astype(np.float64)
         sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
-        limit = self.meta['iou_threshold'] if iou is None else iou
-        of_class: Any = labels.astype(np.int32)
-        order = cv2.dnn.NMSBoxesBatched(sides, values, of_class, 0.0, limit) if len(values) else []
-        kept = np.array(order, int)[: self.meta['max_detections']]
+        iou = self.meta['iou_threshold'] if limits.iou is None else limits.iou
+        groups: Any = np.zeros_like(labels, np.int32) if limits.agnostic else labels.astype(np.int32)
+        order = cv2.dnn.NMSBoxesBatched(sides, values, groups, 0.0, iou) if len(values) else []
+        kept = np.array(order, int)[: limits.max_detections or self.meta['max_detections']]
         return Detections(boxes[indices[kept]], values[kept], labels[kept])
 
 
@@ -185,19 +220,27 @@ def restore(detections: Detections, placement: Placement, size: tuple[int, int],
 
 def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
     """A BGR uint8 picture of an image, with boxes, class names and scores."""
-    image = viewable(image)
+    texts = [f'{names[label]} {score:.2f}' for score, label in zip(detections.scores, detections.labels)]
+    return draw_boxes(viewable(image), detections.boxes, texts, [colour_of(label) for label in detections.labels])
+
+
+def draw_boxes(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Any]) -> np.ndarray:
+    """Draw boxes (n, 4), each with a text and in a colour (BGR), into a BGR uint8 picture, which is returned."""
     thick = max(1, round(max(image.shape) / 500))
-    for box, score, label in zip(*detections):
-        hue = np.array([[[label * 47 % 180, 200, 230]]], np.uint8)
-        colour = cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
+    for box, text, colour in zip(boxes, texts, colours):
         left, top, right, bottom = (round(float(v)) for v in box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thick)
-        text = f'{names[label]} {score:.2f}'
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
         top = max(top, height + base)
         cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)
         cv2.putText(image, text, (left, top - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
     return image
+
+
+def colour_of(number: int) -> list[int]:
+    """The colour (BGR) of a class, or of any other number."""
+    hue = np.array([[[int(number) * 47 % 180, 200, 230]]], np.uint8)
+    return cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0].tolist()
 
 
 def viewable(image: np.ndarray) -> np.ndarray:

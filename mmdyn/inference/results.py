@@ -1,23 +1,28 @@
-"""Results: predict for every image of a source, draw the predictions, and write them as JSON."""
+"""Results: draws predictions, and writes them as pictures, videos, JSON and text."""
 
+import contextlib
+import json
+import os
+import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TextIO
 
 import cv2
 import numpy as np
 from tqdm import tqdm
 
 from mmdyn.errors import UserError
-from mmdyn.files import move_into_place, partial_path, write_image, write_json
+from mmdyn.files import move_into_place, partial_path, write_image, write_json, write_text
 
-from .load import Model, Prediction
-from .media import IMAGES, EndsEarlyError, Frame, Media
+from .media import IMAGES, EndsEarlyError, Media
+from .onnx_detector import viewable
+from .prediction import Prediction
 
 WINDOW = 'mmdyn'
+RESERVE = 2**23  # bytes of a disk that stay free, so that a video can be completed
 
 
 class Written(NamedTuple):
@@ -27,53 +32,81 @@ class Written(NamedTuple):
     objects: int
 
 
-class PictureFiles:
-    """Writes a picture and a JSON file for every image.
+class Outputs(NamedTuple):
+    """What :func:`write_results` writes."""
 
-    Args:
-        media: The images.
-        pictures: Folder of the pictures.
-        notes: Folder of the JSON files.
-    """
+    labels: bool = False  # text files as YOLO's labels
+    crops: bool = False  # a picture of every object
+    lines: TextIO | None = None  # a line of JSON for every image, as it comes
+    tracks: bool = False  # a text file as of the MOT challenge, and the picture of every track
+    show: bool = False  # a window, too
 
-    def __init__(self, media: Media, pictures: Path, notes: Path) -> None:
-        self.pictures, self.notes = pictures, notes
-        self.stems = Counter(Path(file).stem for file in media.files)
 
-    def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
-        """Write both files; if two images differ only in their suffix, their JSON files keep it in the name."""
-        path = Path(name)
-        write_image(self.pictures / (name if path.suffix.lower() in IMAGES else f'{name}.jpg'), picture)
-        write_json(self.notes / f'{path.stem if self.stems[path.stem] <= 1 else name}.json', rows)
+class Output:
+    """One kind of result; files are complete after :meth:`publish`."""
+
+    def add(self, prediction: Prediction) -> None:
+        """Write a prediction; its ``name`` is that of the image, or the number of the frame."""
+        raise NotImplementedError
 
     def publish(self) -> None:
-        """Nothing to do: all files have their final names."""
+        """Complete the files."""
 
-    discard = publish
+    def discard(self) -> None:
+        """Remove what is incomplete."""
 
 
-class VideoFile:
-    """Writes frames as an ``.mp4`` and one JSON file, under temporary names until :meth:`publish`.
+class Names:
+    """Names of the files of an image: its stem, which keeps the suffix if two images differ in that only.
 
     Args:
-        name: Name of both, without suffix.
-        pictures: Folder of the video.
-        notes: Folder of the JSON file.
+        images: Names of all images; none for a video.
+        video: Name of a video, which precedes the numbers of its frames.
+    """
+
+    def __init__(self, images: Sequence[str], video: str = '') -> None:
+        self.stems = Counter(Path(name).stem for name in images)
+        self.prefix = f'{video}_' if video else ''
+
+    def __call__(self, name: str) -> str:
+        """The name for an image, without suffix."""
+        stem = Path(name).stem
+        return self.prefix + (stem if self.stems[stem] <= 1 else name)
+
+
+class Pictures(Output):
+    """A picture of every image."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the picture; an image whose name is not that of a picture becomes a ``.jpg``."""
+        name = prediction.name
+        path = self.folder / (name if Path(name).suffix.lower() in IMAGES else f'{name}.jpg')
+        write_image(path, prediction.draw())
+
+
+class VideoFile(Output):
+    """An ``.mp4`` of the drawn frames, under a temporary name until :meth:`publish`.
+
+    Args:
+        path: The file.
         fps: Frames per second.
     """
 
-    def __init__(self, name: str, pictures: Path, notes: Path, fps: float) -> None:
-        self.path, self.notes, self.fps = pictures / f'{name}.mp4', notes / f'{name}.json', fps
-        self.partial = partial_path(self.path)
+    def __init__(self, path: Path, fps: float) -> None:
+        self.path, self.fps = path, fps
+        self.partial = partial_path(path)
         self.writer: cv2.VideoWriter | None = None
-        self.frames: list[dict[str, Any]] = []
 
-    def add(self, name: str, picture: np.ndarray, rows: dict[str, Any]) -> None:
+    def add(self, prediction: Prediction) -> None:
         """Write a frame; the first frame sets the size.
 
         Raises:
             UserError: OpenCV cannot write videos here.
         """
+        picture = prediction.draw()
         if self.writer is None:
             height, width = picture.shape[:2]
             writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
@@ -81,102 +114,246 @@ class VideoFile:
                 raise UserError(f'OpenCV cannot write {self.path}: is the folder writable?')
             self.writer = writer
         self.writer.write(picture)
-        self.frames.append(rows)
 
     def publish(self) -> None:
-        """Move the written files to their final names."""
+        """Complete the file, and move it to its final name."""
         if self.writer is not None:
             self.writer.release()
             move_into_place(self.partial, self.path)
-            write_json(self.notes, self.frames)
 
     def discard(self) -> None:
-        """Remove the written files."""
+        """Remove the file."""
         if self.writer is not None:
             self.writer.release()
             self.partial.unlink(missing_ok=True)
 
 
-@contextmanager
-def _window(show: bool) -> Iterator[None]:
-    """Close the window at the end; raise an error immediately if there is no display."""
-    if show:
+class JsonFiles(Output):
+    """A JSON file for every image."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the file."""
+        write_json(self.folder / f'{self.names(prediction.name)}.json', prediction.rows())
+
+
+class JsonLines(Output):
+    """A line of JSON for every image, written as it comes: what is there stays readable, whatever happens.
+
+    Args:
+        target: File to write, or an open stream.
+    """
+
+    def __init__(self, target: Path | TextIO) -> None:
+        self.own = isinstance(target, Path)
+        self.file = target.open('w') if isinstance(target, Path) else target
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the line."""
+        self.file.write(json.dumps(dict(image=prediction.name) | prediction.rows()) + '\n')
+        self.file.flush()
+
+    def publish(self) -> None:
+        """Close the file."""
+        if self.own:
+            self.file.close()
+
+    discard = publish
+
+
+class Labels(Output):
+    """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the file; it is empty if there is no object."""
+        height, width = prediction.ori_shape
+        boxes, _, labels = prediction.detections()
+        centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+        shares = np.hstack((centres, sides)) / ([width, height] * 2)
+        rows = [' '.join([str(label), *(f'{v:.6f}' for v in row)]) for label, row in zip(labels, shares, strict=True)]
+        write_text(self.folder / f'{self.names(prediction.name)}.txt', ''.join(f'{row}\n' for row in rows))
+
+
+class Crops(Output):
+    """A picture of every object, in a folder of its class."""
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the pictures; an object outside of the image has none."""
+        image, stem = viewable(prediction.image), self.names(prediction.name)
+        boxes, _, labels = prediction.detections()
+        for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
+            left, top = np.floor(box[:2]).clip(0).astype(int)
+            right, bottom = np.ceil(box[2:]).clip(0).astype(int)
+            crop = image[top:bottom, left:right]
+            if crop.size:
+                write_image(self.folder / prediction.names[label].replace(os.sep, '_') / f'{stem}_{i}.jpg', crop)
+
+
+class MotFile(Output):
+    """Tracks as text of the MOT challenge: frame, number, left, top, width, height, score, class, visibility.
+
+    Frames and classes count from 1, as the challenge's do; the visibility is not known, and written as -1.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = path.open('w')
+        self.frames = 0
+
+    def add(self, prediction: Prediction) -> None:
+        """Write the lines of a frame."""
+        self.frames += 1
+        ids = prediction.pred_instances.instances_id.tolist()
+        for number, box, score, label in zip(ids, *prediction.detections(), strict=True):
+            left, top, right, bottom = box
+            place = ','.join(f'{v:.2f}' for v in (left, top, right - left, bottom - top))
+            self.file.write(f'{self.frames},{number},{place},{score:.4f},{label + 1},-1\n')
+        self.file.flush()
+
+    def publish(self) -> None:
+        """Close the file."""
+        self.file.close()
+
+    discard = publish
+
+
+class Window(Output):
+    """A window; the run ends when q is pressed in it.
+
+    Raises:
+        UserError: There is no display.
+    """
+
+    def __init__(self) -> None:
         try:
             cv2.namedWindow(WINDOW)
         except cv2.error as e:
             raise UserError('--show needs a display, but there is none: omit it') from e
-    try:
-        yield
-    finally:
-        if show:
-            cv2.destroyAllWindows()
+
+    def add(self, prediction: Prediction) -> None:
+        """Show a picture."""
+        cv2.imshow(WINDOW, prediction.draw())
+        if cv2.waitKey(1) & 0xFF == ord('q'):
+            raise KeyboardInterrupt
+
+    def publish(self) -> None:
+        """Close the window."""
+        cv2.destroyAllWindows()
+
+    discard = publish
 
 
 def write_results(
-    media: Media, model: Model, out_dir: Path, score: float, batch: int = 1, show: bool = False
+    media: Media, predictions: Iterable[Prediction], out_dir: Path, outputs: Outputs | None = None
 ) -> Written:
-    """Predict for all images: pictures or a video in ``vis/``, JSON in ``preds/`` (for a video one file of all frames).
+    """Write predictions: pictures or a video in ``vis/``, JSON in ``preds/``, and what else is asked for.
 
-    If a video ends early, and after Ctrl-C, the results so far are kept.
+    Images have a JSON file each, a video has one with a line for every frame. If a source ends early, after Ctrl-C, and
+    before the disk is full, the results so far are kept.
 
     Args:
         media: The images.
-        model: The model.
+        predictions: Their predictions, as :meth:`mmdyn.inference.Model.stream` gives them.
         out_dir: Folder to write to.
-        score: Score threshold.
-        batch: Batch size.
-        show: Also show the pictures in a window.
+        outputs: What else is written.
 
     Returns:
         How many images and objects there were.
 
     Raises:
-        UserError: A video ends early, there is no display, or pictures would overwrite their sources.
+        UserError: A source ends early, the disk is full, or there is no display.
     """
-    pictures, notes = out_dir / 'vis', out_dir / 'preds'
-    if pictures.resolve() in {Path(file).resolve().parent for file in media.files or [media.source]}:
-        raise UserError(f'the pictures would overwrite their sources in {pictures}: set another --out-dir')
-    for folder in (pictures, notes):
-        folder.mkdir(parents=True, exist_ok=True)
-    name = f'camera{media.source}' if media.count is None else Path(media.source).stem
-    files = VideoFile(name, pictures, notes, media.fps) if media.fps else PictureFiles(media, pictures, notes)
+    outputs = outputs or Outputs()
+    refuse_own_folder(media, out_dir)
     images = objects = 0
-
-    def keep(frame: Frame, prediction: Prediction) -> bool:
-        nonlocal images, objects
-        images += 1
-        objects += len(prediction.pred_instances)
-        picture = prediction.draw()
-        files.add(frame.name, picture, prediction.rows())
-        if show:
-            cv2.imshow(WINDOW, picture)
-        return not (show and cv2.waitKey(1) & 0xFF == ord('q'))
-
-    with _window(show), _published(files):
-        _run(media, model, score, batch, keep)
+    bar = tqdm(predictions, total=media.count, unit='image', desc='tracking' if outputs.tracks else 'detecting')
+    try:
+        with contextlib.ExitStack() as stack:
+            targets = _targets(media, out_dir, outputs, stack)
+            for prediction in bar:
+                _check_room(out_dir, images)
+                for target in targets:
+                    target.add(prediction)
+                images += 1
+                objects += len(prediction.pred_instances)
+    except KeyboardInterrupt:
+        print('\nstopped', file=sys.stderr)
     return Written(images, objects)
 
 
+def refuse_own_folder(media: Media, out_dir: Path) -> None:
+    """Refuse to write pictures into the folder that they come from.
+
+    Raises:
+        UserError: They would overwrite their sources.
+    """
+    pictures = out_dir / 'vis'
+    if pictures.resolve() in {Path(file).resolve().parent for file in getattr(media, 'files', [media.source])}:
+        raise UserError(f'the pictures would overwrite their sources in {pictures}: set another --out-dir')
+
+
+def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.ExitStack) -> list[Output]:
+    """The outputs, which are published or discarded when the stack is closed."""
+    pictures, notes = out_dir / 'vis', out_dir / 'preds'
+    for folder in (pictures, notes):
+        folder.mkdir(parents=True, exist_ok=True)
+    video = media.fps is not None
+    names = Names(getattr(media, 'names', ()), media.name if video else '')
+    targets: list[Output] = []
+
+    def add(target: Output) -> None:
+        targets.append(target)
+        stack.enter_context(_published(target))
+
+    if outputs.show:
+        add(Window())
+    if video:
+        add(VideoFile(pictures / f'{media.name}.mp4', media.fps or 25.0))
+        add(JsonLines(notes / f'{media.name}.jsonl'))
+    else:
+        add(Pictures(pictures))
+        add(JsonFiles(notes, names))
+    if outputs.tracks:
+        add(MotFile(out_dir / 'tracks' / f'{media.name}.txt'))
+    if outputs.labels:
+        add(Labels(out_dir / 'labels', names))
+    if outputs.crops:
+        add(Crops(out_dir / 'crops', names))
+    if outputs.lines is not None:
+        add(JsonLines(outputs.lines))
+    return targets
+
+
 @contextmanager
-def _published(files: PictureFiles | VideoFile) -> Iterator[None]:
-    """Publish the results, also after Ctrl-C or if a video ends early; discard them after an error."""
+def _published(target: Output) -> Iterator[None]:
+    """Publish a result, also after Ctrl-C, if a source ends early or a disk is full; discard it after another error."""
     try:
         yield
-    except KeyboardInterrupt:
-        print('\nstopped')
-    except EndsEarlyError:
-        files.publish()
+    except (KeyboardInterrupt, EndsEarlyError):
+        target.publish()
         raise
     except BaseException:
-        files.discard()
+        target.discard()
         raise
-    files.publish()
+    target.publish()
 
 
-def _run(media: Media, model: Model, score: float, batch: int, keep) -> None:
-    """Pass every image and its prediction to ``keep``, until it returns False."""
-    images = iter(tqdm(media, total=media.count, unit='image', desc='detecting'))
-    while part := list(islice(images, batch)):
-        for frame, prediction in zip(part, model([f.image for f in part], score), strict=True):
-            if not keep(frame, prediction):
-                return
+def _check_room(folder: Path, images: int) -> None:
+    disk = os.statvfs(folder)
+    if disk.f_bavail * disk.f_frsize < RESERVE:
+        raise _full(folder, images)
+
+
+def _full(folder: Path, images: int) -> EndsEarlyError:
+    return EndsEarlyError(
+        f'{folder.absolute()} is on a full disk: stopped after {images} images, whose results are written. '
+        'Free some space, or set another --out-dir'
+    )

@@ -7,6 +7,7 @@ from .dynamic_conv import DynamicConv, dynamic_conv2d, dynamic_layers
 from .export_forms import export_form
 from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
+from .recording import record_routing
 from .router import Router, build_router
 from .sppf import SPPF
 from .upcycling import upcycle, upcycle_conv, upcycled_state
@@ -30,6 +31,7 @@ __all__ = [
     'fold_batch_norms',
     'fold_scale',
     'global_mean',
+    'record_routing',
     'upcycle',
     'upcycle_conv',
     'upcycled_state',

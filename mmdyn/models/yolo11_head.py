@@ -6,6 +6,7 @@ Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss and 
 
 import torch
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 from mmyolo.models.dense_heads import YOLOv8Head, YOLOv8HeadModule
 from mmyolo.registry import MODELS
@@ -105,11 +106,12 @@ class YOLO11HeadModule(YOLOv8HeadModule):
 
 @MODELS.register_module()
 class YOLO11Head(YOLOv8Head):
-    """``YOLOv8Head`` with optional clipping of boxes to the image.
+    """``YOLOv8Head`` with optional clipping of boxes to the image, and with a choice of classes.
 
     Arguments are those of ``YOLOv8Head``. ``test_cfg.clip_boxes=False`` does not clip predicted boxes, as in the
     validation of the Ultralytics package since 8.4. Clipping, the default, corresponds to its earlier validation, its
-    COCO result files, and COCO's own evaluation.
+    COCO result files, and COCO's own evaluation. ``test_cfg.classes=[0, 2]`` predicts these classes only; the others do
+    not take part in NMS, which is among all classes with ``test_cfg.nms.class_agnostic=True``.
 
     Example:
         >>> module = dict(type='YOLO11HeadModule', num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25)
@@ -143,8 +145,10 @@ class YOLO11Head(YOLOv8Head):
                 result.bboxes = unclipped
         return results
 
-    def _bbox_post_process(self, results: InstanceData, *args, **kwargs) -> InstanceData:
+    def _bbox_post_process(self, results: InstanceData, cfg: ConfigDict, *args, **kwargs) -> InstanceData:
         """Boxes after NMS; a copy is kept, as the caller clips them in place."""
-        results = super()._bbox_post_process(results, *args, **kwargs)
+        if cfg.get('classes') is not None:
+            results = results[torch.isin(results.labels, results.labels.new_tensor(cfg.classes))]
+        results = super()._bbox_post_process(results, cfg, *args, **kwargs)
         results.unclipped = results.bboxes.clone()
         return results

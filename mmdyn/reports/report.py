@@ -11,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from mmdyn.datasets.pixels import read_pixels
 from mmdyn.files import csv_text, render_page, write_json, write_text
-from mmdyn.inference.onnx_detector import viewable
+from mmdyn.inference.onnx_detector import draw_boxes, viewable
 from mmdyn.logs import is_validation, log_records
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted, with_sides
 
@@ -264,11 +264,7 @@ def _drawn(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: 
     scale = min(HEIGHT / image.shape[0], MAX_WIDTH / image.shape[1])
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    for box, text, colour in zip(boxes, texts, colours, strict=True):
-        left, top, right, bottom = (round(float(side) * scale) for side in box)
-        cv2.rectangle(image, (left, top), (right, bottom), colour, 1)
-        cv2.putText(image, text, (left, max(top - 2, 9)), cv2.FONT_HERSHEY_SIMPLEX, 0.35, colour, 1, cv2.LINE_AA)
-    return image
+    return draw_boxes(image, np.asarray(boxes, float).reshape(-1, 4) * scale, texts, colours)
 
 
 def _embedded(image: np.ndarray, suffix: str) -> str:

@@ -19,12 +19,11 @@ from torch import Tensor
 from mmdyn.analysis.pictures import figure_image
 from mmdyn.errors import UserError
 from mmdyn.files import write_image, write_json, write_text
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import dynamic_layers, record_routing
 from mmdyn.running.dataset_images import dataset_images
 from mmdyn.running.loading import Loaded, class_names, load_checkpoint_model
 
 from .hook import present_classes
-from .record import record_routing
 from .statistics import RoutingStatistics, class_means, routing_statistics
 
 matplotlib.use('Agg')

@@ -11,9 +11,8 @@ from mmengine.registry import HOOKS
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import Tensor, nn
 
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import dynamic_layers, record_routing
 
-from .record import record_routing
 from .statistics import RoutingStatistics, routing_statistics
 
 SHOWN_LAYERS = 6  # in a warning

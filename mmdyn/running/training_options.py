@@ -1,6 +1,5 @@
 """Controls of a training that change more than one key of a config, each by a function; the tools call them."""
 
-import difflib
 import math
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -9,7 +8,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmdyn.errors import UserError, listed_classes
+from mmdyn.errors import UserError, class_number
 from mmdyn.models.numbering import check_frozen
 
 from .config_file import CONFIGS
@@ -141,21 +140,11 @@ def choose_classes(cfg: Config, chosen: Sequence[str]) -> None:
     dataset = build_quietly(_datasets(cfg)[0], pipeline=[], check_images=False, metainfo=None)
     dataset.full_init()
     present = dataset.metainfo['classes']
-    numbers = [_class_number(name, present) for name in chosen]
+    numbers = [class_number(name, present) for name in chosen]
     names = tuple(present[i] for i in sorted(set(numbers)))
     for dataset in _datasets(cfg):
         dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
     set_class_count(cfg, len(names))
-
-
-def _class_number(given: str, names: Sequence[str]) -> int:
-    if given in names:
-        return names.index(given)
-    if given.isdecimal() and int(given) < len(names):
-        return int(given)
-    near = difflib.get_close_matches(given, names, n=3)
-    hint = f'Did you mean {" or ".join(near)}?' if near else f'It has {listed_classes(names)}'
-    raise UserError(f'the data set has no class {given!r}. {hint}')
 
 
 def merge_classes(cfg: Config) -> None:

@@ -19,9 +19,8 @@ from torch import Tensor, nn
 from mmdyn.checkpoints import write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_text
-from mmdyn.layers import DynamicConv, dynamic_layers
+from mmdyn.layers import DynamicConv, dynamic_layers, record_routing
 from mmdyn.models.build import build_model
-from mmdyn.routing.record import record_routing
 from mmdyn.running.dataset_images import calibration_images
 from mmdyn.running.loading import load_checkpoint_model
 from mmdyn.version import __version__

@@ -18,6 +18,7 @@ from mmdyn.export.agreement import examples
 from mmdyn.export.export import export_detector
 from mmdyn.export.graph import DetectionGraph, _nms_by_class
 from mmdyn.export.options import ExportOptions
+from mmdyn.inference.onnx_detector import Limits
 from mmdyn.inference.runtimes import open_exported
 from mmdyn.layers import DynamicConv, dynamic_layers
 from mmdyn.running import load_checkpoint_model
@@ -81,12 +82,16 @@ def test_the_result_does_not_depend_on_the_batch(files, reference, kind, form):
 def test_a_fixed_batch_is_filled_up(files, reference, options):
     images, _, scores = reference
     detector = open_exported(files(**options).path)
-    whole = [d for i in range(0, 5, options['batch']) for d in detector.detect(images[i : i + options['batch']], 1e-4)]
+    whole = [
+        d
+        for i in range(0, 5, options['batch'])
+        for d in detector.detect(images[i : i + options['batch']], Limits(1e-4))
+    ]
     assert len(whole) == 5
     for found, one in zip(whole, scores, strict=True):
         assert found.scores[0] == pytest.approx(one.max(), abs=1e-5)
     with pytest.raises(ValueError, match=f'takes {options["batch"]} images at a time, got 5'):
-        detector.detect(images, 0.1)
+        detector.detect(images, Limits(0.1))
 
 
 @pytest.mark.slow
@@ -160,8 +165,8 @@ def test_nms_in_the_graph_is_nms_outside(files, reference, options):
     images, boxes, scores = reference
     inside = open_exported(files(nms=True, **options).path)
     outside = open_exported(files().path)
-    for found, one_boxes, one_scores in zip(inside.detect(images, 1e-4), boxes, scores, strict=True):
-        expected = outside.select(one_boxes, one_scores, 1e-4)
+    for found, one_boxes, one_scores in zip(inside.detect(images, Limits(1e-4)), boxes, scores, strict=True):
+        expected = outside.select(one_boxes, one_scores, Limits(1e-4))
         assert len(found.scores) == len(expected.scores) == 50
         np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
         same = np.abs(np.diff(expected.scores)) > 1e-5  # equal scores may change places

@@ -1,6 +1,9 @@
 """The demo on images, videos and cameras, with a checkpoint and with an exported file; and the whole life cycle."""
 
+import io
 import json
+import shutil
+import subprocess
 
 import cv2
 import numpy as np
@@ -8,10 +11,10 @@ import pytest
 
 from conftest import ROOT
 from mmdyn.errors import UserError
-from mmdyn.inference.load import Model
-from mmdyn.inference.media import Media
+from mmdyn.inference.load import Model, load_model
+from mmdyn.inference.media import EndsEarlyError, open_media
 from mmdyn.inference.onnx_detector import Detections
-from mmdyn.inference.results import write_results
+from mmdyn.inference.results import Outputs, write_results
 
 DEMO = ROOT / 'demo/image_demo.py'
 CONFIG = 'yolo11n_dynconv_digits.py'
@@ -41,11 +44,11 @@ def write_video(path, frames: int):
 
 
 def test_media_counts_and_reads(digits, tmp_path):
-    folder = Media(str(digits / 'val'))
+    folder = open_media(str(digits / 'val'))
     frames = list(folder)
     assert (folder.count, folder.fps, len(frames)) == (8, None, 8)
     assert frames[0].image.shape == (320, 320, 3)
-    video = Media(str(write_video(tmp_path / 'video.avi', 7)))
+    video = open_media(str(write_video(tmp_path / 'video.avi', 7)))
     assert (video.count, video.fps) == (7, 10)
     assert [f.name for f in video] == [f'{i:06d}' for i in range(7)]
 
@@ -62,7 +65,7 @@ def test_media_names_what_is_wrong(tmp_path):
         ('97', 'no camera with number 97'),
     ):
         with pytest.raises(UserError, match=message):
-            Media(str(source))
+            open_media(str(source))
 
 
 class Finds:
@@ -71,8 +74,15 @@ class Finds:
     names = ('thing',)
     channels, to_float32 = 3, False
 
-    def __call__(self, images, score):
+    def __call__(self, images, *limits):
         return [Detections(np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.array([0])) for _ in images]
+
+
+def written(source, out_dir, detector=None, batch=1, **outputs):
+    """Detect in a source and write the results, by a detector that finds one box in every image."""
+    model = Model(detector or Finds())
+    media = model.open(source)
+    return write_results(media, model.stream(media, batch=batch), out_dir, Outputs(**outputs))
 
 
 def test_results_keep_every_image_and_its_source(tmp_path):
@@ -83,12 +93,12 @@ def test_results_keep_every_image_and_its_source(tmp_path):
         cv2.imwrite(str(folder / name), image)
     before = (folder / 'b.png').read_bytes()
     with pytest.raises(UserError, match='would overwrite their sources'):
-        write_results(Media(str(folder)), Model(Finds()), tmp_path, 0.3)
+        written(folder, tmp_path)
     assert (folder / 'b.png').read_bytes() == before
-    assert write_results(Media(str(folder)), Model(Finds()), tmp_path / 'out', 0.3, batch=2) == (3, 3)
+    assert written(folder, tmp_path / 'out', batch=2) == (3, 3)
     assert sorted(p.name for p in (tmp_path / 'out/preds').iterdir()) == ['a.jpg.json', 'a.png.json', 'b.json']
     (tmp_path / 'photo').write_bytes(before)  # an image by content, not by name
-    assert write_results(Media(str(tmp_path / 'photo')), Model(Finds()), tmp_path / 'out', 0.3) == (1, 1)
+    assert written(tmp_path / 'photo', tmp_path / 'out') == (1, 1)
     drawn = cv2.imread(str(tmp_path / 'out/vis/photo.jpg'))
     assert np.abs(drawn.astype(int) - 200).max() > 50
     assert json.loads((tmp_path / 'out/preds/photo.json').read_text())['names'] == ['thing']
@@ -96,19 +106,81 @@ def test_results_keep_every_image_and_its_source(tmp_path):
 
 def test_a_failure_leaves_the_video_before_it(tmp_path):
     class Fails(Finds):
-        def __call__(self, images, score):
+        def __call__(self, images, *limits):
             self.calls = getattr(self, 'calls', 0) + 1
             if self.calls > 3:
                 raise UserError('enough')
-            return super().__call__(images, score)
+            return super().__call__(images, *limits)
 
-    video = str(write_video(tmp_path / 'v.avi', 6))
-    write_results(Media(video), Model(Finds()), tmp_path / 'out', 0.3)
+    video = write_video(tmp_path / 'v.avi', 6)
+    written(video, tmp_path / 'out')
     before = (tmp_path / 'out/vis/v.mp4').read_bytes()
     with pytest.raises(UserError, match='enough'):
-        write_results(Media(video), Model(Fails()), tmp_path / 'out', 0.3)
+        written(video, tmp_path / 'out', Fails())
     assert (tmp_path / 'out/vis/v.mp4').read_bytes() == before
     assert [p.name for p in (tmp_path / 'out/vis').iterdir()] == ['v.mp4']
+
+
+def test_labels_crops_and_lines(tmp_path):
+    image = np.zeros((64, 128, 3), np.uint8)
+    image[2:40, 1:30] = (10, 20, 200)
+    cv2.imwrite(str(tmp_path / 'a.png'), image)
+    lines = io.StringIO()
+    written(tmp_path / 'a.png', tmp_path / 'out', labels=True, crops=True, lines=lines)
+    assert (tmp_path / 'out/labels/a.txt').read_text() == '0 0.121094 0.328125 0.226562 0.593750\n'
+    crop = cv2.imread(str(tmp_path / 'out/crops/thing/a_0.jpg'))
+    assert crop.shape == (38, 29, 3)
+    assert np.abs(crop.astype(int) - (10, 20, 200)).max() < 12
+    row = json.loads(lines.getvalue())
+    assert (row['image'], row['bboxes'], row['names']) == ('a.png', [[1, 2, 30, 40]], ['thing'])
+    written(write_video(tmp_path / 'v.avi', 3), tmp_path / 'video', labels=True)
+    assert sorted(p.name for p in (tmp_path / 'video/labels').iterdir()) == [f'v_{i:06d}.txt' for i in range(3)]
+
+
+def test_labels_are_a_data_set_again(digits, tmp_path):
+    """What is written as labels is read by ``--data`` as the same boxes."""
+    from mmdyn.datasets import YOLOTextDataset
+
+    model, images = load_model('digits', device='cpu'), tmp_path / 'images'
+    shutil.copytree(digits / 'val', images)
+    media = model.open(images)
+    predictions = list(model.stream(media))
+    write_results(media, iter(predictions), tmp_path, Outputs(labels=True))
+    data = YOLOTextDataset(images=str(images), metainfo=dict(classes=tuple(model.names)), pipeline=[])
+    data.full_init()
+    for i, prediction in enumerate(predictions):
+        boxes = [instance['bbox'] for instance in data.get_data_info(i)['instances']]
+        expected = prediction.pred_instances.bboxes.numpy()
+        np.testing.assert_allclose(np.array(boxes).reshape(-1, 4), expected, atol=1e-3)
+
+
+def test_a_disk_that_fills_up(tmp_path):
+    """What was written before is complete: the video, its JSON, and no temporary file."""
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=20m', 'tmpfs', str(disk)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip('mounts no small disk here')
+    try:
+
+        class FillsTheDisk(Finds):
+            calls = 0
+
+            def __call__(self, images, *limits):
+                self.calls += 1
+                if self.calls == 5:
+                    (disk / 'other').write_bytes(bytes(14 * 2**20))
+                return super().__call__(images, *limits)
+
+        with pytest.raises(
+            EndsEarlyError, match='is on a full disk: stopped after 4 images, whose results are written'
+        ):
+            written(write_video(tmp_path / 'v.avi', 9), disk / 'out', FillsTheDisk())
+        assert len(list(open_media(str(disk / 'out/vis/v.mp4')))) == 4
+        assert len([json.loads(line) for line in (disk / 'out/preds/v.jsonl').read_text().splitlines()]) == 4
+        assert not list(disk.glob('**/*partial*'))
+    finally:
+        subprocess.run(['umount', str(disk)], check=True)
 
 
 @pytest.mark.slow
@@ -137,14 +209,15 @@ def test_a_video_and_one_that_ends_early(call, exported, tmp_path):
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     done = call(DEMO, whole, exported, '--out-dir', tmp_path / 'out')
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(list(Media(str(tmp_path / 'out/vis/whole.mp4')))) == 12
-    assert len(json.loads((tmp_path / 'out/preds/whole.json').read_text())) == 12
+    assert len(list(open_media(str(tmp_path / 'out/vis/whole.mp4')))) == 12
+    assert len((tmp_path / 'out/preds/whole.jsonl').read_text().splitlines()) == 12
     done = call(DEMO, cut, exported, '--out-dir', tmp_path / 'out')
     assert done.returncode == 1
     assert 'ends early' in done.stderr
     assert 'Traceback' not in done.stderr
-    kept = json.loads((tmp_path / 'out/preds/cut.json').read_text())
+    kept = [json.loads(line) for line in (tmp_path / 'out/preds/cut.jsonl').read_text().splitlines()]
     assert 0 < len(kept) < 12
+    assert len(list(open_media(str(tmp_path / 'out/vis/cut.mp4')))) == len(kept)
     assert not list(tmp_path.glob('out/**/*partial*'))
 
 

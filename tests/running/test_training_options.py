@@ -57,8 +57,8 @@ def test_all_but_the_head_can_be_frozen():
         (dict(freeze=0), 'invalid number of frozen layers 0'),
         (dict(freeze='neck'), 'invalid number of frozen layers neck: .*or backbone'),
         (dict(patience=0), 'invalid --patience 0: set it to 1 epoch or more'),
-        (dict(classes=['sevn']), "has no class 'sevn'. It has 10 classes: 0, 1"),
-        (dict(classes=['10']), "has no class '10'. Did you mean 1 or 0"),
+        (dict(classes=['sevn']), "there is no class 'sevn'. There are 10 classes: 0, 1"),
+        (dict(classes=['10']), "there is no class '10'. Did you mean 1 or 0"),
     ],
 )
 def test_what_cannot_be_is_refused(digits, options, message):

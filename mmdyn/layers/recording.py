@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-from mmdyn.layers import DynamicConv, Router, dynamic_layers
+from .dynamic_conv import DynamicConv, dynamic_layers
+from .router import Router
 
 
 def routed_layers(model: nn.Module) -> Iterator[tuple[Router, list[str]]]:

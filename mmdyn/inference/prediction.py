@@ -1,0 +1,117 @@
+"""The prediction for one image: mmdet's data sample, which can draw itself."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from .onnx_detector import Detections, colour_of, draw_boxes, viewable
+
+Routing = Mapping[str, np.ndarray]  # weights of the experts, (M,), by name of the layer
+
+
+class Prediction(DetDataSample):
+    """mmdet's data sample of one image, which can draw itself.
+
+    ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,); of a tracked video also
+    ``instances_id`` (n,), and ``trails`` has the centres of each object so far, (frames, 2) by its number. ``routing``
+    has the weights of the experts by layer, where they were asked for.
+
+    Example:
+        >>> from mmdyn.inference.onnx_detector import Detections
+        >>> detections = Detections(np.array([[1, 1, 9, 9]]), np.array([0.9]), np.array([0]))
+        >>> prediction = Prediction.of(np.zeros((32, 32, 3), np.uint8), ['cat'], detections, path=None)
+        >>> prediction.pred_instances.bboxes.tolist(), prediction.draw().shape
+        ([[1, 1, 9, 9]], (32, 32, 3))
+    """
+
+    @classmethod
+    def of(
+        cls,
+        image: np.ndarray,
+        names: Sequence[str],
+        detections: Detections,
+        path: str | None,
+        routing: Routing | None = None,
+    ) -> 'Prediction':
+        """Build the prediction of an image (H, W, channels) from detections and class names."""
+        size = image.shape[:2]
+        values = dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image, routing=routing)
+        sample = cls(metainfo=values)
+        fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
+        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
+        return sample
+
+    def draw(self) -> np.ndarray:
+        """The image with what was predicted, a BGR uint8 array, whatever its channels.
+
+        Returns:
+            The image (H, W, 3) with boxes, class names, scores, and numbers and trails of tracked objects; with
+            ``routing`` it is wider, by the weights of the experts as bars.
+        """
+        boxes, scores, labels = self.detections()
+        texts = [f'{self.names[label]} {score:.2f}' for score, label in zip(scores, labels, strict=True)]
+        keys, picture = labels, viewable(self.image)
+        if 'instances_id' in self.pred_instances:
+            keys = self.pred_instances.instances_id.cpu().numpy()
+            texts = [f'#{key} {text}' for key, text in zip(keys, texts, strict=True)]
+            for key in keys:
+                trail = np.round(self.trails[int(key)]).astype(np.int32)
+                cv2.polylines(picture, [trail], False, colour_of(key), max(1, round(max(picture.shape) / 400)))
+        picture = draw_boxes(picture, boxes, texts, [colour_of(key) for key in keys])
+        return picture if self.routing is None else np.hstack((picture, routing_bars(self.routing, len(picture))))
+
+    def rows(self) -> dict[str, Any]:
+        """The predictions as JSON: the fields of mmdet's ``DetInferencer``, and what else there is."""
+        boxes, scores, labels = self.detections()
+        rows: dict[str, Any] = dict(
+            labels=labels.tolist(),
+            scores=[round(float(score), 5) for score in scores],
+            bboxes=[[round(float(side), 2) for side in box] for box in boxes],
+            names=[self.names[label] for label in labels],
+        )
+        if 'instances_id' in self.pred_instances:
+            rows['ids'] = self.pred_instances.instances_id.tolist()
+        if self.routing is not None:
+            rows['routing'] = {layer: [round(float(w), 5) for w in weights] for layer, weights in self.routing.items()}
+        return rows
+
+    def detections(self) -> Detections:
+        """Boxes, scores and labels as arrays."""
+        instances = self.pred_instances
+        return Detections(*(instances[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels')))
+
+
+def routing_bars(routing: Routing, height: int) -> np.ndarray:
+    """The weights of the experts as bars from 0 to 1, layers one below the other.
+
+    Args:
+        routing: Weights (M,) by layer.
+        height: Height of the picture.
+
+    Returns:
+        A BGR uint8 array, (height, half of height, 3).
+
+    Example:
+        >>> routing_bars({'backbone.stage2.0': np.array([0.2, 0.7])}, height=320).shape
+        (320, 160, 3)
+    """
+    width, pitch = max(96, height // 2), height / max(len(routing), 1)
+    longest = max((cv2.getTextSize(layer, cv2.FONT_HERSHEY_SIMPLEX, 1, 1)[0][0] for layer in routing), default=1)
+    scale = min(pitch / 60, (width - 8) / longest)
+    text_height = max(8, round(25 * scale))
+    picture = np.full((height, width, 3), 255, np.uint8)
+    for row, (layer, weights) in enumerate(routing.items()):
+        top = round(row * pitch)
+        cv2.putText(picture, layer, (4, top + text_height), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA)
+        step = (pitch - 1.6 * text_height) / len(weights)
+        for expert, weight in enumerate(weights):
+            y = round(top + 1.4 * text_height + expert * step)
+            low = max(y, round(y + 0.8 * step) - 1)
+            cv2.rectangle(picture, (4, y), (width - 4, low), (225, 225, 225), -1)
+            cv2.rectangle(picture, (4, y), (4 + round(float(weight) * (width - 8)), low), colour_of(expert), -1)
+    return picture

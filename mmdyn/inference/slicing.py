@@ -1,0 +1,72 @@
+"""Detection in tiles of large images, by the slicer of supervision."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mmdyn.errors import UserError
+
+from .onnx_detector import Detections, Limits
+
+SHARE = 0.5  # of the smaller of two boxes, inside the other: from this they become one, as a tile may cut an object
+INSTALL = 'pip install trackers supervision'
+
+
+class SlicedDetector:
+    """A detector that also looks at tiles of an image in their own resolution, so that it sees small objects.
+
+    The tiles overlap. Of their detections and those of the whole image, boxes of a class that share half of the smaller
+    one become one box around both, as in SAHI (Akyon et al., 2022, https://arxiv.org/abs/2202.06934).
+
+    Args:
+        detector: The detector.
+        size: Height and width of a tile in pixels.
+        overlap: Share of a tile that its neighbour has, too.
+
+    Raises:
+        UserError: A value is invalid, or supervision is not installed.
+    """
+
+    def __init__(self, detector: Any, size: int, overlap: float) -> None:
+        if size < 32:
+            raise UserError(f'invalid size of tiles {size}: set 32 pixels or more')
+        if not 0 <= overlap < 1:
+            raise UserError(f'invalid overlap of tiles {overlap:g}: set a share from 0 to less than 1')
+        try:
+            import supervision  # noqa: F401
+        except ImportError as e:
+            raise UserError(f'tiles need the package supervision: {INSTALL}') from e
+        self.detector, self.size, self.overlap = detector, size, overlap
+        self.names, self.channels, self.to_float32 = detector.names, detector.channels, detector.to_float32
+
+    def __call__(
+        self,
+        images: Sequence[np.ndarray],
+        score: float = 0.25,
+        iou: float | None = None,
+        max_detections: int | None = None,
+        classes: Sequence[int] | None = None,
+        agnostic: bool = False,
+    ) -> list[Detections]:
+        """Detect in each image; arguments as for :class:`mmdyn.inference.checkpoint_detector.CheckpointDetector`."""
+        limits = Limits(score, iou, max_detections, classes, agnostic)
+        return [self._detect(image, limits) for image in images]
+
+    def _detect(self, image: np.ndarray, limits: Limits) -> Detections:
+        import supervision as sv
+
+        def look(tile: np.ndarray) -> Any:
+            [found] = self.detector([np.ascontiguousarray(tile)], *limits)
+            return sv.Detections(found.boxes.reshape(-1, 4), confidence=found.scores, class_id=found.labels)
+
+        slicer = sv.InferenceSlicer(look, self.size, round(self.size * self.overlap), sv.OverlapFilter.NONE)
+        merged = sv.Detections.merge([look(image), slicer(image)])
+        if not len(merged):
+            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+        count = 0
+        while count != len(merged):  # boxes that have grown may share more with others
+            count, merged = len(merged), merged.with_nmm(SHARE, limits.agnostic, sv.OverlapMetric.IOS)
+        scores, labels = np.asarray(merged.confidence), np.asarray(merged.class_id)
+        best = np.argsort(-scores, kind='stable')[: limits.max_detections]
+        return Detections(merged.xyxy[best], scores[best], labels[best])
