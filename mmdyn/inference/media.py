@@ -46,6 +46,11 @@ class Media:
         name: For files of results.
         count: Number of images; None if unknown.
         fps: Images per second; None where they are no video.
+
+    Example:
+        >>> media = open_media(str(digits_image.parent / '*.jpg'))
+        >>> media.count, media.fps, next(iter(media)).name
+        (8, None, '000000.jpg')
     """
 
     source: str

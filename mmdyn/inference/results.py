@@ -33,7 +33,12 @@ class Written(NamedTuple):
 
 
 class Outputs(NamedTuple):
-    """What :func:`write_results` writes."""
+    """What :func:`write_results` writes beside pictures and JSON.
+
+    Example:
+        >>> Outputs(labels=True).crops
+        False
+    """
 
     labels: bool = False  # text files as YOLO's labels
     crops: bool = False  # a picture of every object
