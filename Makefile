@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all test-mobile weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -37,6 +37,15 @@ install: .venv/runtime  ## make .venv with the package and what it needs
 demo: .venv/runtime  ## detect with packaged weights, then make data, train YOLO11-n with DynamicConv, test it, draw curves
 	$(BIN)/python tools/mmdyn detect --demo
 	$(BIN)/python demo/digits_demo.py
+
+.venv-mobile/ready: .venv/dev requirements/mobile.txt
+	$(PYTHON) -m venv .venv-mobile
+	ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(ls -d .venv-mobile/lib/python*/site-packages)/main.pth
+	.venv-mobile/bin/pip install -q -r requirements/mobile.txt
+	@touch $@
+
+test-mobile: .venv-mobile/ready  ## the tests of Core ML and LiteRT, in an environment beside .venv: their packages slow every start
+	.venv-mobile/bin/python -m pytest tests/export/test_mobile.py
 
 weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 cores; goes on where it stopped
 	for name in yolo11n_digits yolo11n_dynconv_digits; do \
@@ -124,4 +133,4 @@ check: .venv/dev  ## format, lint, spelling and types; the examples of docstring
 	$(BIN)/python -m pytest -q tests/test_doctest.py
 
 clean:  ## remove what was built here, the environment included
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build
+	rm -rf .venv .venv-mobile build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build

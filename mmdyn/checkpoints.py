@@ -18,7 +18,16 @@ from torch import Tensor, nn
 from mmdyn.errors import UserError, listed_classes
 from mmdyn.files import new_file, replacing
 
-EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
+# Suffixes of exported files, by format
+EXPORTED = {
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'torch_export': '.pt2',
+    'ncnn': '.param',
+    'coreml': '.mlpackage',
+    'litert': '.tflite',
+    'engine': '.engine',
+}
 WEIGHTS = ('.pt', '.safetensors')  # may be of the original
 SHOWN_TENSORS = 4  # in a message
 SHOWN_LAYERS = 24
@@ -40,7 +49,7 @@ def check_checkpoint(path: str) -> dict | None:
         return None
     if not Path(path).is_file():
         raise UserError(f'no checkpoint at {Path(path).absolute()}')
-    if Path(path).suffix in EXPORTED:
+    if Path(path).suffix in EXPORTED.values():
         raise UserError(f'{path} is an exported file, where a checkpoint is needed; detect takes it without a config')
     if Path(path).suffix in WEIGHTS:  # whose reader checks them
         return load_checkpoint(path)

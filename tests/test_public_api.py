@@ -66,7 +66,7 @@ LAYERS = {
         ['load'],
         ['evaluation', 'results'],
     ],
-    'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export']],
+    'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export'], ['benchmark']],
     'running': [
         ['messages', 'image_channels', 'image_size', 'amp', 'processes', 'testing'],
         ['config_file', 'dataset_images'],

@@ -26,7 +26,8 @@ COMMANDS = {
     'test': Command('tools/test.py', 'average precision of a checkpoint or of an exported file'),
     'detect': Command('demo/image_demo.py', 'draw boxes in images, videos, streams and cameras'),
     'track': Command('tools/track.py', 'follow objects through a video'),
-    'export': Command('tools/export.py', 'write ONNX, OpenVINO, torch.export or ncnn'),
+    'export': Command('tools/export.py', 'write ONNX, OpenVINO, Core ML, LiteRT, ncnn, TensorRT or torch.export'),
+    'benchmark': Command('tools/benchmark.py', 'a detector in every format: size, time, AP'),
     'convert': Command('tools/convert_ultralytics.py', "the original's weights, both ways"),
     'upcycle': Command('tools/upcycle.py', 'a dynamic detector of a static one, with the same outputs'),
     'collapse': Command('tools/collapse.py', 'a static detector of a dynamic one'),
@@ -83,6 +84,15 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 WEIGHTS = ('.pth', '.pt', '.safetensors')
+EXPORTED = {  # as mmdyn.checkpoints.EXPORTED, which would import PyTorch
+    'onnx': '.onnx',
+    'openvino': '.xml',
+    'torch_export': '.pt2',
+    'ncnn': '.param',
+    'coreml': '.mlpackage',
+    'litert': '.tflite',
+    'engine': '.engine',
+}
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, checkpoint: str = 'checkpoint file') -> None:
@@ -194,8 +204,8 @@ def open_model(args: argparse.Namespace):
     if len(args.model) != 2:
         given = ' '.join(args.model) or 'nothing'
         raise UserError(
-            'MODEL must be CONFIG CHECKPOINT, one file of weights (.pt, .pth, .safetensors) or of an export (.onnx, '
-            f'.xml, .param), or digits, and stands after the images; got {given} after {args.inputs}'
+            f'MODEL must be CONFIG CHECKPOINT, one file of weights ({", ".join(WEIGHTS)}) or of an export '
+            f'({", ".join(EXPORTED.values())}), or digits, and stands after the images; got {given} after {args.inputs}'
         )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)

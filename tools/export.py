@@ -1,8 +1,9 @@
-"""Export a detector to ONNX, OpenVINO, torch.export or ncnn, and compare it with PyTorch.
+"""Export a detector to ONNX, OpenVINO, Core ML, LiteRT, ncnn, TensorRT or torch.export, and compare it with PyTorch.
 
 The graph takes letterboxed images (B, 3, H, W), normalised as in the config (YOLO11: RGB from 0 to 1), and returns
 boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
-(B, K). Class names, stride and sizes are in the file. Requires: pip install -r requirements/deploy.txt
+(B, K). Class names, stride and sizes are in the file. It needs: pip install -r requirements/deploy.txt, or for Core ML
+and LiteRT requirements/mobile.txt
 """
 
 import argparse
@@ -10,6 +11,7 @@ import sys
 from pathlib import Path
 
 from _arguments import (
+    EXPORTED,
     add_data_arguments,
     add_model_arguments,
     as_typed,
@@ -23,7 +25,6 @@ from _arguments import (
 EXAMPLE = """  python tools/export.py configs/yolo11n_dynconv_digits.py CHECKPOINT --format onnx --nms
   python tools/test.py configs/yolo11n_dynconv_digits.py CHECKPOINT.onnx
   python mmdyn/inference/onnx_detector.py CHECKPOINT.onnx image.jpg     # without PyTorch"""
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
 
 
 def batch(text: str) -> int | None:
@@ -36,7 +37,7 @@ def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     add_model_arguments(parser)
     add_data_arguments(parser)
-    parser.add_argument('--format', choices=tuple(SUFFIXES), default='onnx', help='output format (onnx)')
+    parser.add_argument('--format', choices=tuple(EXPORTED), default='onnx', help='output format (onnx)')
     parser.add_argument('--out', type=Path, metavar='FILE', help='output file (in the folder of the checkpoint)')
     parser.add_argument(
         '--batch', type=batch, default=None, metavar='N', help="batch size: 'dynamic' (default), or a number"
@@ -79,14 +80,16 @@ def export(args) -> None:
         form=args.form,
         calibration=args.calibration,
     )
-    out = args.out or Path(args.checkpoint).with_suffix(SUFFIXES[args.format])
+    out = args.out or Path(args.checkpoint).with_suffix(EXPORTED[args.format])
     done = export_detector(cfg, args.checkpoint, out, options)
     print(f'{done.path}: {done.size / 1e6:.1f} MB, {done.cost}')
-    if done.boxes == done.boxes:
+    if not done.compared:
+        print('not compared with PyTorch: its runtime does not exist for this system')
+    elif done.boxes == done.boxes:
         print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
     else:
         print('no box of the photograph is above test_cfg.score_thr, also in PyTorch: no box was compared')
-    if args.int8 and not args.no_eval:
+    if args.int8 and not args.no_eval and done.compared:
         from mmdyn.inference.evaluation import ap_table, evaluate
 
         rows = {

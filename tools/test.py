@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from _arguments import (
+    EXPORTED,
     add_data_arguments,
     add_loader_arguments,
     add_model_arguments,
@@ -20,12 +21,10 @@ EXAMPLE = """  python tools/test.py configs/yolo11n_dynconv_digits.py work_dirs/
   python tools/test.py CONFIG model.onnx
   python tools/test.py --weights yolo11n.pt --data my/data.yaml"""
 
-EXPORTED = ('.onnx', '.xml', '.param', '.pt2')
-
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    add_model_arguments(parser, 'checkpoint file, or .onnx, .xml (OpenVINO), .param (ncnn) of tools/export.py')
+    add_model_arguments(parser, 'checkpoint file, or a file of tools/export.py: .onnx, .xml, .param, .tflite, …')
     add_run_arguments(parser)
     add_data_arguments(parser)
     add_loader_arguments(parser)
@@ -63,7 +62,7 @@ def test(args) -> None:
         raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')
     settle_model(args)
     cfg = config_of(args)
-    if Path(args.checkpoint).suffix in EXPORTED:
+    if Path(args.checkpoint).suffix in EXPORTED.values():
         cfg = test_exported(cfg, args)
     else:
         check_checkpoint(args.checkpoint)

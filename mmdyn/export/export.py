@@ -22,7 +22,9 @@ from mmengine.config import Config
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from mmdyn.checkpoints import EXPORTED
 from mmdyn.errors import UserError
+from mmdyn.inference.runtimes import runs_here
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
 from mmdyn.running.dataset_images import calibration_images
@@ -31,10 +33,11 @@ from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
+from . import writers
 from .agreement import check_agreement, examples
 from .graph import DetectionGraph, DetectionGraphWithNMS
-from .options import SUFFIXES, ExportOptions, check_options, choose_form
-from .quantise import TOOLKITS
+from .options import ExportOptions, check_options, choose_form
+from .quantise import TOOLKITS, WEIGHTS_ONLY
 
 
 class Exported(NamedTuple):
@@ -52,6 +55,7 @@ class Exported(NamedTuple):
     cost: str  # what the form costs
     boxes: float  # largest difference of a box to PyTorch, in pixels
     scores: float  # and of a score
+    compared: bool = True  # False if the runtime of the file does not run on this machine
 
 
 def _metadata(
@@ -129,8 +133,8 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     """
     check_options(options)
     target = Path(target)
-    if target.suffix != SUFFIXES[options.format]:
-        raise UserError(f'a file for {options.format} must end in {SUFFIXES[options.format]}, got {target}')
+    if target.suffix != EXPORTED[options.format]:
+        raise UserError(f'a file for {options.format} must end in {EXPORTED[options.format]}, got {target}')
     loaded = load_checkpoint_model(cfg, checkpoint)
     model = loaded.model
     fold_batch_norms(model.eval()).requires_grad_(False)
@@ -151,10 +155,15 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         _write(cfg, whole if options.nms else plain, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
-        boxes, scores = check_agreement(written, images, expected, kept, options)
-        size = sum(file.stat().st_size for file in Path(folder).iterdir())
+        if options.format == 'litert':
+            writers.add_litert_metadata(written, metadata)  # the quantizer would drop it
+        compared = runs_here(written)
+        boxes, scores = (
+            check_agreement(written, images, expected, kept, options) if compared else (float('nan'), float('nan'))
+        )
+        size = sum(file.stat().st_size for file in Path(folder).rglob('*') if file.is_file())
         _publish(Path(folder), target)
-    return Exported(target, size, form, cost, boxes, scores)
+    return Exported(target, size, form, cost, boxes, scores, compared)
 
 
 def _write(
@@ -165,23 +174,33 @@ def _write(
     options: ExportOptions,
     form: ExportForm | None,
 ) -> None:
-    from .writers import write_ncnn, write_onnx, write_openvino, write_torch_export
-
-    if options.format == 'ncnn':
-        with _quiet(), export_form(form or 'mixed_outputs'):
-            write_ncnn(graph, torch.zeros(1, image_channels(cfg), *test_size(cfg)), path, metadata, options.half)
+    if options.format in ('ncnn', 'litert'):  # their converters trace the module themselves
+        example = torch.zeros(options.batch or 1, image_channels(cfg), *test_size(cfg))
+        with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
+            if options.format == 'ncnn':
+                writers.write_ncnn(graph, example, path, metadata, options.half)
+            else:
+                writers.write_litert(graph, example, path, options.half)
         return
     program = trace(cfg, graph, options, form)
     with _quiet():
         if options.format == 'torch_export':
-            write_torch_export(program, path, metadata)
+            writers.write_torch_export(program, path, metadata)
         elif options.format == 'openvino':
-            write_openvino(program, path, metadata, options.opset, options.half)
+            writers.write_openvino(program, path, metadata, options.opset, options.half)
+        elif options.format == 'coreml':
+            writers.write_coreml(program, path, metadata, options.half)
+        elif options.format == 'engine':
+            writers.write_engine(program, path, metadata, options.opset, options.half)
         else:
-            write_onnx(program, path, metadata, options.opset)
+            writers.write_onnx(program, path, metadata, options.opset)
 
 
 def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptions) -> None:
+    if options.format in WEIGHTS_ONLY:
+        with _quiet():
+            TOOLKITS[options.format](path, [])
+        return
     images = [image.numpy() for image in calibration_images(cfg, model.data_preprocessor, options.calibration)]
     size = options.batch or 1
     batches = [np.concatenate(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
@@ -192,9 +211,12 @@ def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptio
 
 
 def _publish(folder: Path, target: Path) -> None:
-    """Move the written files to their folder, the target last."""
+    """Move what was written to its folder, the target last; folders that toolkits left behind go."""
     for file in sorted(folder.iterdir(), key=lambda f: f.name == target.name):
-        if file.is_dir():
+        if file.is_dir() and file.name != target.name:
             shutil.rmtree(file)
+        elif file.is_dir():  # a package: no call replaces one folder by another
+            shutil.rmtree(target, ignore_errors=True)
+            file.rename(target)
         else:
             os.replace(file, target.with_name(file.name))

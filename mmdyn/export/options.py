@@ -1,5 +1,6 @@
 """Export options: their values, their valid combinations, and the export form of dynamic convolutions."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import NamedTuple
 
@@ -10,14 +11,47 @@ from mmdyn.errors import UserError
 from mmdyn.layers import dynamic_layers
 from mmdyn.layers.export_forms import FORMS, UNROLLED, ExportForm
 
-from .quantise import TOOLKITS
+from .quantise import TOOLKIT_PACKAGES, TOOLKITS
 
-SUFFIXES = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
-PACKAGES: dict[str, tuple[str, ...]] = {
-    'onnx': ('onnx', 'onnxscript', 'onnxruntime'),
-    'openvino': ('onnx', 'onnxscript', 'openvino'),
+DEPLOY, MOBILE = 'pip install -r requirements/deploy.txt', 'pip install -r requirements/mobile.txt'
+
+
+class Format(NamedTuple):
+    """What a format needs, and what it can do.
+
+    Example:
+        >>> FORMATS['ncnn'].default_form
+        'mixed_outputs'
+    """
+
+    packages: tuple[str, ...]
+    install: str
+    any_batch: bool = False  # and any size, and NMS in the graph
+    batch: int | None = None  # the only batch size, if there is only one
+    default_form: ExportForm = 'per_sample'
+    refused: Mapping[ExportForm, str] = {}  # forms that it cannot take, and why
+
+
+FORMATS = {
+    'onnx': Format(('onnx', 'onnxscript', 'onnxruntime'), DEPLOY, any_batch=True),
+    'openvino': Format(('onnx', 'onnxscript', 'openvino'), DEPLOY, any_batch=True),
+    'torch_export': Format((), '', any_batch=True),
+    'ncnn': Format(
+        ('pnnx', 'ncnn'),
+        DEPLOY,
+        batch=1,
+        default_form='mixed_outputs',
+        refused={
+            'per_sample': 'ncnn needs constant kernels',
+            'mixed_inputs': 'ncnn does not load tensors of more than four dimensions',
+        },
+    ),
+    'coreml': Format(
+        ('coremltools',), MOBILE, refused={'mixed_inputs': 'Core ML has no tensors of more than five dimensions'}
+    ),
+    'litert': Format(('litert_torch', 'ai_edge_litert'), MOBILE),
+    'engine': Format(('onnx', 'onnxscript', 'tensorrt'), f'{DEPLOY} tensorrt'),
 }
-PACKAGES |= {'torch_export': (), 'ncnn': ('pnnx', 'ncnn')}
 OPSETS = range(18, 24)  # supported by both the exporter and ONNX Runtime
 
 
@@ -25,13 +59,13 @@ class ExportOptions(NamedTuple):
     """What to export.
 
     Example:
-        >>> check_options(ExportOptions(format='tflite'))
+        >>> check_options(ExportOptions(format='ncnn', batch=2))
         Traceback (most recent call last):
         ...
-        mmdyn.errors.UserError: --format must be one of onnx, openvino, torch_export, ncnn, got tflite
+        mmdyn.errors.UserError: ncnn takes one image at a time: set --batch 1
     """
 
-    format: str = 'onnx'  # or 'openvino', 'torch_export', 'ncnn'
+    format: str = 'onnx'  # a key of FORMATS
     batch: int | None = None  # batch size; None for a dynamic one
     nms: bool = False
     half: bool = False
@@ -48,22 +82,27 @@ def check_options(options: ExportOptions) -> None:
     Raises:
         UserError: An option is invalid, or a package is not installed.
     """
-    if options.format not in SUFFIXES:
-        raise UserError(f'--format must be one of {", ".join(SUFFIXES)}, got {options.format}')
-    missing = [name for name in PACKAGES[options.format] if find_spec(name) is None]
+    if options.format not in FORMATS:
+        raise UserError(f'--format must be one of {", ".join(FORMATS)}, got {options.format}')
+    form = FORMATS[options.format]
+    missing = [name for name in form.packages if find_spec(name) is None]
     if missing:
-        raise UserError(f'{options.format} needs {" and ".join(missing)}: pip install -r requirements/deploy.txt')
+        raise UserError(f'{options.format} needs {" and ".join(missing)}: {form.install}')
     if options.int8 and (options.half or options.format not in TOOLKITS):
-        raise UserError(f'--int8 is for {" and ".join(TOOLKITS)}, without --half')
-    if options.int8 and options.format == 'openvino' and find_spec('nncf') is None:
-        raise UserError('int8 for OpenVINO needs nncf: pip install -r requirements/deploy.txt')
-    if options.format == 'ncnn' and (options.batch != 1 or options.nms or not options.square):
+        raise UserError(f'--int8 is for {", ".join(TOOLKITS)}, without --half')
+    toolkit = TOOLKIT_PACKAGES.get(options.format)
+    if options.int8 and toolkit is not None and find_spec(toolkit) is None:
+        raise UserError(f'int8 for {options.format} needs {toolkit}: {form.install}')
+    if not form.any_batch and (options.batch is None or options.nms or not options.square):
         raise UserError(
-            'ncnn takes one image of a fixed size at a time, without NMS: set --batch 1, and neither --nms nor '
-            '--dynamic-size'
+            f'{options.format} takes a fixed number of images of a fixed size, without NMS: set --batch '
+            f'{form.batch or 1}, and neither --nms nor --dynamic-size'
         )
-    if options.format == 'ncnn' and options.form == 'per_sample':
-        raise UserError('ncnn needs constant kernels: omit --form, or set mixed_outputs or mixed_inputs')
+    if form.batch not in (None, options.batch):
+        raise UserError(f'{options.format} takes one image at a time: set --batch {form.batch}')
+    if options.form is not None and options.form in form.refused:
+        others = ' or '.join(name for name in FORMS if name not in form.refused)
+        raise UserError(f'{form.refused[options.form]}: omit --form, or set {others}')
     if options.batch is not None and options.batch < 1:
         raise UserError(f'--batch must be dynamic or at least 1, got {options.batch}')
     if options.opset not in OPSETS:
@@ -96,12 +135,12 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
     layers = dynamic_layers(model)
     if not layers:
         return None, 'static: constant kernels'
-    form = options.form or ('mixed_outputs' if options.format == 'ncnn' else 'per_sample')
+    form = options.form or FORMATS[options.format].default_form
     experts = max(layer.num_experts for layer in layers.values())
     if form != 'per_sample':
         return form, f'{len(layers)} layers with constant kernels and {experts} times the work, for any batch'
     loop = options.batch is None or options.batch > UNROLLED
-    if loop and options.format in ('onnx', 'openvino') and not writes_loops():
+    if loop and FORMATS[options.format].any_batch and options.format != 'torch_export' and not writes_loops():
         raise UserError(
             f'PyTorch {torch.__version__} cannot write ONNX that loops over the images of a batch. Install PyTorch 2.8 '
             f'or later, or give --batch N of at most {UNROLLED}, or --form mixed_outputs'

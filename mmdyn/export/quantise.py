@@ -4,11 +4,15 @@ Convolutions with constant kernels are quantised; kernels that are mixed in the 
 """
 
 import logging
+import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mmdyn.inference.runtimes import LITERT_INPUT, openvino_core
 
 
 def quantise_onnx(path: Path, images: list[np.ndarray]) -> None:
@@ -91,8 +95,6 @@ def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
     import nncf
     import openvino
 
-    from mmdyn.inference.runtimes import openvino_core
-
     nncf.set_log_level(logging.ERROR)
     model = openvino_core().read_model(path)
     mixing = _mixing(model)
@@ -105,4 +107,57 @@ def quantise_openvino(path: Path, images: list[np.ndarray]) -> None:
         whole.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
-TOOLKITS = {'onnx': quantise_onnx, 'openvino': quantise_openvino}
+def quantise_litert(path: Path, images: list[np.ndarray]) -> None:
+    """Quantise a LiteRT file in place, with AI Edge Quantizer: activations and weights of convolutions.
+
+    Args:
+        path: The ``.tflite``, without metadata.
+        images: Batches to calibrate with, (B, 3, H, W) each.
+    """
+    from ai_edge_quantizer.qtyping import TFLOperationName
+    from ai_edge_quantizer.quantizer import Quantizer
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffers
+
+    kinds = (TFLOperationName.CONV_2D, TFLOperationName.DEPTHWISE_CONV_2D)
+    quantizer = Quantizer(str(path))
+    for kind in kinds:
+        quantizer.add_static_config('.*', kind, activation_num_bits=8, weight_num_bits=8)
+    model = flatbuffers.read_model(str(path))
+    for graph in model.subgraphs:
+        for node in graph.operators:
+            kind = flatbuffers.TFL_OP_CODE_TO_NAME.get(model.operatorCodes[node.opcodeIndex].builtinCode)
+            if kind not in kinds:
+                continue
+            kernel = model.buffers[graph.tensors[node.inputs[1]].buffer].data
+            if kernel is None or not len(kernel):  # it is mixed in the graph
+                scope = re.escape(flatbuffers.get_op_scope(node, graph.tensors))
+                quantizer.update_quantization_recipe(scope, kind, algorithm_key='no_quantize')
+    ranges = quantizer.calibrate({'serving_default': [{LITERT_INPUT: batch} for batch in images]})
+    quantised = path.with_stem(f'{path.stem}.int8')
+    quantizer.quantize(ranges).export_model(str(quantised))
+    quantised.replace(path)
+
+
+def quantise_coreml(path: Path, _: list[np.ndarray]) -> None:
+    """Quantise the weights of a Core ML package in place, with coremltools; activations stay, as only macOS runs it.
+
+    Args:
+        path: The ``.mlpackage``.
+    """
+    import coremltools as ct
+    from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig, linear_quantize_weights
+
+    model = ct.models.MLModel(str(path), skip_model_load=True)
+    quantised = linear_quantize_weights(model, OptimizationConfig(OpLinearQuantizerConfig(mode='linear_symmetric')))
+    shutil.rmtree(path)
+    quantised.save(str(path))
+
+
+TOOLKITS = {
+    'onnx': quantise_onnx,
+    'openvino': quantise_openvino,
+    'coreml': quantise_coreml,
+    'litert': quantise_litert,
+}
+TOOLKIT_PACKAGES = {'openvino': 'nncf', 'litert': 'ai_edge_quantizer'}  # beside those of the format
+WEIGHTS_ONLY = ('coreml',)  # no images are needed

@@ -8,13 +8,16 @@ import json
 import os
 import sys
 import tempfile
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from mmdyn.errors import UserError
 from mmdyn.inference.runtimes import METADATA, openvino_core
 
 
@@ -102,6 +105,110 @@ def write_ncnn(graph: nn.Module, example: Tensor, path: Path, metadata: dict[str
         with open(os.devnull, 'w') as nowhere, _output_to(nowhere.fileno()):
             pnnx.convert(str(traced), (example,), fp16=half, ncnnparam=str(path), ncnnbin=str(path.with_suffix('.bin')))
     path.with_suffix('.json').write_text(json.dumps(metadata))
+
+
+def write_coreml(program: ExportedProgram, path: Path, metadata: dict[str, str], half: bool) -> None:
+    """Write a Core ML package, for iOS 16 or macOS 13 and later.
+
+    Args:
+        program: What :func:`mmdyn.export.export.trace` gave, for a fixed batch.
+        path: The ``.mlpackage``, which is a folder.
+        metadata: Texts by name.
+        half: Compute in float16; images and results stay float32.
+    """
+    import coremltools as ct
+
+    inputs = program.graph_signature.user_inputs
+    [shape] = [tuple(node.meta['val'].shape) for node in program.graph.nodes if node.name in inputs]
+    with open(os.devnull, 'w') as nowhere, _output_to(nowhere.fileno()):
+        model = ct.convert(
+            program.run_decompositions({}),
+            inputs=[ct.TensorType(name='images', shape=shape, dtype=np.float32)],
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in ('boxes', 'scores')],
+            convert_to='mlprogram',
+            minimum_deployment_target=ct.target.iOS16,
+            compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,
+            skip_model_load=True,
+        )
+    model.user_defined_metadata[METADATA] = json.dumps(metadata)
+    model.save(str(path))
+
+
+def write_litert(graph: nn.Module, example: Tensor, path: Path, half: bool) -> None:
+    """Write a LiteRT file (formerly TensorFlow Lite), without metadata.
+
+    Args:
+        graph: The detector, without NMS.
+        example: Images, (B, 3, H, W).
+        path: The ``.tflite``.
+        half: Keep the weights in float16.
+    """
+    import litert_torch
+
+    with open(os.devnull, 'w') as nowhere, _output_to(nowhere.fileno()):
+        litert_torch.convert(graph, (example,)).export(str(path))
+    if half:
+        from ai_edge_quantizer import qtyping
+        from ai_edge_quantizer.quantizer import Quantizer
+
+        weights = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
+        quantizer = Quantizer(str(path))
+        quantizer.update_quantization_recipe(
+            '.*',
+            qtyping.TFLOperationName.ALL_SUPPORTED,
+            qtyping.OpQuantizationConfig(
+                weight_tensor_config=weights,
+                compute_precision=qtyping.ComputePrecision.FLOAT,
+                explicit_dequantize=True,
+            ),
+            algorithm_key='float_casting',
+        )
+        smaller = path.with_stem(f'{path.stem}.half')
+        quantizer.quantize().export_model(str(smaller))
+        smaller.replace(path)
+
+
+def add_litert_metadata(path: Path, metadata: dict[str, str]) -> None:
+    """Append metadata to a LiteRT file, as a zip archive: so does the format's own metadata, and runtimes ignore it."""
+    with zipfile.ZipFile(path, 'a') as archive:
+        archive.writestr(f'{METADATA}.json', json.dumps(metadata))
+
+
+def write_engine(program: ExportedProgram, path: Path, metadata: dict[str, str], opset: int, half: bool) -> None:
+    """Write a TensorRT engine for the GPU of this machine, by way of ONNX: not tested.
+
+    Args:
+        program: What :func:`mmdyn.export.export.trace` gave, for a fixed batch.
+        path: The ``.engine``.
+        metadata: Texts by name; they precede the engine in the file.
+        opset: Version of ONNX's operators in the intermediate file.
+        half: Allow float16.
+
+    Raises:
+        UserError: TensorRT refuses the graph, or builds no engine.
+    """
+    import tensorrt as trt
+
+    onnx_file = path.with_suffix('.onnx')
+    write_onnx(program, onnx_file, metadata, opset)
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    network = builder.create_network(0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(onnx_file)):
+        faults = '; '.join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise UserError(
+            f'TensorRT does not take the graph: {faults}. Try --form mixed_outputs, or collapse the detector'
+        )
+    settings = builder.create_builder_config()
+    if half:
+        settings.set_flag(trt.BuilderFlag.FP16)
+    engine = builder.build_serialized_network(network, settings)
+    if engine is None:
+        raise UserError('TensorRT built no engine: its messages stand above')
+    notes = json.dumps(metadata).encode()
+    path.write_bytes(len(notes).to_bytes(4, 'little') + notes + bytes(engine))
+    onnx_file.unlink()
 
 
 @contextlib.contextmanager

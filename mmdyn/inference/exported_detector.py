@@ -33,7 +33,7 @@ class ExportedDetector(BaseModel):
     """A detector that runs an exported file; for testing only.
 
     Args:
-        path: ``.onnx``, ``.xml`` of OpenVINO, or ``.param`` of ncnn.
+        path: A file of a suffix in :data:`mmdyn.inference.runtimes.RUNTIMES`.
         data_preprocessor: The detector's.
         test_cfg: The detector's: ``score_thr``, ``nms.iou_threshold``, ``max_per_img`` and ``clip_boxes`` are used;
             the first three are fixed in a file with NMS.
@@ -102,8 +102,8 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
     """
     if Path(path).suffix not in RUNTIMES:
         raise UserError(
-            f'{path} cannot be tested: give a checkpoint, .onnx, .xml or .param. A .pt2 can run code when loaded, '
-            'and was compared with PyTorch when it was exported'
+            f'{path} cannot be tested: give a checkpoint, or a file that ends in {", ".join(RUNTIMES)}. A .pt2 can run '
+            'code when loaded, and was compared with PyTorch when it was exported'
         )
     session, cfg = open_exported(path), copy.deepcopy(cfg)
     if tuple(session.size) != test_size(cfg):

@@ -276,7 +276,7 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
     Args:
         model: A config, its path, or its name (``'yolo11n_dynconv_coco'``), with a checkpoint; a file of weights
             alone: the original's ``.pt``, ``.safetensors``, or a checkpoint of YOLO11; a file of ``tools/export.py``:
-            ``.onnx``, ``.xml`` or ``.param``; or ``'digits'``, a small detector that comes with mmdyn.
+            ``.onnx``, ``.xml``, ``.param``, ``.tflite``, …; or ``'digits'``, a small detector that comes with mmdyn.
         checkpoint: Checkpoint of the config, or other weights; static ones are upcycled for a dynamic config with batch
             norms.
         device: Device of the checkpoint's model, ``'cpu'`` or ``'cuda:0'``; by default a GPU if available.

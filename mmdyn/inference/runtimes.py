@@ -5,6 +5,8 @@ The runtimes are imported where they are used: none is needed to import this mod
 
 import functools
 import json
+import platform
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from mmdyn.errors import UserError
 
 from .onnx_detector import OnnxDetector, RunFunction
 
-METADATA = 'mmdyn'  # the entry of an OpenVINO model, the extra file of a torch.export archive
+METADATA = 'mmdyn'  # the entry of an OpenVINO or Core ML model, the extra file of a torch.export or LiteRT file
+LITERT_INPUT = 'args_0'  # as its converter names it
 
 
 @functools.cache
@@ -88,22 +91,110 @@ class TorchExportDetector(OnnxDetector):
         return run, json.loads(extra[METADATA])
 
 
-DETECTORS = {'.onnx': OnnxDetector, '.xml': OpenVINODetector, '.param': NcnnDetector, '.pt2': TorchExportDetector}
+class LiteRTDetector(OnnxDetector):
+    """An :class:`OnnxDetector` with LiteRT on a CPU; ``path`` is the ``.tflite``."""
+
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as e:
+            raise ValueError('LiteRT is not installed: pip install ai-edge-litert') from e
+        try:
+            runner = Interpreter(self.path, num_threads=threads).get_signature_runner()
+        except (RuntimeError, ValueError) as e:
+            raise ValueError(f'{self.path} does not load in LiteRT: {str(e).splitlines()[0]}') from e
+        if list(runner.get_input_details()) != [LITERT_INPUT] or not zipfile.is_zipfile(self.path):
+            return lambda _: [], {}
+        with zipfile.ZipFile(self.path) as archive:
+            names = archive.namelist()
+            texts = json.loads(archive.read(f'{METADATA}.json')) if f'{METADATA}.json' in names else {}
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            outputs = runner(**{LITERT_INPUT: images})
+            return [outputs[name] for name in sorted(outputs)]  # output_0: boxes, output_1: scores
+
+        return run, texts
+
+
+class CoreMLDetector(OnnxDetector):
+    """An :class:`OnnxDetector` with Core ML, on macOS: not tested. ``path`` is the ``.mlpackage``."""
+
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
+        if not runs_here(self.path):
+            raise ValueError(f'{self.path} runs on macOS only: copy it there, or export to another format')
+        try:
+            import coremltools as ct
+        except ImportError as e:
+            raise ValueError('Core ML needs coremltools: pip install coremltools') from e
+        model = ct.models.MLModel(self.path)
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            outputs = model.predict({'images': images})
+            return [outputs[name] for name in ('boxes', 'scores')]
+
+        return run, json.loads(model.user_defined_metadata.get(METADATA, '{}'))
+
+
+class EngineDetector(OnnxDetector):
+    """An :class:`OnnxDetector` with TensorRT: not tested. ``path`` is the ``.engine``."""
+
+    def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
+        try:
+            import tensorrt as trt
+        except ImportError as e:
+            raise ValueError('TensorRT is not installed: pip install tensorrt, on a machine with its GPU') from e
+        content = Path(self.path).read_bytes()
+        end = 4 + int.from_bytes(content[:4], 'little')
+        try:
+            texts = json.loads(content[4:end])
+        except ValueError:
+            return lambda _: [], {}
+        engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content[end:])
+        if engine is None:
+            raise ValueError(f'{self.path} does not load: TensorRT engines run on the kind of GPU that built them')
+        context = engine.create_execution_context()
+
+        def run(images: np.ndarray) -> list[np.ndarray]:
+            values = {'images': torch.from_numpy(images).cuda()}
+            for name in ('boxes', 'scores'):
+                values[name] = torch.empty(tuple(engine.get_tensor_shape(name)), device='cuda')
+            for name, value in values.items():
+                context.set_tensor_address(name, value.data_ptr())
+            context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
+            return [values[name].cpu().numpy() for name in ('boxes', 'scores')]
+
+        return run, texts
+
+
+DETECTORS = {
+    '.onnx': OnnxDetector,
+    '.xml': OpenVINODetector,
+    '.param': NcnnDetector,
+    '.tflite': LiteRTDetector,
+    '.mlpackage': CoreMLDetector,
+    '.engine': EngineDetector,
+    '.pt2': TorchExportDetector,
+}
 RUNTIMES = tuple(suffix for suffix in DETECTORS if suffix != '.pt2')  # a .pt2 can run code when it is loaded
+
+
+def runs_here(path: str | Path) -> bool:
+    """Whether the runtime of an exported file exists for this system: Core ML's does on macOS only."""
+    return Path(path).suffix != '.mlpackage' or platform.system() == 'Darwin'
 
 
 def open_exported(path: str | Path, threads: int | None = None) -> OnnxDetector:
     """Open an exported file in its runtime.
 
     Args:
-        path: ``.onnx``, ``.xml`` of OpenVINO, ``.param`` of ncnn, or a ``.pt2`` that was just written here.
+        path: A file of a suffix in ``RUNTIMES``, or a ``.pt2`` that was just written here.
         threads: Threads of the runtime; None takes its default.
 
     Raises:
         UserError: The file is missing, does not load, or was not exported by mmdyn.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f'no exported file at {path.absolute()}')
     if path.suffix not in DETECTORS:
         raise UserError(f'invalid file {path}: its suffix must be one of {", ".join(DETECTORS)}')

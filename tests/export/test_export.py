@@ -353,11 +353,14 @@ def test_int8(files, dynamic, reference, kind):
 
 
 BAD_OPTIONS = {
-    'ncnn': (dict(format='ncnn'), r'ncnn takes one image of a fixed size at a time'),
+    'ncnn': (dict(format='ncnn'), r'ncnn takes a fixed number of images of a fixed size, without NMS: set --batch 1'),
     'ncnn and mixed kernels': (dict(format='ncnn', batch=1, form='per_sample'), r'ncnn needs constant kernels'),
     'opset': (dict(opset=11), r'--opset must be from 18 to 23, got 11'),
     'batch': (dict(batch=0), r'--batch must be dynamic or at least 1, got 0'),
-    'format': (dict(format='tflite'), r'--format must be one of onnx, openvino, torch_export, ncnn, got tflite'),
+    'format': (
+        dict(format='tflite'),
+        r'--format must be one of onnx, openvino, torch_export, ncnn, coreml, litert, engine, got tflite',
+    ),
     'form': (dict(form='folded'), r'--form must be one of per_sample'),
     'int8 of a program': (dict(format='torch_export', int8=True), r'--int8 is for onnx and openvino'),
     'int8 and half': (dict(int8=True, half=True), r'without --half'),
