@@ -69,6 +69,32 @@ def one_to_one(overlaps: np.ndarray, least: float = OVERLAP) -> np.ndarray:
     return found
 
 
+def by_score(image: ImageMatches, least: float = OVERLAP) -> np.ndarray:
+    """Match predictions with objects of their class: the best score first, as COCO does.
+
+    Args:
+        image: The image.
+        least: Smallest overlap of a match.
+
+    Returns:
+        The object of each prediction, -1 for none, (p,): of those that are left, the one that it overlaps most.
+
+    Example:
+        >>> image = ImageMatches(*map(np.array, ([0.9, 0.5], [0, 0], [0], [[0.6], [0.8]], [False, False])))
+        >>> by_score(image)
+        array([ 0, -1])
+    """
+    overlaps = image.overlaps * _same_class(image)
+    found = np.full(len(image.scores), -1)
+    candidates = np.flatnonzero((overlaps >= least).any(1))
+    for i in candidates[np.argsort(-image.scores[candidates], kind='stable')]:
+        best = overlaps[i].argmax()
+        if overlaps[i, best] >= least:
+            found[i] = best
+            overlaps[:, best] = 0
+    return found
+
+
 def _same_class(image: ImageMatches) -> np.ndarray:
     return image.labels[:, None] == image.object_labels[None]
 
@@ -110,7 +136,7 @@ def curves(images: Sequence[ImageMatches], classes: int, least: float = OVERLAP)
     scores, labels, correct = [np.empty(0)], [np.empty(0, int)], [np.empty(0, bool)]
     objects = np.zeros(classes, int)
     for image in images:
-        matched = one_to_one(image.overlaps * _same_class(image), least) >= 0
+        matched = by_score(image, least) >= 0
         counted = matched | ~image.excused
         scores.append(image.scores[counted])
         labels.append(image.labels[counted])
@@ -182,7 +208,7 @@ def kinds_of_errors(image: ImageMatches, score: float) -> tuple[np.ndarray, np.n
     """
     image = image.above(score)
     same = _same_class(image)
-    matched = one_to_one(image.overlaps * same)
+    matched = by_score(image)
     found = np.zeros(len(image.object_labels), bool)
     found[matched[matched >= 0]] = True
     well = image.overlaps >= OVERLAP

@@ -6,7 +6,6 @@ the same, at 0.5 0.0015 higher and at 0.83 0.0035 higher; a perfect detector get
 """
 
 import json
-import re
 
 import cv2
 import numpy as np
@@ -19,8 +18,11 @@ from ultralytics.models.yolo.detect import DetectionValidator
 from ultralytics.utils.metrics import ap_per_class
 
 import original
+from mmdyn.annotations.coco import load_coco
 from mmdyn.convert import convert_from_original
 from mmdyn.metrics import DatasetCocoMetric
+from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
+from mmdyn.reports import make_report
 
 pytestmark = pytest.mark.parity
 
@@ -51,7 +53,7 @@ def scene(quality, seed=0):
 
 
 def score_here(truth, found, folder):
-    """AP, and precision by IoU, recall and class, of the config's evaluator."""
+    """Precision by IoU, recall and class of COCO's evaluator, and the report of the config's evaluator."""
     images = [dict(id=i, width=SIZE, height=SIZE, file_name=f'{i}.jpg') for i in range(IMAGES)]
     annotations = []
     for i, (labels, boxes) in enumerate(truth):
@@ -77,11 +79,12 @@ def score_here(truth, found, folder):
     evaluation.accumulate()
     precision = evaluation.eval['precision'][:, :, :, 0, -1]  # (IoU, recall, class), all sizes, 100 boxes
     assert metric.evaluate(IMAGES)['coco/bbox_mAP'] == round(precision.mean(), 3)  # the same, with its decimals
-    return precision
+    predictions = [Predicted(i, boxes, scores, labels) for i, (labels, boxes, scores) in enumerate(found)]
+    return precision, make_report(CocoEvaluation(load_coco(file), predictions))
 
 
 def score_there(truth, found):
-    """AP of the original's evaluator, and its curves' mean over classes and IoUs."""
+    """AP of the original's evaluator, and precision and recall by class at its best F1."""
     validator = DetectionValidator(args=dict(model='yolo11n.pt'))
     statistics = []
     for (labels, boxes), (found_labels, found_boxes, scores) in zip(truth, found, strict=True):
@@ -90,18 +93,22 @@ def score_there(truth, found):
         targets = dict(bboxes=torch.tensor(boxes), cls=torch.tensor(labels))
         hits = validator._process_batch(predictions, targets)['tp']
         statistics.append((hits, scores[order], found_labels[order], labels))
-    return ap_per_class(*(np.concatenate(part) for part in zip(*statistics, strict=True)))[5].mean()
+    figures = ap_per_class(*(np.concatenate(part) for part in zip(*statistics, strict=True)))
+    return figures[5].mean(), figures[2], figures[3]
 
 
 @pytest.mark.parametrize('quality', [0.1, 0.3, 0.5, 0.6, 0.7, 0.9])
 def test_same_boxes(quality, tmp_path):
     truth, found = scene(quality)
-    precision, there = score_here(truth, found, tmp_path), score_there(truth, found)
+    precision, report = score_here(truth, found, tmp_path)
+    there, *there_at_best = score_there(truth, found)
     integral = np.trapezoid(precision, np.linspace(0, 1, 101), axis=1).mean()
     assert there == pytest.approx(integral, abs=1e-4)
     here = precision.mean()
     assert here > 0.03
     assert there == pytest.approx(here, abs=2e-3 if here < 0.6 else 5e-3)
+    for name, expected in zip(('precision', 'recall'), there_at_best, strict=True):
+        np.testing.assert_allclose([row[name] for row in report.rows()[1:]], expected, atol=0.005)
 
 
 @pytest.fixture(scope='module')
@@ -109,7 +116,7 @@ def plates(tmp_path_factory):
     """Red, green and blue plates on grey noise, some cut by the edge: learned in seconds."""
     root, rng = tmp_path_factory.mktemp('plates'), np.random.default_rng(0)
     splits = {}
-    for split, count in (('train', 160), ('val', 60)):
+    for split, count in (('train', 160), ('val', 240)):
         content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for i, n in enumerate('rgb')])
         (root / split).mkdir()
         for i in range(count):
@@ -142,7 +149,6 @@ def test_trained_checkpoint(variant, plates, tmp_path, run):
     original.train(data, tmp_path / 'run', variant, hsv_h=0, mosaic=0, nbs=8, val=False, **recipe)
     checkpoint = tmp_path / 'run/weights/last.pt'
     there = original.validate(checkpoint, data, tmp_path / 'val', imgsz=160, batch=16, rect=True)
-    there = there['metrics/mAP50-95(B)']
 
     conversion = convert_from_original(checkpoint, tmp_path / 'converted.pth')
     assert conversion.classes == ('r', 'g', 'b')
@@ -160,7 +166,10 @@ def test_trained_checkpoint(variant, plates, tmp_path, run):
     cfg.dump(tmp_path / 'config.py')
     tested = run('tools/test.py', tmp_path / 'config.py', tmp_path / 'converted.pth', '--work-dir', tmp_path)
     assert tested.returncode == 0, tested.stderr
-    here = float(re.search(r'coco/bbox_mAP: ([\d.]+)', tested.stdout + tested.stderr)[1])
+    [report] = tmp_path.glob('*/report/report.json')
+    here = json.loads(report.read_text())['classes'][0]  # of all classes
     print(variant, here, there)
-    assert there > 0.1
-    assert here == pytest.approx(there, abs=0.0025)  # ours is printed with three digits
+    assert there['metrics/mAP50-95(B)'] > 0.1
+    assert here['AP'] == pytest.approx(there['metrics/mAP50-95(B)'], abs=0.002)
+    assert here['precision'] == pytest.approx(there['metrics/precision(B)'], abs=0.005)
+    assert here['recall'] == pytest.approx(there['metrics/recall(B)'], abs=0.005)
