@@ -1,6 +1,10 @@
-"""Logs of a work dir: the records that its runs wrote through MMEngine's visualizer."""
+"""Logs: the records that the runs of a work dir wrote through MMEngine's visualizer; silence where none are wanted."""
 
+import contextlib
+import io
 import json
+import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,3 +28,16 @@ def log_records(work_dir: str | Path, last_only: bool = False) -> Iterator[dict]
 def is_validation(record: dict) -> bool:
     """Whether a record is the result of a validation; its ``step`` is the epoch then."""
     return 'time' in record and 'loss' not in record
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Hide logs, warnings and what is printed, such as the reports that exporters make for their developers."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(before)

@@ -64,7 +64,7 @@ def benchmark(args) -> None:
     )
     text = table(rows)
     write_text(args.out_dir / 'benchmark.md', f'{text}\n')
-    write_json(args.out_dir / 'benchmark.json', [row._asdict() | dict(path=str(row.path or '')) for row in rows], 2)
+    write_json(args.out_dir / 'benchmark.json', [row.as_json() for row in rows], 2)
     print(f'\n{text}\n\nThe table and the files are in {args.out_dir}.')
 
 

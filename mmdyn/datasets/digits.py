@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from mmdyn.annotations import Annotations
 from mmdyn.annotations.image_files import ImageFiles
+from mmdyn.errors import UserError
 from mmdyn.files import replacing
 
 from .checked_coco import CheckedCocoDataset
@@ -256,6 +257,9 @@ def make_digits_video(path: str | Path, frames: int = 200, seed: int = 0, digits
     Returns:
         For every frame, of every digit its number, its box ``[x, y, width, height]`` in pixels, and its label.
 
+    Raises:
+        UserError: OpenCV cannot write videos here.
+
     Example:
         >>> video = make_digits_video(folder / 'digits.mp4', frames=2, digits=3)
         >>> len(video), [number for number, box, label in video[0]]
@@ -274,6 +278,8 @@ def make_digits_video(path: str | Path, frames: int = 200, seed: int = 0, digits
     boxes: list[list[tuple]] = []
     with replacing(path) as partial:
         writer = cv2.VideoWriter(str(partial), cv2.VideoWriter.fourcc(*'mp4v'), 25, (IMAGE_SIZE, IMAGE_SIZE))
+        if not writer.isOpened():
+            raise UserError(f'OpenCV cannot write {path}: it has no encoder of mp4v here')
         for frame in range(frames):
             image = background.copy()
             boxes.append([])

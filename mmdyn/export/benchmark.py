@@ -1,12 +1,9 @@
 """A detector in every format: written, compared with PyTorch, timed and tested, as one table."""
 
-import contextlib
-import io
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -19,6 +16,7 @@ from mmdyn.inference.evaluation import evaluate
 from mmdyn.inference.runtimes import RUNTIMES, open_exported
 from mmdyn.layers import dynamic_layers, fold_batch_norms
 from mmdyn.layers.export_forms import FORMS, ExportForm
+from mmdyn.logs import quiet
 from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import load_checkpoint_model
 from mmdyn.tasks import TASKS, task_of
@@ -56,6 +54,11 @@ class Row(NamedTuple):
         )
         texts = ['' if value is None or value != value else f'{value:{form}}' for value, form in values]
         return [self.format, self.form, self.result, *texts]
+
+    def as_json(self) -> dict[str, Any]:
+        """The row for machines; NaN is null."""
+        values = self._asdict() | dict(path=str(self.path or ''))
+        return {key: None if value != value else value for key, value in values.items()}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -116,10 +119,13 @@ def benchmark(
             EXPORTED[name]
         )
         try:
-            with _quiet():
+            with quiet():
                 done = export_detector(cfg, checkpoint, target, common._replace(format=name, form=form, batch=batch))
         except UserError as e:
-            rows.append(Row(name, form or _kind(model), f'refused: {e}'))
+            rows.append(Row(name, form or _kind(model), f'refused: {_one_line(e)}'))
+            continue
+        except Exception as e:  # of a converter; the other formats go on
+            rows.append(Row(name, form or _kind(model), f'failed: {type(e).__name__}: {_one_line(e)}'))
             continue
         result = 'run' if done.compared else 'converted'
         row = Row(name, done.form or 'static', result, done.path, done.size, boxes=done.boxes, scores=done.scores)
@@ -145,19 +151,13 @@ def _wanted(
 
 
 def _tested(cfg: Config, path: str | Path, metric: str) -> float:
-    with _quiet():
+    with quiet():
         return evaluate(cfg, path, square=True)[metric]
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without the tables and logs of tests and exporters: this table says what is wanted of them."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+def _one_line(error: Exception) -> str:
+    """A message that fits a cell of a table."""
+    return ' '.join(str(error).split())[:300].replace('|', '/')
 
 
 @torch.no_grad()

@@ -3,15 +3,10 @@
 ``options.py`` selects how dynamic convolutions are written.
 """
 
-import contextlib
-import io
 import json
-import logging
 import os
 import shutil
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,17 +22,27 @@ from mmdyn.errors import UserError
 from mmdyn.inference.runtimes import runs_here
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
+from mmdyn.logs import quiet
 from mmdyn.running.dataset_images import calibration_images
 from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
 from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
-from . import writers
 from .agreement import check_agreement, examples
 from .graph import DetectionGraph, DetectionGraphWithNMS
 from .options import ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS, WEIGHTS_ONLY
+from .writers import (
+    add_litert_metadata,
+    write_coreml,
+    write_engine,
+    write_litert,
+    write_ncnn,
+    write_onnx,
+    write_openvino,
+    write_torch_export,
+)
 
 
 class Exported(NamedTuple):
@@ -86,18 +91,6 @@ def _metadata(
     return {k: json.dumps(v) for k, v in values.items()} | {'mmdyn_version': __version__}
 
 
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporters' own reports, which are for their developers."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
-
-
 def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportForm | None) -> ExportedProgram:
     """Turn the graph into a program of plain operators.
 
@@ -114,7 +107,7 @@ def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportFor
     width += 32 if width == height and not options.square else 0  # equal sides would count as one dimension
     shape = (options.batch or 2, image_channels(cfg), height, width)
     torch.compiler.reset()  # otherwise the loop over images keeps fixed sizes of an earlier export
-    with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
+    with quiet(), torch.no_grad(), export_form(form or 'per_sample'):
         return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
 
 
@@ -124,7 +117,8 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     Args:
         cfg: Config of the detector.
         checkpoint: Its checkpoint.
-        target: File to write; an existing one is replaced only if the new one agrees with PyTorch.
+        target: File to write; an existing one is replaced only if the new one agrees with PyTorch, where its runtime
+            exists for this system.
         options: Options of the export.
 
     Raises:
@@ -156,7 +150,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
         if options.int8:
             _quantise(written, cfg, model, options)
         if options.format == 'litert':
-            writers.add_litert_metadata(written, metadata)  # the quantizer would drop it
+            add_litert_metadata(written, metadata)  # the quantizer would drop it
         compared = runs_here(written)
         boxes, scores = (
             check_agreement(written, images, expected, kept, options) if compared else (float('nan'), float('nan'))
@@ -176,29 +170,29 @@ def _write(
 ) -> None:
     if options.format in ('ncnn', 'litert'):  # their converters trace the module themselves
         example = torch.zeros(options.batch or 1, image_channels(cfg), *test_size(cfg))
-        with _quiet(), torch.no_grad(), export_form(form or 'per_sample'):
+        with quiet(), torch.no_grad(), export_form(form or 'per_sample'):
             if options.format == 'ncnn':
-                writers.write_ncnn(graph, example, path, metadata, options.half)
+                write_ncnn(graph, example, path, metadata, options.half)
             else:
-                writers.write_litert(graph, example, path, options.half)
+                write_litert(graph, example, path, options.half)
         return
     program = trace(cfg, graph, options, form)
-    with _quiet():
+    with quiet():
         if options.format == 'torch_export':
-            writers.write_torch_export(program, path, metadata)
+            write_torch_export(program, path, metadata)
         elif options.format == 'openvino':
-            writers.write_openvino(program, path, metadata, options.opset, options.half)
+            write_openvino(program, path, metadata, options.opset, options.half)
         elif options.format == 'coreml':
-            writers.write_coreml(program, path, metadata, options.half)
+            write_coreml(program, path, metadata, options.half)
         elif options.format == 'engine':
-            writers.write_engine(program, path, metadata, options.opset, options.half)
+            write_engine(program, path, metadata, options.opset, options.half)
         else:
-            writers.write_onnx(program, path, metadata, options.opset)
+            write_onnx(program, path, metadata, options.opset)
 
 
 def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptions) -> None:
     if options.format in WEIGHTS_ONLY:
-        with _quiet():
+        with quiet():
             TOOLKITS[options.format](path, [])
         return
     images = [image.numpy() for image in calibration_images(cfg, model.data_preprocessor, options.calibration)]
@@ -206,7 +200,7 @@ def _quantise(path: Path, cfg: Config, model: BaseDetector, options: ExportOptio
     batches = [np.concatenate(images[i : i + size]) for i in range(0, len(images) - size + 1, size)]
     if not batches:
         raise UserError(f'int8 for a batch of {size} needs as many images to calibrate with, there are {len(images)}')
-    with _quiet():
+    with quiet():
         TOOLKITS[options.format](path, batches)
 
 
@@ -216,7 +210,10 @@ def _publish(folder: Path, target: Path) -> None:
         if file.is_dir() and file.name != target.name:
             shutil.rmtree(file)
         elif file.is_dir():  # a package: no call replaces one folder by another
-            shutil.rmtree(target, ignore_errors=True)
+            before = target.with_name(f'.{target.name}.before')
+            if target.exists():
+                target.rename(before)
             file.rename(target)
+            shutil.rmtree(before, ignore_errors=True)
         else:
             os.replace(file, target.with_name(file.name))

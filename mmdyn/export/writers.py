@@ -203,6 +203,8 @@ def write_engine(program: ExportedProgram, path: Path, metadata: dict[str, str],
     settings = builder.create_builder_config()
     if half:
         settings.set_flag(trt.BuilderFlag.FP16)
+    else:
+        settings.clear_flag(trt.BuilderFlag.TF32)  # on by default, with a precision of 10 bits
     engine = builder.build_serialized_network(network, settings)
     if engine is None:
         raise UserError('TensorRT built no engine: its messages stand above')

@@ -1,6 +1,7 @@
 """A detector from a config and a checkpoint, with the interface of an exported file."""
 
 import copy
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -54,6 +55,7 @@ class CheckpointDetector:
         self.model = model.to(device)
         self.model.cfg = cfg
         self.names = class_names(classes_of(content), cfg, self.model.bbox_head.num_classes)
+        self.lock = threading.Lock()  # limits are set in the head for the time of a call
         self.channels = image_channels(cfg)
         self.to_float32 = keeps_sixteen_bits(cfg)
         _, *rest = get_test_pipeline_cfg(cfg)
@@ -82,12 +84,15 @@ class CheckpointDetector:
         """
         prepared = [self.pipeline(dict(img=image, img_id=i)) for i, image in enumerate(images)]
         samples: list[DetDataSample] = []
-        with self._limited(Limits(score, iou, max_detections, classes, agnostic)):
+        with self.lock, self._limited(Limits(score, iou, max_detections, classes, agnostic)):
             for _, group in groupby(prepared, key=lambda data: data['inputs'].shape):
                 part = list(group)
                 batch = {key: [data[key] for data in part] for key in ('inputs', 'data_samples')}
                 samples += self.model.test_step(batch)
         return [_detections(sample, score, classes) for sample in samples]
+
+    def check_limits(self, limits: Limits) -> None:
+        """Nothing is refused: an exported file may have to."""
 
     @contextmanager
     def _limited(self, limits: Limits) -> Iterator[None]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from mmdyn.checkpoints import check_checkpoint
+from mmdyn.checkpoints import EXPORTED, check_checkpoint
 from mmdyn.running.launch import build_runner
 from mmdyn.running.testing import enable_fuse, use_pipeline_sizes
 from mmdyn.tasks import TASKS
@@ -19,7 +19,7 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
 
     Args:
         cfg: Config; not modified.
-        path: Checkpoint (``.pth``), or exported file.
+        path: Checkpoint or other weights, or exported file.
         fuse: Fold batch norms first; for checkpoints.
         square: Pad images to squares, as for an exported file, even if the config has rectangles.
 
@@ -29,7 +29,7 @@ def evaluate(cfg: Config, path: str | Path, fuse: bool = False, square: bool = F
     Raises:
         UserError: The file does not load or does not fit the config.
     """
-    if Path(path).suffix in ('.pth', '.pt', '.ckpt'):
+    if Path(path).suffix not in EXPORTED.values():
         cfg = copy.deepcopy(cfg)
         check_checkpoint(str(path))
         cfg.load_from, cfg.resume = str(path), False

@@ -1,6 +1,6 @@
 """``load_model``: loads a config with its checkpoint, or an exported file, as a model with the same interface."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, overload
@@ -18,8 +18,8 @@ from mmdyn.layers import dynamic_layers, record_routing
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
-from .media import Media, open_media
-from .onnx_detector import Detections, Limits, OnnxDetector
+from .media import EndsEarlyError, Frame, Media, open_media
+from .onnx_detector import Detections, LimitError, Limits, OnnxDetector
 from .packaged import SHORT_NAMES, packaged
 from .prediction import Prediction, Routing
 from .runtimes import RUNTIMES, open_exported
@@ -123,16 +123,28 @@ class Model:
         """
         if batch < 1:
             raise UserError(f'invalid batch {batch}: set it to 1 image or more')
+        if routing:
+            self._dynamic_network()
         return self._stream(self.open(source, stride), self._limits(score, **limits), batch, routing)
 
     def _stream(self, media: Media, limits: Limits, batch: int, routing: bool) -> Iterator[Prediction]:
         frames = iter(media)
-        while part := list(islice(frames, batch)):
+        end: EndsEarlyError | None = None
+        while end is None:
+            part: list[Frame] = []
+            try:
+                part.extend(islice(frames, batch))  # keeps what came before an error
+            except EndsEarlyError as e:
+                end = e
+            if not part:
+                break
             arrays = [as_array(frame.image, self.channels, self.to_float32) for frame in part]
             predictions = self._predict(arrays, [frame.path for frame in part], limits, routing)
             for frame, prediction in zip(part, predictions, strict=True):
                 prediction.set_metainfo(dict(name=frame.name))
                 yield prediction
+        if end is not None:
+            raise end
 
     def track(
         self,
@@ -175,10 +187,12 @@ class Model:
 
     def open(self, source: str | Path | Media, stride: int = 1) -> Media:
         """Open a source, with the channels of the model; see :func:`mmdyn.inference.media.open_media`."""
-        if isinstance(source, Media):
-            return source
         if stride < 1:
             raise UserError(f'invalid stride {stride}: set it to 1 frame or more')
+        if isinstance(source, Media):
+            if stride != 1:
+                raise UserError(f'invalid stride {stride} for an open source: set it where the source is opened')
+            return source
         return open_media(str(source), self.channels, self.to_float32, stride)
 
     def _limits(self, score, iou=None, max_detections=None, classes=None, agnostic=False) -> Limits:
@@ -187,29 +201,38 @@ class Model:
                 raise UserError(f'invalid {name} {value:g}: set it from 0 to 1')
         if max_detections is not None and max_detections < 1:
             raise UserError(f'invalid number of detections {max_detections}: set it to 1 or more')
+        if isinstance(classes, str):
+            raise UserError(f'invalid classes {classes!r}: set a list of names or numbers')
         numbers = None if classes is None else sorted({class_number(each, self.names) for each in classes})
-        return Limits(score, iou, max_detections, numbers, agnostic)
+        limits = Limits(score, iou, max_detections, numbers, agnostic)
+        try:
+            self.detector.check_limits(limits)
+        except LimitError as e:
+            raise UserError(str(e)) from e
+        return limits
 
     def _predict(
         self, arrays: list[np.ndarray], paths: Sequence[str | None], limits: Limits, routing: bool
     ) -> list[Prediction]:
-        weights: list[Routing | None] = [None] * len(arrays)
-        try:
-            if routing:
-                detections, weights = zip(*(self._routed(array, limits) for array in arrays), strict=True)
-            else:
-                detections = self.detector(arrays, *limits) if arrays else []
-        except ValueError as e:  # of an exported file
-            raise UserError(str(e)) from e
-        rows = zip(arrays, detections, paths, weights, strict=True)
-        return [Prediction.of(a, self.names, d, p, w) for a, d, p, w in rows]
+        if not arrays:
+            return []
+        found: Iterable[tuple[Detections, Routing | None]]
+        if routing:
+            found = (self._routed(array, limits) for array in arrays)
+        else:
+            found = ((detections, None) for detections in self.detector(arrays, *limits))
+        rows = zip(arrays, paths, found, strict=True)
+        return [Prediction.of(array, self.names, one, path, weights) for array, path, (one, weights) in rows]
 
-    def _routed(self, array: np.ndarray, limits: Limits) -> tuple[Detections, Routing]:
-        """The detections of an image, and the weights of the experts, averaged for a layer that runs several times."""
+    def _dynamic_network(self) -> torch.nn.Module:
         network = getattr(self.detector, 'model', None)
         if network is None or not dynamic_layers(network):
             raise UserError(f'{self} shows no routing: set a checkpoint of a dynamic model, without slicing')
-        with record_routing(network) as seen:
+        return network
+
+    def _routed(self, array: np.ndarray, limits: Limits) -> tuple[Detections, Routing]:
+        """The detections of an image, and the weights of the experts, averaged for a layer that runs several times."""
+        with record_routing(self._dynamic_network()) as seen:
             detections = self.detector([array], *limits)
         return detections[0], {name: torch.cat(calls).mean(0).cpu().numpy() for name, calls in seen.items() if calls}
 

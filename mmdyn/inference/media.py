@@ -2,7 +2,9 @@
 
 import functools
 import glob
+import http.client
 import itertools
+import re
 import sys
 import time
 import urllib.request
@@ -19,11 +21,13 @@ from mmdyn.errors import UserError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
 VIDEOS = ('.mp4', '.avi', '.mov', '.mkv', '.webm', '.m4v')
-STREAMS = ('rtsp', 'rtsps', 'rtmp', 'udp', 'tcp')
+STREAMS = ('rtsp', 'rtsps', 'rtmp', 'rtmps', 'rtp', 'srt', 'udp', 'tcp')
 STANDARD_INPUT = '-'
 PAUSES = (1, 2, 4)  # seconds before each try to open a stream again
 TIMEOUT = 10  # seconds for a server to answer
 NAMED = 5  # unreadable images that a message names
+RATES = (1, 240)  # frames per second that are believed; streams state others
+COMPLETE = 0.9  # share of the frames that a header states, which is often an estimate
 
 
 class Frame(NamedTuple):
@@ -84,7 +88,7 @@ class ImageFiles(Media):
 
     def __init__(self, source: str, files: Sequence[str], channels: int, to_float32: bool) -> None:
         self.source, self.files, self.count = source, list(files), len(files)
-        self.name, self.names = Path(source).stem, unique_names(files)
+        self.name, self.names = 'images', unique_names(files)
         self.read = functools.partial(read_pixels, channels=channels, to_float32=to_float32)
         if len(files) == 1:
             self.read(files[0])
@@ -117,7 +121,7 @@ def unique_names(files: Sequence[str]) -> list[str]:
     names: list[str] = []
     taken: set[str] = set()
     for file in files:
-        path = Path(urlparse(file).path if '://' in file else file)
+        path = Path(_file_name(file))
         versions = (f'{path.stem}-{i}{path.suffix}' for i in itertools.count(2))
         name = next(n for n in itertools.chain([path.name], versions) if n not in taken)
         taken.add(name)
@@ -138,20 +142,24 @@ class Video(Media):
 
     def __init__(self, source: str, stride: int = 1) -> None:
         self.source, self.stride = source, stride
+        self.shown = without_password(source)
         self.camera = source.isdecimal() and not Path(source).exists()
-        self.name = f'camera{source}' if self.camera else Path(urlparse(source).path).stem or 'stream'
+        self.name = f'camera{source}' if self.camera else Path(_file_name(source)).stem
         self.capture = self._opened()
         if self.capture is None:
             raise UserError(
-                f'no camera with number {source}' if self.camera else f'{source} is not a video that OpenCV reads'
+                f'no camera with number {source}' if self.camera else f'{self.shown} is not a video that OpenCV reads'
             )
         whole, self.first = self.capture.read()
         if not whole:
-            raise UserError(f'{source} has no frames')
+            raise UserError(f'{self.shown} has no frames')
         frames = int(self.capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        self.frames = frames if frames > 0 and not self.camera else None  # None: a stream
+        self.frames = frames if frames > 0 and not self.camera else None
+        is_file = '://' not in source or Path(_file_name(source)).suffix.lower() in VIDEOS
+        self.stream = self.frames is None and not is_file and not self.camera  # may be opened again
         self.count = None if self.frames is None else -(-self.frames // stride)
-        self.fps = (self.capture.get(cv2.CAP_PROP_FPS) or 25.0) / stride
+        rate = self.capture.get(cv2.CAP_PROP_FPS)
+        self.fps = max((rate if RATES[0] <= rate <= RATES[1] else 25.0) / stride, RATES[0])
 
     def _opened(self) -> cv2.VideoCapture | None:
         limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, 1000 * TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, 1000 * TIMEOUT]
@@ -171,24 +179,28 @@ class Video(Media):
     def __iter__(self) -> Iterator[Frame]:
         """Read the frames; those between are skipped without being decoded."""
         number, image = 0, self.first
-        while True:
-            if number % self.stride == 0:
-                yield Frame(f'{number:06d}', image)
-            number += 1
-            whole, image = self._next(decode=number % self.stride == 0)
-            if not whole and self.frames is None and not self.camera:
-                whole, image = self._again()
-                number += -number % self.stride if whole else 0  # a decoded frame, although it was to be skipped
-            if not whole:
-                break
-        if self.capture is not None:
-            self.capture.release()
+        try:
+            while True:
+                if number % self.stride == 0:
+                    yield Frame(f'{number:06d}', image)
+                number += 1
+                whole, image = self._next(decode=number % self.stride == 0)
+                if not whole and self.stream:
+                    whole, image = self._again()
+                    number += -number % self.stride if whole else 0  # a decoded frame, although it was to be skipped
+                if not whole:
+                    break
+        finally:
+            if self.capture is not None:
+                self.capture.release()
         written = f'{number} frames were read, and their results are written'
-        if self.frames is None and not self.camera:
-            raise EndsEarlyError(f'{self.source} closed, and did not open again in {len(PAUSES)} tries: {written}')
-        if self.frames is not None and number < self.frames - 1:  # some containers state one frame too many
+        if self.stream:
+            raise EndsEarlyError(f'{self.shown} closed, and did not open again in {len(PAUSES)} tries: {written}')
+        if self.camera:
+            raise EndsEarlyError(f'the camera {self.source} gives no more images: {written}')
+        if self.frames is not None and number < COMPLETE * self.frames - 1:
             raise EndsEarlyError(
-                f'{self.source} ends early: {written}, of {self.frames}. Copy the file again, or repair it: '
+                f'{self.shown} ends early: {written}, of about {self.frames}. Copy the file again, or repair it: '
                 'ffmpeg -i FILE -c copy REPAIRED'
             )
 
@@ -199,7 +211,9 @@ class Video(Media):
     def _again(self) -> tuple[bool, np.ndarray]:
         """Open a stream again, and read a frame."""
         for pause in PAUSES:
-            print(f'{self.source} closed; it is opened again in {pause} s', file=sys.stderr)
+            if self.capture is not None:  # a camera may serve one client only
+                self.capture.release()
+            print(f'{self.shown} closed; it is opened again in {pause} s', file=sys.stderr)
             time.sleep(pause)
             self.capture = self._opened()
             if self.capture is not None:
@@ -258,6 +272,24 @@ def open_media(source: str, channels: int = 3, to_float32: bool = False, stride:
     return ImageFiles(source, files, channels, to_float32)
 
 
+def without_password(url: str) -> str:
+    """A URL as it may be shown.
+
+    Example:
+        >>> without_password('rtsp://me:secret@camera/1')
+        'rtsp://me:***@camera/1'
+    """
+    return re.sub(r'(://[^/@:]*):[^/@]*@', r'\1:***@', url)
+
+
+def _file_name(source: str) -> str:
+    """The name of a file or of the last part of a URL, which may have none."""
+    if '://' not in source:
+        return Path(source).name or 'images'
+    parts = urlparse(source)
+    return Path(parts.path).name or parts.hostname or 'stream'
+
+
 def _listed(lines, source: str) -> list[str]:
     files = [line.strip() for line in itertools.chain(lines) if line.strip()]
     if not files:
@@ -275,11 +307,15 @@ def _is_video(url: str) -> bool:
     suffix = Path(parts.path).suffix.lower()
     if parts.scheme in STREAMS or suffix in VIDEOS:
         return True
-    if suffix in IMAGES or parts.scheme not in ('http', 'https'):
+    if parts.scheme not in ('http', 'https', 'file'):
+        raise UserError(f'{without_password(url)}: the scheme must be http, https, {", ".join(STREAMS)}')
+    if suffix in IMAGES or parts.scheme == 'file':
         return False
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:
             kind = answer.headers.get_content_type()
+    except http.client.HTTPException:  # a name and a password in the address, or a server of streams: FFmpeg's matter
+        return True
     except (OSError, ValueError) as e:
-        raise UserError(f'{url} cannot be opened: {getattr(e, "reason", e)}') from e
+        raise UserError(f'{without_password(url)} cannot be opened: {getattr(e, "reason", e)}') from e
     return kind.startswith('video/') or kind in ('multipart/x-mixed-replace', 'application/vnd.apple.mpegurl')

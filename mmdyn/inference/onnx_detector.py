@@ -49,6 +49,10 @@ class Limits(NamedTuple):
     agnostic: bool = False  # NMS among the boxes of all classes, not within each
 
 
+class LimitError(ValueError):
+    """A limit that a file with NMS in its graph cannot keep."""
+
+
 class Placement(NamedTuple):
     """Scale and padding of an image in the input of the graph."""
 
@@ -121,7 +125,7 @@ class OnnxDetector:
             Detections, or a list of them.
 
         Raises:
-            ValueError: NMS is in the graph, and differs in ``iou`` or ``agnostic``.
+            LimitError: NMS is in the graph, and differs in ``iou``, ``agnostic`` or ``max_detections``.
         """
         if isinstance(image, np.ndarray):
             return self([image], score, iou, max_detections, classes, agnostic)[0]
@@ -164,18 +168,12 @@ class OnnxDetector:
             One item per image, with boxes in pixels of ``images``.
 
         Raises:
-            ValueError: There are too many images, or the NMS of the graph differs from ``limits``.
+            ValueError: There are too many images, or, as :class:`LimitError`, the NMS of the graph differs.
         """
         count, batch = len(images), self.meta['batch'] or len(images)
         if count > batch:
             raise ValueError(f'{self.path} takes {batch} images at a time, got {count}')
-        if self.meta['nms'] and limits.iou not in (None, self.meta['iou_threshold']):
-            fixed = self.meta['iou_threshold']
-            raise ValueError(f'invalid iou {limits.iou}: the NMS in {self.path} is fixed at {fixed}')
-        if self.meta['nms'] and limits.agnostic:
-            raise ValueError(
-                f'the NMS in {self.path} is within each class: export it without NMS for one of all classes'
-            )
+        self.check_limits(limits)
         if count < batch:
             images = np.concatenate((images, np.zeros((batch - count, *images.shape[1:]), images.dtype)))
         first, second = self.run(images)
@@ -187,6 +185,23 @@ class OnnxDetector:
             kept = np.flatnonzero((dets[:, 4] > limits.score) & wanted)[: limits.max_detections]
             detections.append(Detections(dets[kept, :4], dets[kept, 4], labels[kept]))
         return detections
+
+    def check_limits(self, limits: Limits) -> None:
+        """Refuse what the NMS in the graph, if there is one, cannot do.
+
+        Raises:
+            LimitError: ``iou``, ``agnostic`` or ``max_detections`` differ from it.
+        """
+        if not self.meta['nms']:
+            return
+        most, fixed = self.meta['max_detections'], self.meta['iou_threshold']
+        cure = 'omit it, or export the file without NMS'
+        if limits.iou not in (None, fixed):
+            raise LimitError(f'invalid iou {limits.iou}: the NMS in {self.path} is fixed at {fixed}; {cure}')
+        if limits.agnostic:
+            raise LimitError(f'the NMS in {self.path} is within each class, not among all; {cure}')
+        if limits.max_detections is not None and limits.max_detections > most:
+            raise LimitError(f'invalid number of detections {limits.max_detections}: {self.path} gives {most}; {cure}')
 
     def select(self, boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Detections:
         """NMS, within each class or among all.

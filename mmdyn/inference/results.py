@@ -1,6 +1,7 @@
 """Results: draws predictions, and writes them as pictures, videos, JSON and text."""
 
 import contextlib
+import errno
 import json
 import os
 import sys
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
+from mmdyn.annotations.yolo import label_file
 from mmdyn.errors import UserError
 from mmdyn.files import move_into_place, partial_path, write_image, write_json, write_text
 
@@ -23,6 +25,7 @@ from .prediction import Prediction
 
 WINDOW = 'mmdyn'
 RESERVE = 2**23  # bytes of a disk that stay free, so that a video can be completed
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Written(NamedTuple):
@@ -104,6 +107,7 @@ class VideoFile(Output):
         self.path, self.fps = path, fps
         self.partial = partial_path(path)
         self.writer: cv2.VideoWriter | None = None
+        self.size = (0, 0)  # width and height
 
     def add(self, prediction: Prediction) -> None:
         """Write a frame; the first frame sets the size.
@@ -113,11 +117,13 @@ class VideoFile(Output):
         """
         picture = prediction.draw()
         if self.writer is None:
-            height, width = picture.shape[:2]
-            writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, (width, height))
+            self.size = picture.shape[1], picture.shape[0]
+            writer = cv2.VideoWriter(str(self.partial), cv2.VideoWriter.fourcc(*'mp4v'), self.fps, self.size)
             if not writer.isOpened():
                 raise UserError(f'OpenCV cannot write {self.path}: is the folder writable?')
             self.writer = writer
+        elif self.size != (picture.shape[1], picture.shape[0]):  # a stream may change; a frame of another size is lost
+            picture = cv2.resize(picture, self.size, interpolation=cv2.INTER_AREA)
         self.writer.write(picture)
 
     def publish(self) -> None:
@@ -152,17 +158,19 @@ class JsonLines(Output):
     """
 
     def __init__(self, target: Path | TextIO) -> None:
-        self.own = isinstance(target, Path)
-        self.file = target.open('w') if isinstance(target, Path) else target
+        self.target = target
+        self.file: TextIO | None = None
 
     def add(self, prediction: Prediction) -> None:
-        """Write the line."""
+        """Write the line; the first one replaces an earlier file."""
+        if self.file is None:
+            self.file = self.target.open('w') if isinstance(self.target, Path) else self.target
         self.file.write(json.dumps(dict(image=prediction.name) | prediction.rows()) + '\n')
         self.file.flush()
 
     def publish(self) -> None:
         """Close the file."""
-        if self.own:
+        if self.file is not None and isinstance(self.target, Path):
             self.file.close()
 
     discard = publish
@@ -206,26 +214,35 @@ class MotFile(Output):
     """Tracks as text of the MOT challenge: frame, number, left, top, width, height, score, class, visibility.
 
     Frames and classes count from 1, as the challenge's do; the visibility is not known, and written as -1.
+
+    Args:
+        path: The file.
+        numbered: Whether the name of a prediction is the number of its frame; otherwise images are counted.
     """
 
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open('w')
-        self.frames = 0
+    def __init__(self, path: Path, numbered: bool) -> None:
+        self.path, self.numbered = path, numbered
+        self.file: TextIO | None = None
+        self.images = 0
 
     def add(self, prediction: Prediction) -> None:
         """Write the lines of a frame."""
-        self.frames += 1
+        if self.file is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open('w')
+        self.images += 1
+        frame = int(prediction.name) + 1 if self.numbered else self.images
         ids = prediction.pred_instances.instances_id.tolist()
         for number, box, score, label in zip(ids, *prediction.detections(), strict=True):
             left, top, right, bottom = box
             place = ','.join(f'{v:.2f}' for v in (left, top, right - left, bottom - top))
-            self.file.write(f'{self.frames},{number},{place},{score:.4f},{label + 1},-1\n')
+            self.file.write(f'{frame},{number},{place},{score:.4f},{label + 1},-1\n')
         self.file.flush()
 
     def publish(self) -> None:
         """Close the file."""
-        self.file.close()
+        if self.file is not None:
+            self.file.close()
 
     discard = publish
 
@@ -238,10 +255,13 @@ class Window(Output):
     """
 
     def __init__(self) -> None:
+        message = '--show needs a display, but there is none: omit it'
+        if sys.platform == 'linux' and not (os.environ.get('DISPLAY') or os.environ.get('WAYLAND_DISPLAY')):
+            raise UserError(message)  # Qt would end the process
         try:
             cv2.namedWindow(WINDOW)
         except cv2.error as e:
-            raise UserError('--show needs a display, but there is none: omit it') from e
+            raise UserError(message) from e
 
     def add(self, prediction: Prediction) -> None:
         """Show a picture."""
@@ -277,30 +297,39 @@ def write_results(
         UserError: A source ends early, the disk is full, or there is no display.
     """
     outputs = outputs or Outputs()
-    refuse_own_folder(media, out_dir)
+    refuse_own_folder(media, out_dir, outputs.labels)
     images = objects = 0
     bar = tqdm(predictions, total=media.count, unit='image', desc='tracking' if outputs.tracks else 'detecting')
     try:
         with contextlib.ExitStack() as stack:
             targets = _targets(media, out_dir, outputs, stack)
             for prediction in bar:
-                _check_room(out_dir, images)
+                _check_room(out_dir, prediction.image.nbytes, images)
                 for target in targets:
                     target.add(prediction)
                 images += 1
                 objects += len(prediction.pred_instances)
     except KeyboardInterrupt:
         print('\nstopped', file=sys.stderr)
+    except BrokenPipeError:  # whoever reads the lines has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it when it exits
+    except OSError as e:
+        if e.errno not in FULL:
+            raise
+        raise _full(out_dir, images) from e
     return Written(images, objects)
 
 
-def refuse_own_folder(media: Media, out_dir: Path) -> None:
-    """Refuse to write pictures into the folder that they come from.
+def refuse_own_folder(media: Media, out_dir: Path, labels: bool) -> None:
+    """Refuse to write pictures into the folder that they come from, or labels into that of their data set.
 
     Raises:
         UserError: They would overwrite their sources.
     """
     pictures = out_dir / 'vis'
+    beside = {label_file(Path(file).absolute()).parent.resolve() for file in getattr(media, 'files', ())}
+    if labels and (out_dir / 'labels').resolve() in beside:
+        raise UserError(f'{out_dir / "labels"} has the labels of these images: set another --out-dir')
     if pictures.resolve() in {Path(file).resolve().parent for file in getattr(media, 'files', [media.source])}:
         raise UserError(f'the pictures would overwrite their sources in {pictures}: set another --out-dir')
 
@@ -327,7 +356,7 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
         add(Pictures(pictures))
         add(JsonFiles(notes, names))
     if outputs.tracks:
-        add(MotFile(out_dir / 'tracks' / f'{media.name}.txt'))
+        add(MotFile(out_dir / 'tracks' / f'{media.name}.txt', video))
     if outputs.labels:
         add(Labels(out_dir / 'labels', names))
     if outputs.crops:
@@ -342,7 +371,7 @@ def _published(target: Output) -> Iterator[None]:
     """Publish a result, also after Ctrl-C, if a source ends early or a disk is full; discard it after another error."""
     try:
         yield
-    except (KeyboardInterrupt, EndsEarlyError):
+    except (KeyboardInterrupt, EndsEarlyError, OSError):
         target.publish()
         raise
     except BaseException:
@@ -351,9 +380,9 @@ def _published(target: Output) -> Iterator[None]:
     target.publish()
 
 
-def _check_room(folder: Path, images: int) -> None:
+def _check_room(folder: Path, image: int, images: int) -> None:
     disk = os.statvfs(folder)
-    if disk.f_bavail * disk.f_frsize < RESERVE:
+    if disk.f_bavail * disk.f_frsize < RESERVE + 2 * image:
         raise _full(folder, images)
 
 

@@ -10,7 +10,6 @@ from mmdyn.errors import UserError
 from .onnx_detector import Detections, Limits
 
 SHARE = 0.5  # of the smaller of two boxes, inside the other: from this they become one, as a tile may cut an object
-INSTALL = 'pip install trackers supervision'
 
 
 class SlicedDetector:
@@ -36,7 +35,7 @@ class SlicedDetector:
         try:
             import supervision  # noqa: F401
         except ImportError as e:
-            raise UserError(f'tiles need the package supervision: {INSTALL}') from e
+            raise UserError('tiles need the package supervision: pip install supervision') from e
         self.detector, self.size, self.overlap = detector, size, overlap
         self.names, self.channels, self.to_float32 = detector.names, detector.channels, detector.to_float32
 
@@ -52,6 +51,10 @@ class SlicedDetector:
         """Detect in each image; arguments as for :class:`mmdyn.inference.checkpoint_detector.CheckpointDetector`."""
         limits = Limits(score, iou, max_detections, classes, agnostic)
         return [self._detect(image, limits) for image in images]
+
+    def check_limits(self, limits: Limits) -> None:
+        """Refuse what the detector cannot do."""
+        self.detector.check_limits(limits)
 
     def _detect(self, image: np.ndarray, limits: Limits) -> Detections:
         import supervision as sv

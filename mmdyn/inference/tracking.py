@@ -9,6 +9,7 @@ import torch
 
 from mmdyn.errors import UserError
 
+from .onnx_detector import viewable
 from .prediction import Prediction
 
 TRACKERS = {
@@ -24,6 +25,7 @@ SURE = dict(track_activation_threshold=0.5, high_conf_det_threshold=0.5)
 USES_PIXELS = ('botsort',)
 OVERLAP = 0.7
 TRAIL = 50  # frames that a trail goes back
+FORGOTTEN = 1000  # frames after which an object's trail is dropped
 INSTALL = 'pip install trackers supervision'
 
 
@@ -55,6 +57,8 @@ class Tracks:
         self.tracker = kind(**ours | (options or {}))
         self.uses_pixels = tracker in USES_PIXELS
         self.trails: defaultdict[int, list[np.ndarray]] = defaultdict(list)
+        self.seen: dict[int, int] = {}  # the last frame of each object
+        self.frames = 0
 
     def follow(self, prediction: Prediction) -> Prediction:
         """Number the objects of the next frame.
@@ -76,7 +80,7 @@ class Tracks:
             data=dict(index=np.arange(len(boxes))),
         )
         found = found.with_nms(OVERLAP, class_agnostic=True)  # an object that is found in two classes is one
-        tracked = self.tracker.update(found, prediction.image if self.uses_pixels else None)
+        tracked = self.tracker.update(found, viewable(prediction.image) if self.uses_pixels else None)
         ids = np.asarray(tracked.tracker_id if len(tracked) else [], np.int64)
         index = np.asarray(tracked.data.get('index', []) if len(tracked) else [], np.int64)
         sure = ids >= 0  # -1: not seen often enough
@@ -85,5 +89,9 @@ class Tracks:
         for number, box in zip(ids[sure].tolist(), boxes[index[sure]], strict=True):
             self.trails[number].append((box[:2] + box[2:]) / 2)
             del self.trails[number][:-TRAIL]
+            self.seen[number] = self.frames
+        for number in [n for n, last in self.seen.items() if last < self.frames - FORGOTTEN]:
+            del self.trails[number], self.seen[number]
+        self.frames += 1
         prediction.set_metainfo(dict(trails={n: np.array(self.trails[n]) for n in ids[sure].tolist()}))
         return prediction

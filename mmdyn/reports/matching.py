@@ -169,7 +169,8 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def confusion(images: Sequence[ImageMatches], classes: int, score: float, least: float = OVERLAP) -> np.ndarray:
     """Count which class was predicted for which.
 
-    A prediction is first matched with an object of its own class, then with another.
+    A prediction is first matched with an object of its own class, the best score first, then with another, the largest
+    overlap first.
 
     Args:
         images: The images.
@@ -182,7 +183,11 @@ def confusion(images: Sequence[ImageMatches], classes: int, score: float, least:
     """
     counts = np.zeros((classes + 1, classes + 1), int)
     for image in (each.above(score) for each in images):
-        matched = one_to_one(image.overlaps + _same_class(image) * (image.overlaps >= least), least)
+        matched = by_score(image, least)
+        others = image.overlaps.copy()  # for predictions and objects that are left
+        others[matched >= 0] = 0
+        others[:, matched[matched >= 0]] = 0
+        matched = np.maximum(matched, one_to_one(others, least))
         labels = np.append(image.object_labels, classes)  # -1 is the last one: background
         judged = (matched >= 0) | ~image.excused
         np.add.at(counts, (labels[matched[judged]], image.labels[judged]), 1)

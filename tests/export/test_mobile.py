@@ -61,7 +61,7 @@ def test_litert_int8_quantises_what_is_not_mixed(dynamic, digits, tmp_path):
     floats = [int(np.prod(d['shape'])) for d in details if d['dtype'] == np.float32]
     assert sum(d['dtype'] == np.int8 for d in details) > 50
     assert sum(floats) > experts  # those stay
-    assert done.size < 14e6 < 18e6
+    assert done.size < 14e6  # 18.6 MB in float32
     path = sorted((digits / 'val').iterdir())[0]
     found = mmdyn.load_model(done.path)(path, 0.3).pred_instances
     expected = mmdyn.load_model('digits', device='cpu')(path, 0.3).pred_instances

@@ -111,6 +111,7 @@ def test_classes_go_by_name_or_number(model, digits):
         (dict(score=7), r'invalid score 7: set it from 0 to 1'),
         (dict(iou=-0.1), r'invalid iou -0\.1: set it from 0 to 1'),
         (dict(max_detections=0), 'invalid number of detections 0: set it to 1 or more'),
+        (dict(classes='3'), "invalid classes '3': set a list of names or numbers"),
         (dict(classes=['dog']), "there is no class 'dog'. There are 10 classes: 0, 1, 2"),
     ],
 )
@@ -119,6 +120,10 @@ def test_invalid_limits_are_named(model, digits, options, message):
         model(np.zeros((32, 32, 3), np.uint8), **options)
     with pytest.raises(UserError, match=message):
         model.stream(digits / 'val', **options)
+
+
+def test_nothing_gives_nothing(model):
+    assert model([], routing=True) == model([]) == []
 
 
 def test_routing_is_given_for_dynamic_models_only(model, digits):

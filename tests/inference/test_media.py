@@ -92,12 +92,39 @@ def test_a_video_without_frames(tmp_path):
         open_media(str(tmp_path / 'v.avi'))
 
 
+def test_a_file_that_states_no_length_ends(tmp_path):
+    """A recording that was cut has no index: its end is the end, and nothing is opened again."""
+    writer = cv2.VideoWriter(str(tmp_path / 'v.mkv'), cv2.VideoWriter.fourcc(*'MJPG'), 10, (48, 32))
+    for i in range(60):
+        writer.write(picture(4 * i))
+    writer.release()
+    content = (tmp_path / 'v.mkv').read_bytes()
+    (tmp_path / 'cut.mkv').write_bytes(content[: len(content) * 2 // 3])
+    cut = open_media(str(tmp_path / 'cut.mkv'))
+    frames = []
+    with contextlib.suppress(EndsEarlyError):
+        frames.extend(cut)
+    assert 20 < len(frames) < 60
+
+
+@pytest.mark.parametrize(
+    ('url', 'message'),
+    [
+        ('foo://x.jpg', 'foo://x.jpg: the scheme must be http, https, rtsp'),
+        ('rtp://me:secret@127.0.0.1:9/a', r'rtp://me:\*\*\*@127.0.0.1:9/a is not a video'),
+    ],
+)
+def test_addresses_are_named_without_passwords(url, message):
+    with pytest.raises(UserError, match=message):
+        open_media(url)
+
+
 class Server(BaseHTTPRequestHandler):
     """Serves an image, and a stream of as many frames as its path says, which it closes then."""
 
     def do_GET(self):
         jpeg = cv2.imencode('.jpg', picture(50))[1].tobytes()
-        if self.path == '/image':
+        if self.path in ('/image', '/?image'):
             self.send_response(200)
             self.send_header('Content-Type', 'image/jpeg')
             self.end_headers()
@@ -129,6 +156,7 @@ def server():
 def test_urls(server):
     image = open_media(f'{server}/image')
     assert (image.count, [frame.name for frame in image]) == (1, ['image'])
+    assert open_media(f'{server}/?image').names == ['127.0.0.1']
     with pytest.raises(UserError, match='/nothing cannot be opened: Not Found'):
         open_media(f'{server}/nothing')
     with pytest.raises(UserError, match=r'nothing\.jpg cannot be read'):

@@ -4,6 +4,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 
 import cv2
 import numpy as np
@@ -74,6 +75,9 @@ class Finds:
     names = ('thing',)
     channels, to_float32 = 3, False
 
+    def check_limits(self, limits):
+        pass
+
     def __call__(self, images, *limits):
         return [Detections(np.float32([[1, 2, 30, 40]]), np.float32([0.9]), np.array([0])) for _ in images]
 
@@ -142,16 +146,73 @@ def test_labels_are_a_data_set_again(digits, tmp_path):
     from mmdyn.datasets import YOLOTextDataset
 
     model, images = load_model('digits', device='cpu'), tmp_path / 'images'
-    shutil.copytree(digits / 'val', images)
-    media = model.open(images)
+    media = model.open(digits / 'val')
     predictions = list(model.stream(media))
     write_results(media, iter(predictions), tmp_path, Outputs(labels=True))
+    shutil.copytree(digits / 'val', images)
     data = YOLOTextDataset(images=str(images), metainfo=dict(classes=tuple(model.names)), pipeline=[])
     data.full_init()
     for i, prediction in enumerate(predictions):
         boxes = [instance['bbox'] for instance in data.get_data_info(i)['instances']]
         expected = prediction.pred_instances.bboxes.numpy()
         np.testing.assert_allclose(np.array(boxes).reshape(-1, 4), expected, atol=1e-3)
+
+
+def test_what_came_before_an_early_end_is_written(tmp_path):
+    """Whatever the batch: the images before and after one that is broken, the frames of a video that is cut."""
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name in 'abd':
+        cv2.imwrite(str(folder / f'{name}.png'), np.zeros((32, 32, 3), np.uint8))
+    (folder / 'c.png').write_text('no image')
+    with pytest.raises(EndsEarlyError, match='1 of 4 images could not be read'):
+        written(folder, tmp_path / 'out', batch=8)
+    assert sorted(p.name for p in (tmp_path / 'out/vis').iterdir()) == ['a.png', 'b.png', 'd.png']
+    whole = write_video(tmp_path / 'whole.avi', 12)
+    (tmp_path / 'cut.avi').write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(EndsEarlyError, match=r'ends early: (\d+) frames were read') as caught:
+        written(tmp_path / 'cut.avi', tmp_path / 'out', batch=8)
+    lines = (tmp_path / 'out/preds/cut.jsonl').read_text().splitlines()
+    assert f'ends early: {len(lines)} frames were read' in str(caught.value)
+    assert len(list(open_media(str(tmp_path / 'out/vis/cut.mp4')))) == len(lines) > 0
+
+
+def test_labels_of_the_data_set_are_not_overwritten(tmp_path):
+    for name in ('images', 'labels'):
+        (tmp_path / name).mkdir()
+    cv2.imwrite(str(tmp_path / 'images/a.png'), np.zeros((32, 32, 3), np.uint8))
+    (tmp_path / 'labels/a.txt').write_text('0 0.5 0.5 0.1 0.1')
+    with pytest.raises(UserError, match='labels has the labels of these images: set another --out-dir'):
+        written(tmp_path / 'images', tmp_path, labels=True)
+    assert (tmp_path / 'labels/a.txt').read_text() == '0 0.5 0.5 0.1 0.1'
+    assert not (tmp_path / 'vis').exists()
+
+
+def test_frames_of_another_size_stay_in_the_video(tmp_path):
+    from mmdyn.inference.results import VideoFile
+
+    video = VideoFile(tmp_path / 'v.mp4', 10)
+    for size in ((64, 96), (64, 96), (32, 48), (64, 96)):
+        video.add(Model(Finds())(np.zeros((*size, 3), np.uint8)))
+    video.publish()
+    assert len(list(open_media(str(tmp_path / 'v.mp4')))) == 4
+
+
+def test_a_window_needs_a_display(tmp_path, monkeypatch):
+    for name in ('DISPLAY', 'WAYLAND_DISPLAY'):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(UserError, match='--show needs a display, but there is none'):
+        written(write_video(tmp_path / 'v.avi', 3), tmp_path / 'out', show=True)
+
+
+@pytest.mark.slow
+def test_whoever_reads_the_lines_may_stop(tmp_path):
+    video = write_video(tmp_path / 'v.avi', 400)
+    command = f'{sys.executable} {DEMO} {video} digits --json-lines --out-dir {tmp_path}/out | head -1'
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert json.loads(done.stdout)['image'] == '000000'
+    assert 'Traceback' not in done.stderr
+    assert 0 < len(list(open_media(str(tmp_path / 'out/vis/v.mp4')))) < 400
 
 
 def test_a_disk_that_fills_up(tmp_path):

@@ -106,6 +106,33 @@ def test_the_generator_is_lazy_and_stands_in_python(video):
     assert set(second.pred_instances.instances_id.tolist()) & set(third.pred_instances.instances_id.tolist())
 
 
+def test_frames_count_as_in_the_video(video, tmp_path):
+    from mmdyn.inference.results import Outputs, write_results
+
+    model = mmdyn.load_model('digits', device='cpu')
+    make_digits_video(tmp_path / 'v.mp4', frames=12)
+    media = model.open(tmp_path / 'v.mp4', stride=3)
+    write_results(
+        media, model.track(media, tracker_options=dict(minimum_consecutive_frames=1)), tmp_path, Outputs(tracks=True)
+    )
+    frames = {int(line.split(',')[0]) for line in (tmp_path / 'tracks/v.txt').read_text().splitlines()}
+    assert frames == {4, 7, 10}  # the first frame has no track yet
+
+
+@pytest.mark.parametrize(
+    'image', [np.zeros((64, 64, 1), np.uint8), np.zeros((64, 64, 3), np.float32)], ids=['grey', '16 bits']
+)
+def test_a_tracker_that_looks_at_pixels_takes_any(image):
+    empty = Detections(np.zeros((0, 4)), np.zeros(0), np.zeros(0, int))
+    tracks = Tracks('botsort', 25.0)
+    for _ in range(3):
+        assert len(tracks.follow(Prediction.of(image, ['a'], empty, None)).pred_instances) == 0
+
+
+def test_the_tool_lists_the_trackers(call):
+    assert ', '.join(TRACKERS) in ' '.join(call('tools/track.py', '--help').stdout.split())
+
+
 def test_what_is_no_tracker_is_named(video):
     with pytest.raises(UserError, match="there is no tracker 'deepsort': set bytetrack, botsort, ocsort, cbiou, sort"):
         Tracks('deepsort', 25.0)
@@ -131,5 +158,5 @@ def test_a_missing_package_is_named(run, tmp_path):
     done = run('-c', code, env=dict(PYTHONPATH=f'{tmp_path}:{ROOT}'), cwd=tmp_path)
     assert done.stdout.splitlines() == [
         'tracking needs the package trackers: pip install trackers supervision',
-        'tiles need the package supervision: pip install trackers supervision',
+        'tiles need the package supervision: pip install supervision',
     ], done.stderr[-2000:]

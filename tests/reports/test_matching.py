@@ -125,3 +125,15 @@ def test_without_objects_or_predictions_there_are_curves_too():
     empty = curves([image([], [0], [])], 1)
     assert empty.precision.tolist() == [[0] * 1000]
     assert curves([image([(0.9, 0)], [], [])], 1).best == 0
+
+
+def test_the_diagonal_counts_what_is_correct():
+    rng = np.random.default_rng(3)
+    images = []
+    for _ in range(60):
+        p, o = rng.integers(1, 10), rng.integers(1, 6)
+        predictions = [(float(s), int(k)) for s, k in zip(rng.random(p), rng.integers(0, 2, p), strict=True)]
+        images.append(image(predictions, rng.integers(0, 2, o).tolist(), rng.random((p, o))))
+    for score in (0.0, 0.4):
+        correct = count_errors(images, score)['correct']
+        assert confusion(images, 2, score).diagonal()[:2].sum() == correct > 30
