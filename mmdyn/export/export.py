@@ -108,7 +108,9 @@ def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportFor
     shape = (options.batch or 2, image_channels(cfg), height, width)
     torch.compiler.reset()  # otherwise the loop over images keeps fixed sizes of an earlier export
     with quiet(), torch.no_grad(), export_form(form or 'per_sample'):
-        return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=(dims,) if dims else None)
+        shapes = (dims,) if dims else None
+        # strict, the default of PyTorch 2.7, hides the size of the batch: a fixed one would become a loop, too
+        return torch.export.export(graph, (torch.zeros(shape),), dynamic_shapes=shapes, strict=False)
 
 
 def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, options: ExportOptions) -> Exported:

@@ -26,6 +26,7 @@ from .geometry import Geometry, Pair
 __all__ = ['Geometry', 'Pair', 'mixed_conv2d']
 
 HALF = (torch.bfloat16, torch.float16)
+OLD_DYNAMO = tuple(map(int, torch.__version__.split('.')[:2])) < (2, 8)
 SMALL_OUTPUT = (
     14 * 14
 )  # up to this number of positions, calling one convolution per sample costs more than its arithmetic
@@ -435,6 +436,17 @@ def _differentiate_operator(ctx, grad: Tensor):
 _operator.register_autograd(_differentiate_operator, setup_context=_save_for_operator)
 
 
+def _is_exporting() -> bool:
+    """Whether ``torch.export`` traces.
+
+    Dynamo of PyTorch 2.7 says so when it compiles, too: the experts would lose their gradients. Its flag is true for
+    exports with ``strict=False`` only.
+    """
+    if OLD_DYNAMO:
+        return torch.compiler._is_exporting_flag
+    return torch.compiler.is_exporting()
+
+
 def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Convolve every sample with its mixture of the experts.
 
@@ -451,7 +463,7 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
     Returns:
         Output, (B, O, H', W'), in the memory format of ``x``.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+    if torch.jit.is_tracing() or _is_exporting():
         return exported_conv2d(x, experts, routing, bias, geometry)
     if x.shape[0] == 0:  # an empty batch: the experts get a gradient of zeros
         kernel = torch.einsum('bm,moihw->oihw', routing.to(experts.dtype), experts).to(x.dtype)

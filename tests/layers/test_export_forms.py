@@ -6,6 +6,7 @@ from torch import nn
 
 from mmdyn import DynamicConv
 from mmdyn.layers import export_form
+from mmdyn.layers.execution import OLD_DYNAMO
 from mmdyn.layers.export_forms import FORMS, UNROLLED
 
 # (in channels, out channels, kernel, stride, padding, dilation, groups, size)
@@ -30,11 +31,13 @@ def operators(exported) -> set[str]:
 @pytest.mark.parametrize('form', FORMS)
 @pytest.mark.parametrize('way', WAYS, ids=str)
 def test_any_batch(way, form, strict):
+    if strict and OLD_DYNAMO:
+        pytest.skip('PyTorch 2.7 cannot tell a strict export from compiling')
     layer = layer_of(way)
     example = torch.randn(2, way[0], *way[7])
     with export_form(form):
         exported = torch.export.export(
-            layer, (example,), dynamic_shapes=({0: torch.export.Dim('batch')},), strict=strict
+            layer, (example,), dynamic_shapes=({0: torch.export.Dim('batch', max=4096)},), strict=strict
         )
     assert not [name for name in operators(exported) if 'mmdyn' in name]  # any runtime can have these
     for batch in (1, 2, 5):
@@ -46,7 +49,7 @@ def test_any_batch(way, form, strict):
 @pytest.mark.parametrize('way', WAYS, ids=str)
 def test_a_known_batch_is_unrolled_up_to_a_limit(way, batch):
     layer, x = layer_of(way), torch.randn(batch, way[0], *way[7])
-    exported = torch.export.export(layer, (x,))
+    exported = torch.export.export(layer, (x,), strict=False)
     convs = [n for n in exported.graph.nodes if 'conv2d' in str(n.target)]
     assert len(convs) == (batch if batch <= UNROLLED else 0)
     torch.testing.assert_close(exported.module()(x), layer(x), rtol=1e-5, atol=1e-5)
@@ -56,7 +59,7 @@ def test_the_form_is_chosen_while_it_is_in_force():
     layer, x = layer_of(WAYS[0]), torch.randn(1, 4, 9, 8)
 
     def widest_kernel() -> tuple[int, int]:
-        graph = torch.export.export(layer, (x,)).graph
+        graph = torch.export.export(layer, (x,), strict=False).graph
         node = next(n for n in graph.nodes if 'conv2d' in str(n.target))
         return tuple(node.args[1].meta['val'].shape[:2])
 
@@ -84,8 +87,10 @@ class Half(nn.Module):
 @pytest.mark.parametrize(
     'tool',
     [
-        lambda m, x: torch.export.export(m, (x,)).module(),
-        lambda m, x: torch.export.export(m, (x,), dynamic_shapes=({0: torch.export.Dim('batch')},)).module(),
+        lambda m, x: torch.export.export(m, (x,), strict=False).module(),
+        lambda m, x: torch.export.export(
+            m, (x,), dynamic_shapes=({0: torch.export.Dim('batch', max=4096)},), strict=False
+        ).module(),
         lambda m, x: torch.jit.trace(m, x, check_trace=False),
     ],
     ids=['export', 'export, any batch', 'trace'],
