@@ -79,7 +79,7 @@ print(len(found.pred_instances), 'objects with ONNX Runtime,', len(prediction.pr
 ]
 
 
-def main() -> None:
+def make(target: Path) -> None:
     """Run the cells in a temporary folder, and write them with their outputs."""
     notebook = new_notebook(cells=CELLS, metadata=dict(kernelspec=dict(name='python3', display_name='Python 3')))
     for number, cell in enumerate(notebook.cells):
@@ -88,9 +88,12 @@ def main() -> None:
         NotebookClient(notebook, timeout=1800, resources=dict(metadata=dict(path=folder))).execute()
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)  # times of day
-    nbformat.write(notebook, TARGET)
-    print(f'Wrote {TARGET}')
+        for output in cell.get('outputs', ()):
+            if 'text' in output:
+                output['text'] = output['text'].replace(str(Path(__file__).parents[1]), 'mmdyn').replace(folder, '.')
+    nbformat.write(notebook, target)
+    print(f'Wrote {target}')
 
 
 if __name__ == '__main__':
-    main()
+    make(TARGET)
