@@ -88,6 +88,8 @@ def make(target: Path) -> None:
         NotebookClient(notebook, timeout=1800, resources=dict(metadata=dict(path=folder))).execute()
     for cell in notebook.cells:
         cell.metadata.pop('execution', None)  # times of day
+        if 'outputs' in cell:  # not the warnings of a bare environment
+            cell['outputs'] = [output for output in cell['outputs'] if output.get('name') != 'stderr']
         for output in cell.get('outputs', ()):
             if 'text' in output:
                 output['text'] = output['text'].replace(str(Path(__file__).parents[1]), 'mmdyn').replace(folder, '.')
