@@ -86,7 +86,7 @@ def detect(args) -> None:
     outputs = Outputs(labels=args.save_txt, crops=args.save_crop, lines=lines, show=args.show)
     images, objects = write_results(media, predictions, args.out_dir, outputs)
     print(
-        f'{objects} objects in {images} images: pictures are in {args.out_dir / "vis"}, '
+        f'{objects} objects in {images} image{"" if images == 1 else "s"}: pictures are in {args.out_dir / "vis"}, '
         f'boxes as JSON in {args.out_dir / "preds"}.',
         file=sys.stderr if args.json_lines else sys.stdout,
     )

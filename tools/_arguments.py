@@ -122,6 +122,10 @@ def settle_model(args: argparse.Namespace) -> None:
     if args.weights and args.checkpoint:
         raise UserError(f'--weights {args.weights} and the checkpoint {args.checkpoint} exclude each other: omit one')
     args.checkpoint = args.checkpoint or args.weights
+    if args.config and not args.checkpoint:
+        from mmdyn.inference.packaged import packaged
+
+        args.config, args.checkpoint = packaged(args.config) or (args.config, None)
     if not args.checkpoint:
         raise UserError('set CONFIG CHECKPOINT, or --weights FILE')
 
@@ -162,6 +166,7 @@ def add_loader_arguments(parser: argparse._ActionsContainer) -> None:
 def add_source_arguments(parser: argparse._ActionsContainer) -> None:
     """How images are taken from a source, and where the model runs."""
     parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
+    parser.add_argument('--imgsz', type=image_size, metavar='N|HxW', help="image size in pixels (the model's)")
     parser.add_argument('--batch', '--batch-size', type=int, default=1, metavar='N', help='images at a time (1)')
     parser.add_argument('--vid-stride', type=int, default=1, metavar='N', help='take every Nth frame of a video (1)')
 
@@ -194,18 +199,30 @@ def open_model(args: argparse.Namespace):
     """Load the model from a config and a checkpoint, from one file, or by the name of a packaged detector."""
     from mmdyn.errors import UserError
     from mmdyn.inference import has_own_weights, load_model
+    from mmdyn.inference.packaged import packaged
 
     args.model += [args.weights] if args.weights else []
     if len(args.model) == 1 and Path(args.model[0]).suffix in WEIGHTS:
         args.config, args.checkpoint = None, args.model[0]
         return load_model(config_of(args), args.checkpoint, args.device)
+    own = packaged(args.model[0]) if len(args.model) == 1 else None
+    if own is not None:
+        args.config, args.checkpoint = own
+        return load_model(config_of(args), args.checkpoint, args.device)
     if len(args.model) == 1 and has_own_weights(args.model[0]):
+        if args.imgsz:
+            raise UserError(
+                f'{args.model[0]} has its image size since it was exported: omit --imgsz, or export it again'
+            )
         return load_model(args.model[0], device=args.device)
+    if len(args.model) == 1 and Path(args.model[0]).suffix == EXPORTED['torch_export']:
+        raise UserError(f'{args.model[0]} can run code when it is loaded, so it is not: export to another format')
     if len(args.model) != 2:
         given = ' '.join(args.model) or 'nothing'
         raise UserError(
             f'MODEL must be CONFIG CHECKPOINT, one file of weights ({", ".join(WEIGHTS)}) or of an export '
-            f'({", ".join(EXPORTED.values())}), or digits, and stands after the images; got {given} after {args.inputs}'
+            f'({", ".join(s for s in EXPORTED.values() if s != ".pt2")}), or digits, and stands after the images; got '
+            f'{given} after {args.inputs}'
         )
     args.config, checkpoint = args.model
     return load_model(config_of(args), checkpoint, args.device)

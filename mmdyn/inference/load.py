@@ -18,7 +18,7 @@ from mmdyn.layers import dynamic_layers, record_routing
 from mmdyn.running.config_file import load_config
 
 from .checkpoint_detector import CheckpointDetector
-from .media import EndsEarlyError, Frame, Media, open_media
+from .media import VIDEOS, EndsEarlyError, Frame, Media, open_media
 from .onnx_detector import Detections, LimitError, Limits, OnnxDetector
 from .packaged import SHORT_NAMES, packaged
 from .prediction import Prediction, Routing
@@ -227,7 +227,10 @@ class Model:
     def _dynamic_network(self) -> torch.nn.Module:
         network = getattr(self.detector, 'model', None)
         if network is None or not dynamic_layers(network):
-            raise UserError(f'{self} shows no routing: set a checkpoint of a dynamic model, without slicing')
+            raise UserError(
+                'there is no routing to show: it takes a checkpoint of a dynamic model, not a static one or an exported '
+                'file, and no slicing'
+            )
         return network
 
     def _routed(self, array: np.ndarray, limits: Limits) -> tuple[Detections, Routing]:
@@ -251,6 +254,8 @@ def as_array(image: Image, channels: int = 3, to_float32: bool = False) -> np.nd
     Raises:
         UserError: It cannot be read, or is not an image of these channels.
     """
+    if isinstance(image, str | Path) and (Path(image).is_dir() or Path(image).suffix.lower() in VIDEOS):
+        raise UserError(f'{image} is no single image: use stream() of the model, or track()')
     if isinstance(image, str | Path):
         return read_pixels(image, channels, to_float32)
     if isinstance(image, np.ndarray):
@@ -328,6 +333,7 @@ def load_model(model: str | Path | Config, checkpoint: str | Path | None = None,
         own = None if isinstance(model, Config) else packaged(str(model))
         if own is None:
             name = model.filename if isinstance(model, Config) else model
+            load_config(model if isinstance(model, Config) else str(model))  # an unknown name is called that
             raise UserError(
                 f'{name} needs a checkpoint: use load_model(CONFIG, CHECKPOINT), load_model with one file of weights '
                 f'or of an export ({", ".join([*WEIGHTS_ALONE, *RUNTIMES])}), '

@@ -11,6 +11,7 @@ import torch
 from mmdyn.checkpoints import read_tensors
 from mmdyn.errors import UserError
 from mmdyn.files import replacing, write_text
+from mmdyn.running.config_file import load_config
 from mmdyn.version import __version__
 
 FOLDER = Path(__file__).parents[1] / 'weights'
@@ -63,7 +64,7 @@ def pack(checkpoint: str | Path, config: str, folder: str | Path = FOLDER) -> Pa
     """
     tensors, classes = read_tensors(checkpoint)
     halves = {k: v.half() if v.is_floating_point() else v for k, v in tensors.items()}
-    meta = dict(dataset_meta=dict(classes=classes), mmdyn_version=__version__)
+    meta = dict(cfg=load_config(config).pretty_text, dataset_meta=dict(classes=classes), mmdyn_version=__version__)
     path, sums = Path(folder, f'{config}.pth'), Path(folder, SUMS.name)
     with replacing(path) as partial:
         torch.save(dict(state_dict=halves, meta=meta), partial)

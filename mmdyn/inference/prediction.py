@@ -1,5 +1,6 @@
 """The prediction for one image: mmdet's data sample, which can draw itself."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ class Prediction(DetDataSample):
         >>> prediction = Prediction.of(np.zeros((32, 32, 3), np.uint8), ['cat'], detections, path=None)
         >>> prediction.pred_instances.bboxes.tolist(), prediction.draw().shape
         ([[1, 1, 9, 9]], (32, 32, 3))
+        >>> prediction
+        Prediction(array: 1 cat)
     """
 
     @classmethod
@@ -45,6 +48,11 @@ class Prediction(DetDataSample):
         fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
         sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
         return sample
+
+    def __repr__(self) -> str:
+        counts = Counter(self.names[label] for label in self.detections().labels)
+        found = ', '.join(f'{count} {name}' for name, count in counts.most_common())
+        return f'Prediction({self.img_path or self.get("name") or "array"}: {found or "nothing"})'
 
     def draw(self) -> np.ndarray:
         """The image with what was predicted, a BGR uint8 array, whatever its channels.

@@ -349,6 +349,8 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
 
     if outputs.show:
         add(Window())
+    if outputs.lines is not None:  # first: whoever reads them may stop, and the others have as many images
+        add(JsonLines(outputs.lines))
     if video:
         add(VideoFile(pictures / f'{media.name}.mp4', media.fps or 25.0))
         add(JsonLines(notes / f'{media.name}.jsonl'))
@@ -361,8 +363,6 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
         add(Labels(out_dir / 'labels', names))
     if outputs.crops:
         add(Crops(out_dir / 'crops', names))
-    if outputs.lines is not None:
-        add(JsonLines(outputs.lines))
     return targets
 
 

@@ -85,13 +85,14 @@ class Tracks:
         index = np.asarray(tracked.data.get('index', []) if len(tracked) else [], np.int64)
         sure = ids >= 0  # -1: not seen often enough
         prediction.pred_instances = prediction.pred_instances[torch.from_numpy(index[sure])]
-        prediction.pred_instances.instances_id = torch.from_numpy(ids[sure])
-        for number, box in zip(ids[sure].tolist(), boxes[index[sure]], strict=True):
+        numbers = ids[sure] + 1  # as in the files of the MOT challenge, from 1
+        prediction.pred_instances.instances_id = torch.from_numpy(numbers)
+        for number, box in zip(numbers.tolist(), boxes[index[sure]], strict=True):
             self.trails[number].append((box[:2] + box[2:]) / 2)
             del self.trails[number][:-TRAIL]
             self.seen[number] = self.frames
         for number in [n for n, last in self.seen.items() if last < self.frames - FORGOTTEN]:
             del self.trails[number], self.seen[number]
         self.frames += 1
-        prediction.set_metainfo(dict(trails={n: np.array(self.trails[n]) for n in ids[sure].tolist()}))
+        prediction.set_metainfo(dict(trails={n: np.array(self.trails[n]) for n in numbers.tolist()}))
         return prediction

@@ -138,5 +138,5 @@ def test_routing_is_given_for_dynamic_models_only(model, digits):
     assert np.array_equal(prediction.draw()[:, :320], plain.draw())
     assert prediction.draw().shape == (320, 480, 3)
     static = mmdyn.load_model('yolo11n_digits', device='cpu')
-    with pytest.raises(UserError, match='shows no routing: set a checkpoint of a dynamic model'):
+    with pytest.raises(UserError, match='there is no routing to show: it takes a checkpoint of a dynamic model'):
         static(path, routing=True)

@@ -36,6 +36,14 @@ def test_short_name_is_the_dynamic_one(digits):
     assert len(model(image, score=0.01).pred_instances) > len(found)
 
 
+def test_the_file_alone_is_the_same_detector(digits):
+    image = sorted((digits / 'val').iterdir())[0]
+    for name in ('digits', 'yolo11n_digits'):
+        by_name, by_file = mmdyn.load_model(name), mmdyn.load_model(packaged.packaged(name)[1])
+        found, expected = (each(image).pred_instances for each in (by_file, by_name))
+        assert torch.equal(found.bboxes, expected.bboxes)
+
+
 def test_other_names_need_a_checkpoint():
     assert packaged.packaged('yolo11n_coco') is None
     with pytest.raises(UserError, match=r"yolo11n_coco needs a checkpoint: .*load_model\('digits'\)"):
@@ -58,13 +66,13 @@ def test_a_damaged_file_is_not_used(tmp_path, monkeypatch):
 
 def test_packing_halves_a_checkpoint(tmp_path, monkeypatch):
     _, source = packaged.packaged('digits')
-    written = packaged.pack(source, 'other', tmp_path)
+    written = packaged.pack(source, 'yolo11n_dynconv-bn_digits', tmp_path)
     content = torch.load(written, weights_only=True)
     assert {v.dtype for v in content['state_dict'].values()} == {torch.float16, torch.int64}
     assert content['meta']['dataset_meta']['classes'] == tuple('0123456789')
-    packaged.pack(source, 'another', tmp_path)
+    packaged.pack(source, 'yolo11n_dynconv_digits', tmp_path)
     lines = (tmp_path / 'SHA256SUMS').read_text().splitlines()
-    assert [line.split()[1] for line in lines] == ['another.pth', 'other.pth']
+    assert [line.split()[1] for line in lines] == ['yolo11n_dynconv-bn_digits.pth', 'yolo11n_dynconv_digits.pth']
 
 
 def test_demo(call, tmp_path):
