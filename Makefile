@@ -54,7 +54,7 @@ weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 c
 	done
 
 test: .venv/dev  ## run the tests, two at a time
-	$(BIN)/python -m pytest -n 2 -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
 
 test-all: .venv/dev  ## run all tests, also those that take minutes each
 	$(BIN)/python -m pytest -n 2

@@ -228,8 +228,8 @@ class Model:
         network = getattr(self.detector, 'model', None)
         if network is None or not dynamic_layers(network):
             raise UserError(
-                'there is no routing to show: it takes a checkpoint of a dynamic model, not a static one or an exported '
-                'file, and no slicing'
+                'there is no routing to show: it takes a checkpoint of a dynamic model, not a static one or an export, '
+                'and no slicing'
             )
         return network
 

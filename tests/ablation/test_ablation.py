@@ -522,10 +522,10 @@ def options(digits):
 
 
 @pytest.mark.slow
-def test_a_sweep_is_reported_skipped_and_continued(run, call, options, tmp_path):
+def test_a_sweep_is_reported_skipped_and_continued(call, options, tmp_path):
     work = tmp_path / 'with space'
     command = [TOOL, STATIC, DYNAMIC, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds']
-    first = run(*command, 1, *options)
+    first = call(*command, 1, *options)
     assert first.returncode == 0, first.stderr
     assert '1 of 1' in first.stdout
     results = [read_run(Run(arm, 0, work / arm / 'seed_0')) for arm in (STATIC.stem, DYNAMIC.stem)]
@@ -592,14 +592,14 @@ def test_two_sweeps_in_one_folder(call, options, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_that_fails_does_not_stop_the_others(run, options, tmp_path):
+def test_a_run_that_fails_does_not_stop_the_others(call, options, tmp_path):
     bad = tmp_path / 'bad.py'
     bad.write_text(
         f"_base_ = '{STATIC}'\noptim_wrapper = dict(optimizer=dict(lr=1e30))\n"
         'default_hooks = dict(param_scheduler=dict(warmup_epochs=0))\n'
     )
     work = tmp_path / 'w'
-    done = run(TOOL, STATIC, bad, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 0, *options)
+    done = call(TOOL, STATIC, bad, '--seeds', 1, '--jobs', 2, '--work-dir', work, '--latency-rounds', 0, *options)
     assert (done.returncode, 'Traceback' in done.stderr) == (1, False)
     assert '1 of 2 runs failed and are not in the table' in done.stderr
     report = (work / 'report.md').read_text()

@@ -362,7 +362,10 @@ BAD_OPTIONS = {
         r'--format must be one of onnx, openvino, torch_export, ncnn, coreml, litert, engine, got tflite',
     ),
     'form': (dict(form='folded'), r'--form must be one of per_sample'),
-    'int8 of a program': (dict(format='torch_export', int8=True), r'--int8 is for onnx and openvino'),
+    'int8 of a program': (
+        dict(format='torch_export', int8=True),
+        r'--int8 is for onnx, openvino, coreml, litert, without --half',
+    ),
     'int8 and half': (dict(int8=True, half=True), r'without --half'),
 }
 
