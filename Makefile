@@ -1,5 +1,5 @@
 # make demo: detect at once, then train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, spelling, types.
-# make test-all: the tests that take minutes, too.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
+# make test-processes: those that start several runs.   make test-all: all tests, also those that take minutes.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests and make bench only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all test-mobile weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -54,7 +54,10 @@ weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 c
 	done
 
 test: .venv/dev  ## run the tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long and not processes"
+
+test-processes: .venv/dev  ## the tests that start several runs, each a process of its own: two minutes
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "processes and not long"
 
 test-all: .venv/dev  ## run all tests, also those that take minutes each
 	$(BIN)/python -m pytest -n 2

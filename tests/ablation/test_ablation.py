@@ -521,6 +521,7 @@ def options(digits):
     ]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_sweep_is_reported_skipped_and_continued(call, options, tmp_path):
     work = tmp_path / 'with space'
@@ -556,6 +557,7 @@ def test_a_sweep_is_reported_skipped_and_continued(call, options, tmp_path):
         write_slurm(plan, TRAIN, 4)
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call, tmp_path):
     command = [TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, '--latency-rounds', 0, *options]

@@ -73,6 +73,7 @@ def test_workers_started_with_spawn_find_the_ops(run, tmp_path):
     assert "['FocalLoss']" in done.stdout, done.stderr
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_opt_in_serves_scripts_that_import_mmdet_first(tmp_path):
     venv = tmp_path / 'venv'  # sees this environment's packages, has a site-packages of its own

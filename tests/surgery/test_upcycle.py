@@ -147,6 +147,7 @@ def test_other_detectors_have_a_counterpart_too():
         assert static.get_submodule(name).weight.shape == layer.experts.shape[1:]
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_three_commands_from_published_weights_to_training(run, alike, digits, tmp_path):
     from mmdyn.convert import convert_to_original

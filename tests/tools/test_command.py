@@ -94,6 +94,7 @@ def labels(tmp_path):
     return root
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_training_on_labels_in_place(labels, tmp_path):
     before = sorted(labels.rglob('*'))

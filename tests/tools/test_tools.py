@@ -73,6 +73,7 @@ def test_training_writes_checkpoints_and_says_what_next(trained):
     assert 'message_hub' in checkpoint
 
 
+@pytest.mark.processes
 def test_training_lowers_the_loss(run, digits, tmp_path):
     quick = [o for o in options(digits) if 'max_epochs' not in o and 'val_interval' not in o]
     done = run(
