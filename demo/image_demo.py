@@ -10,10 +10,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
 from _arguments import (
-    add_cfg_options,
     add_detection_arguments,
+    add_output_arguments,
     add_source_arguments,
-    add_weights_argument,
     limits_of,
     open_model,
     run_tool,
@@ -38,23 +37,15 @@ def make_parser():
         help="image, folder, pattern ('photos/*.jpg'), list (.txt, or - for standard input), video, URL, RTSP stream, "
         'or number of a camera',
     )
-    parser.add_argument(
-        'model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, a file of weights or of an export, or digits'
-    )
     parser.add_argument('--demo', action='store_true', help='make images of digits, and detect in them')
-    add_weights_argument(parser)
-    add_cfg_options(parser)
     add_source_arguments(parser)
     kept = add_detection_arguments(parser, score=0.25)
     kept.add_argument('--slice', type=int, metavar='N', help='also look at tiles of N pixels, for small objects')
     kept.add_argument('--overlap', type=float, default=0.2, metavar='X', help='share that tiles overlap by (0.2)')
-    output = parser.add_argument_group('output')
-    output.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
+    output = add_output_arguments(parser, 'demo_output')
     output.add_argument('--save-txt', action='store_true', help="also write labels as YOLO's text files")
     output.add_argument('--save-crop', action='store_true', help='also write a picture of every object')
-    output.add_argument('--json-lines', action='store_true', help='print a line of JSON for every image as it comes')
     output.add_argument('--show-routing', action='store_true', help='draw the weights of the experts beside an image')
-    output.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
     return parser
 
 

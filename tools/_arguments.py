@@ -163,8 +163,13 @@ def add_loader_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument('--workers', type=int, metavar='N', help='processes that load images, for every process')
 
 
-def add_source_arguments(parser: argparse._ActionsContainer) -> None:
-    """How images are taken from a source, and where the model runs."""
+def add_source_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model of ``open_model``, how images are taken from a source, and where the model runs."""
+    parser.add_argument(
+        'model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, a file of weights or of an export, or digits'
+    )
+    add_weights_argument(parser)
+    add_cfg_options(parser)
     parser.add_argument('--device', help='device of a checkpoint: cuda:0, cpu, … (a GPU if available)')
     parser.add_argument('--imgsz', type=image_size, metavar='N|HxW', help="image size in pixels (the model's)")
     parser.add_argument('--batch', '--batch-size', type=int, default=1, metavar='N', help='images at a time (1)')
@@ -182,6 +187,15 @@ def add_detection_arguments(parser: argparse.ArgumentParser, score: float) -> ar
     kept.add_argument('--classes', nargs='+', metavar='NAME', help='these classes only, by name or number')
     kept.add_argument('--agnostic-nms', action='store_true', help='NMS among all classes, not within each')
     return kept
+
+
+def add_output_arguments(parser: argparse.ArgumentParser, folder: str) -> argparse._ArgumentGroup:
+    """What is written of predictions, by default to a folder; the group is returned."""
+    output = parser.add_argument_group('output')
+    output.add_argument('--out-dir', type=Path, default=Path(folder), help=f'output folder ({folder})')
+    output.add_argument('--json-lines', action='store_true', help='print a line of JSON for every image as it comes')
+    output.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
+    return output
 
 
 def limits_of(args: argparse.Namespace) -> dict:

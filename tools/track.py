@@ -5,13 +5,11 @@ supervision
 """
 
 import sys
-from pathlib import Path
 
 from _arguments import (
-    add_cfg_options,
     add_detection_arguments,
+    add_output_arguments,
     add_source_arguments,
-    add_weights_argument,
     limits_of,
     open_model,
     options_of,
@@ -35,12 +33,7 @@ def make_parser():
         metavar='SOURCE',
         help='video, stream, URL, number of a camera, or folder of images in their order',
     )
-    parser.add_argument(
-        'model', nargs='*', metavar='MODEL', help='CONFIG CHECKPOINT, a file of weights or of an export, or digits'
-    )
     parser.add_argument('--demo', action='store_true', help='make a video of moving digits, and track them')
-    add_weights_argument(parser)
-    add_cfg_options(parser)
     add_source_arguments(parser)
     add_detection_arguments(parser, score=0.1)
     tracks = parser.add_argument_group('tracking')
@@ -48,10 +41,7 @@ def make_parser():
     tracks.add_argument(
         '--tracker-options', nargs='+', metavar='KEY=VALUE', help='arguments of the tracker in the package trackers'
     )
-    output = parser.add_argument_group('output')
-    output.add_argument('--out-dir', type=Path, default=Path('track_output'), help='output folder (track_output)')
-    output.add_argument('--json-lines', action='store_true', help='print a line of JSON for every frame as it comes')
-    output.add_argument('--show', action='store_true', help='show pictures in a window; q quits')
+    add_output_arguments(parser, 'track_output')
     return parser
 
 
