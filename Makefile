@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity study study-aids study-bccd study-digits test test-all test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits test test-all test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -54,7 +54,7 @@ weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 c
 	done
 
 test: .venv/dev  ## run the tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not long and not processes"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not processes"
 
 test-processes: .venv/dev  ## the tests that start several runs, each a process of its own: two minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "processes and not long"
@@ -120,7 +120,10 @@ docs: .venv/docs  ## build the pages in docs/_build, warnings are errors
 	@touch $@
 
 parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
-	$(BIN)/python -m pytest -n 2 tests/parity
+	$(BIN)/python -m pytest -n 2 tests/parity -m "not long"
+
+parity-all: .venv/parity  ## the same for the other scales of every task
+	$(BIN)/python -m pytest -n 2 tests/parity -m long
 
 bench: .venv/parity  ## time the layer, the detectors and the data pipeline: some minutes on 2 cores
 	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output

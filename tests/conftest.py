@@ -111,9 +111,9 @@ def pair(tmp_path_factory):
     from mmdyn.convert import convert_from_original
     from mmdyn.models.build import build_model
 
-    def make(scale='n', variant='static', classes=80, names=None) -> Pair:
-        folder = tmp_path_factory.mktemp(f'{scale}-{variant}')
-        theirs = original.randomise(original.build(scale, variant, classes)).eval()
+    def make(scale='n', variant='static', classes=80, names=None, task='detect') -> Pair:
+        folder = tmp_path_factory.mktemp(f'{task}-{scale}-{variant}')
+        theirs = original.randomise(original.build(scale, variant, classes, task)).eval()
         theirs.names = dict(enumerate(names)) if names else theirs.names
         torch.save({'model': theirs}, folder / 'original.pt')
         conversion = convert_from_original(folder / 'original.pt', folder / 'converted.pth')
@@ -131,18 +131,26 @@ def alike(tmp_path_factory):
     from mmdyn.datasets.photograph import photograph
     from mmdyn.models.build import build_model, input_channels
 
+    made: dict[str, Path] = {}
+
     def make(config: str, **options) -> tuple[Config, Path]:
         cfg = Config.fromfile(ROOT / 'configs' / config)
         cfg.merge_from_dict(options)
+        key = f'{config} {cfg.model}'
+        if key not in made:
+            made[key] = checkpoint_of(cfg, Path(config).stem)
+        return cfg, made[key]
+
+    def checkpoint_of(cfg: Config, name: str) -> Path:
         torch.manual_seed(0)
         model = build_model(cfg).train()
         with torch.no_grad():
             image = photograph(160, input_channels(model))
             for _ in range(20):  # a momentum of 0.03
                 model(torch.cat((image, image.flip(3))) / 255, None, mode='tensor')
-        path = tmp_path_factory.mktemp('alike') / f'{Path(config).stem}.pth'
+        path = tmp_path_factory.mktemp('alike') / f'{name}.pth'
         classes = tuple(str(i) for i in range(model.bbox_head.num_classes))
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), path)
-        return cfg, path
+        return path
 
     return make

@@ -17,7 +17,10 @@ from mmdyn.running.config_file import CONFIGS
 from mmdyn.running.image_channels import keeps_sixteen_bits
 from mmdyn.running.image_size import test_size
 
-OWN_TYPES = ('DynamicConv', 'C3k2_DynamicConv', 'mmdyn.DynamicConv', 'mmdyn.C3k2_DynamicConv', 'Conv2d')
+OWN_TYPES = (
+    *('DynamicConv', 'C3k2_DynamicConv', 'mmdyn.DynamicConv', 'mmdyn.C3k2_DynamicConv', 'Conv2d'),
+    'YOLOv5DetDataPreprocessor',  # in checkpoints up to version 0.3
+)
 
 
 class StoredConfig(NamedTuple):
@@ -102,8 +105,8 @@ def _present(key: ast.expr | None) -> ast.expr:
 
 @lru_cache(maxsize=1)
 def known_types() -> frozenset[str]:
-    """All types in the models of the configs of this package, and those of its layers."""
-    models = [Config.fromfile(path).get('model') for path in CONFIGS.rglob('yolo11n*.py')]
+    """All types in the models of COCO's configs, and those of the layers; no other config has more, says a test."""
+    models = [Config.fromfile(path).get('model') for path in CONFIGS.rglob('yolo11n*_coco.py')]
     return frozenset(OWN_TYPES).union(*map(_types, models))
 
 

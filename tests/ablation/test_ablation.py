@@ -582,6 +582,7 @@ def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call,
     assert read_run(folder).done
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_two_sweeps_in_one_folder(call, options, tmp_path):
     with locked(tmp_path):
@@ -593,6 +594,7 @@ def test_two_sweeps_in_one_folder(call, options, tmp_path):
     assert not (tmp_path / STATIC.stem).exists()
 
 
+@pytest.mark.processes
 @pytest.mark.slow
 def test_a_run_that_fails_does_not_stop_the_others(call, options, tmp_path):
     bad = tmp_path / 'bad.py'

@@ -11,7 +11,7 @@ import torch
 
 from conftest import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.processes]
 SIZES = [(96, 64), (64, 96), (96, 96), (48, 96), (96, 80)]  # width, height: five aspect ratios
 CONFIG = f"""
 _base_ = '{ROOT}/configs/yolo11n_dynconv-bn_digits.py'

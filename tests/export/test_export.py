@@ -24,7 +24,10 @@ from mmdyn.layers import DynamicConv, dynamic_layers
 from mmdyn.running import load_checkpoint_model
 
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
-pytestmark = pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning')
+pytestmark = [
+    pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning'),
+    pytest.mark.xdist_group('exported files'),  # they are made once
+]
 DYNAMIC = 'yolo11n_dynconv_digits.py'
 SUFFIX = {'onnx': '.onnx', 'openvino': '.xml', 'torch_export': '.pt2', 'ncnn': '.param'}
 
@@ -467,8 +470,8 @@ def test_the_tools(call, dynamic, digits, tmp_path):
         (['none.onnx'], 'no exported file at'),
     ],
 )
-def test_the_test_tool_refuses(run, arguments, message):
-    done = run(ROOT / 'tools/test.py', ROOT / 'configs' / DYNAMIC, *arguments)
+def test_the_test_tool_refuses(call, arguments, message):
+    done = call('tools/test.py', ROOT / 'configs' / DYNAMIC, *arguments)
     assert done.returncode == 1
     assert message in done.stderr
     assert 'Traceback' not in done.stderr
