@@ -1,8 +1,10 @@
 """Controls of a training that change more than one key of a config, each by a function; the tools call them."""
 
 import math
+import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
@@ -119,8 +121,8 @@ def set_multi_scale(cfg: Config) -> None:
         UserError: The batches of the config are not MMYOLO's.
     """
     preprocessor = cfg.model.data_preprocessor
-    if not str(preprocessor.type).endswith('YOLOv5DetDataPreprocessor'):
-        raise UserError(f'--multi-scale needs a YOLOv5DetDataPreprocessor, but the config has {preprocessor.type}')
+    if not str(preprocessor.type).endswith(('YOLO11DataPreprocessor', 'YOLOv5DetDataPreprocessor')):
+        raise UserError(f'--multi-scale needs a YOLO11DataPreprocessor, but the config has {preprocessor.type}')
     height, _ = image_size(cfg)  # the width follows
     sizes = (round(height * (1 - MULTI_SCALE)), round(height * (1 + MULTI_SCALE)))
     resize = dict(type='mmyolo.YOLOXBatchSyncRandomResize', random_size_range=sizes, size_divisor=32, interval=1)
@@ -200,4 +202,9 @@ def add_logger(cfg: Config, name: str) -> None:
     visualizer = cfg.setdefault('visualizer', ConfigDict(type='Visualizer'))
     present = list(visualizer.get('vis_backends') or [])
     if not any(str(each.get('type')).endswith(backend) for each in present):
-        visualizer.vis_backends = [*present, dict(type=backend)]
+        described = dict(type=backend)
+        if name == 'mlflow':  # its files of old, which MMEngine asks for, are refused by MLflow 3
+            local = Path(cfg.work_dir, 'mlflow.db').absolute()
+            local.parent.mkdir(parents=True, exist_ok=True)
+            described['tracking_uri'] = os.environ.get('MLFLOW_TRACKING_URI') or f'sqlite:///{local}'
+        visualizer.vis_backends = [*present, described]

@@ -11,7 +11,7 @@ from conftest import ROOT
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
 from mmdyn.models.numbering import NUMBERED, first_layers
-from mmdyn.running import load_config
+from mmdyn.running import load_config, training_options
 from mmdyn.running.auto_batch import _training_losses, largest_batch, measured_batch
 from mmdyn.running.image_size import set_image_size
 from mmdyn.running.training_options import add_logger, set_training_options, start_from_weights
@@ -107,7 +107,7 @@ def test_controls_of_yolo_are_refused_or_left_out_for_other_detectors():
     start_from_weights(cfg, 'x.pth')
     assert cfg.to_dict() == dict(before, load_from='x.pth', resume=False)
     for options, message in (
-        (dict(multi_scale=True), 'needs a YOLOv5DetDataPreprocessor'),
+        (dict(multi_scale=True), 'needs a YOLO11DataPreprocessor'),
         (dict(classes=['cat']), 'classes cannot be chosen in a CocoDataset'),
         (dict(patience=3), 'follows the metric .*which is None'),
     ):
@@ -207,3 +207,14 @@ def test_the_recipe_of_fine_tuning_never_adds_epochs():
         start_from_weights(cfg, 'x.pth')
         assert (cfg.train_cfg.max_epochs, cfg.load_from) == (expected, 'x.pth')
         assert cfg.optim_wrapper.optimizer.lr == Config.fromfile(ROOT / RECIPE).optim_wrapper.optimizer.lr
+
+
+@pytest.mark.parametrize('server', [None, 'http://127.0.0.1:5000'])
+def test_mlflow_writes_a_database_or_to_a_server(tmp_path, monkeypatch, server):
+    monkeypatch.setitem(training_options.LOGGERS, 'mlflow', training_options.Logger('MLflowVisBackend', 'json'))
+    monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
+    if server:
+        monkeypatch.setenv('MLFLOW_TRACKING_URI', server)
+    cfg = load_config('yolo11n_digits', work_dir=str(tmp_path / 'run'))
+    add_logger(cfg, 'mlflow')
+    assert cfg.visualizer.vis_backends[-1].tracking_uri == (server or f'sqlite:///{tmp_path}/run/mlflow.db')
