@@ -25,6 +25,20 @@ def log_records(work_dir: str | Path, last_only: bool = False) -> Iterator[dict]
                 continue
 
 
+# Average precision over thresholds, that of a task before that of its boxes.
+METRICS = ('coco/segm_mAP', 'coco/keypoints_mAP', 'coco/bbox_mAP')
+
+
+def metric_of(record: dict) -> str | None:
+    """The key of the average precision by which a validation is judged; None if the record has none.
+
+    Example:
+        >>> metric_of({'coco/bbox_mAP': 0.5, 'coco/segm_mAP': 0.4})
+        'coco/segm_mAP'
+    """
+    return next((key for key in METRICS if key in record), None)
+
+
 def is_validation(record: dict) -> bool:
     """Whether a record is the result of a validation; its ``step`` is the epoch then."""
     return 'time' in record and 'loss' not in record

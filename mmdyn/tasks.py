@@ -26,6 +26,7 @@ class Task(NamedTuple):
 
 
 TASKS: dict[str, Task] = {}
+FOLDERS = ('pose', 'segment')  # of the configs of tasks other than detection
 
 
 def register_task(task: Task) -> Task:

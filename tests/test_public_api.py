@@ -54,6 +54,7 @@ LAYERS = {
     'annotations': [['cache'], ['table'], ['image_files'], ['coco', 'voc', 'yolo']],
     'datasets': [
         ['complete_coco', 'data_source', 'image_cache', 'photograph', 'pixels', 'rectangles', 'voc_to_coco'],
+        ['collate', 'keypoints', 'outlines'],
         ['transforms'],
         ['array_dataset'],
         ['checked_coco', 'yolo_text', 'voc_xml'],
@@ -61,8 +62,8 @@ LAYERS = {
     ],
     'inference': [
         ['onnx_detector', 'media', 'packaged'],
-        ['runtimes', 'checkpoint_detector', 'prediction'],
-        ['exported_detector', 'slicing', 'tracking'],
+        ['runtimes', 'prediction'],
+        ['checkpoint_detector', 'exported_detector', 'slicing', 'tracking'],
         ['load'],
         ['evaluation', 'results'],
     ],

@@ -13,6 +13,14 @@ EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/convert_ultralytics.py --reverse work_dirs/mine/epoch_100.pth back.pt"""
 
 
+# Class of the whole model in the original, and the suffix of its names, by task.
+ORIGINAL = {
+    'detect': ('DetectionModel', ''),
+    'segment': ('SegmentationModel', '-seg'),
+    'pose': ('PoseModel', '-pose'),
+}
+
+
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
@@ -20,6 +28,13 @@ def make_parser():
     parser.add_argument('--reverse', action='store_true', help='from this project to a state dict of the original')
     parser.add_argument('--scale', choices=tuple('nsmlx'), help='expected scale; any other is an error')
     parser.add_argument('--classes', nargs='+', metavar='NAME', help='class names in order, for a file without them')
+    parser.add_argument(
+        '--keypoints',
+        nargs=2,
+        type=int,
+        metavar=('K', 'D'),
+        help='of a pose model that does not state it: how many keypoints, and numbers of each (2 or 3)',
+    )
     return parser
 
 
@@ -28,11 +43,14 @@ def convert(args) -> None:
     from mmdyn.errors import UserError
 
     if args.reverse:
-        if args.scale or args.classes:
-            raise UserError('--scale and --classes are for conversion from the original: omit them with --reverse')
+        if args.scale or args.classes or args.keypoints:
+            raise UserError(
+                '--scale, --classes and --keypoints are for conversion from the original: omit them with --reverse'
+            )
         print_reverse(args.dst, convert_to_original(args.src, args.dst))
     else:
-        print_forward(args.dst, convert_from_original(args.src, args.dst, args.scale, args.classes))
+        keypoints = tuple(args.keypoints) if args.keypoints else None
+        print_forward(args.dst, convert_from_original(args.src, args.dst, args.scale, args.classes, keypoints))
 
 
 def describe(conversion) -> str:
@@ -58,7 +76,8 @@ def print_reverse(path: str, conversion) -> None:
         print('the original needs a patch with DynamicConv to load this file')
     else:
         load = 'safetensors.torch.load_file' if path.endswith('.safetensors') else 'torch.load'
-        print(f"load it:  model = DetectionModel('yolo11{variant.scale}.yaml', nc={variant.classes})")
+        kind, suffix = ORIGINAL[variant.task]
+        print(f"load it:  model = {kind}('yolo11{variant.scale}{suffix}.yaml', nc={variant.classes})")
         print(f'          model.load_state_dict({load}({path!r}))')
 
 

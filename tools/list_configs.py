@@ -15,7 +15,8 @@ def make_parser():
 def show(args) -> None:
     import yaml
 
-    names = sorted(path.stem for path in (ROOT / 'configs').rglob('*.py') if '_base_' not in path.parts)
+    files = (path.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').rglob('*.py'))
+    names = sorted(f.with_suffix('').as_posix().removeprefix('ablations/') for f in files if '_base_' not in f.parts)
     models = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Models']
     figures = {model['Name']: model['Metadata'] for model in models}
     print(f'{"config":<44}{"parameters":>12}{"GFLOPs":>9}')

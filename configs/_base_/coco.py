@@ -44,7 +44,7 @@ train_dataloader = dict(
     persistent_workers=True,
     pin_memory=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='yolov5_collate'),
+    collate_fn=dict(type='collate_targets'),
     dataset=dict(
         type='CheckedCocoDataset',
         data_root=data_root,

@@ -7,7 +7,7 @@ model = dict(
     type='YOLODetector',
     use_syncbn=False,
     data_preprocessor=dict(
-        type='YOLOv5DetDataPreprocessor', mean=[0., 0., 0.], std=[255., 255., 255.], bgr_to_rgb=True),
+        type='YOLO11DataPreprocessor', mean=[0., 0., 0.], std=[255., 255., 255.], bgr_to_rgb=True),
     backbone=dict(
         type='YOLO11Backbone',
         last_stage_out_channels=1024,

@@ -8,11 +8,10 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmdyn.logs import log_records
+from mmdyn.logs import log_records, metric_of
 
 from .plan import CONFIG_NAME, Run
 
-METRIC = 'coco/bbox_mAP'
 LOG_NAME = 'train.log'  # output of the process
 ROUTING = 'routing/'
 
@@ -22,7 +21,7 @@ class RunResult(NamedTuple):
 
     run: Run
     epochs: int  # planned
-    ap: dict[int, float]  # box AP by epoch
+    ap: dict[int, float]  # AP of the task by epoch
     ap50: dict[int, float]
     loss: dict[int, float]  # last value of every epoch
     routing: dict[str, dict[str, float]]  # figures of every dynamic layer at the last validation
@@ -67,8 +66,8 @@ def read_run(run: Run) -> RunResult:
     routing: dict[str, dict[str, float]] = {}
     for record in log_records(run.folder):
         step = record.get('step', 0)
-        if METRIC in record:
-            ap[step], ap50[step] = record[METRIC], record.get(f'{METRIC}_50', math.nan)
+        if metric := metric_of(record):
+            ap[step], ap50[step] = record[metric], record.get(f'{metric}_50', math.nan)
         elif 'loss' in record:
             # epochs that a resumed run repeats replace the earlier records
             loss[record['epoch']], last = record['loss'], max(last, step)

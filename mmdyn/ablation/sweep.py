@@ -18,11 +18,11 @@ import torch
 from tqdm import tqdm
 
 from mmdyn.errors import UserError
-from mmdyn.logs import log_records
+from mmdyn.logs import log_records, metric_of
 
 from .commands import command_of
 from .plan import Plan, Run, record
-from .runs import LOG_NAME, METRIC, read_run
+from .runs import LOG_NAME, read_run
 
 POLL_S = 1.0
 SHOW_S = 10.0  # interval between two reads of the logs, which can be long
@@ -228,5 +228,5 @@ class Progress:
 
 def _epoch(run: Run, epochs: int) -> int:
     """Last epoch that a run has finished."""
-    steps = [r['step'] if METRIC in r else r.get('epoch', 1) - 1 for r in log_records(run.folder) if 'step' in r]
+    steps = [r['step'] if metric_of(r) else r.get('epoch', 1) - 1 for r in log_records(run.folder) if 'step' in r]
     return min(max(steps, default=0), epochs)

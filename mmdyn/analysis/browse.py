@@ -12,9 +12,10 @@ from tqdm import tqdm
 
 from mmdyn.datasets import LoadImage
 from mmdyn.datasets.pixels import read_pixels
+from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.errors import UserError
 from mmdyn.files import render_page, write_image, write_text
-from mmdyn.inference.onnx_detector import colour_of, draw_boxes, viewable
+from mmdyn.inference.onnx_detector import colour_of, draw_boxes, draw_masks, viewable
 from mmdyn.running.dataset_images import dataset_of_split
 
 from .pictures import figure_image
@@ -119,8 +120,22 @@ def draw_statistics(dataset: Any) -> np.ndarray:
 def _before(dataset: Any, info: dict) -> np.ndarray:
     load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
     image = read_pixels(info['img_path'], load.channels)
-    boxes = [instance['bbox'] for instance in info['instances']]
-    return _drawn(image, boxes, [i['bbox_label'] for i in info['instances']], dataset.metainfo['classes'])
+    instances = info['instances']
+    masks = np.zeros((0, *image.shape[:2]), bool)
+    if dataset.outlines:
+        height, width = image.shape[:2]
+        parts = [parts_of(i['mask'], height, width, info['img_path']) if 'mask' in i else [] for i in instances]
+        masks = np.array([_filled(each, (height, width)) for each in parts]).reshape(-1, height, width)
+    boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
+    return _drawn(image, boxes, labels, dataset.metainfo['classes'], masks)
+
+
+def _filled(parts: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
+    """The mask (H, W) of polygons."""
+    mask = np.zeros(size, np.uint8)
+    for part in parts:
+        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
+    return mask > 0
 
 
 def _after(dataset: Any, index: int) -> np.ndarray:
@@ -128,13 +143,20 @@ def _after(dataset: Any, index: int) -> np.ndarray:
     instances = result['data_samples'].gt_instances
     boxes = instances.bboxes.tensor if hasattr(instances.bboxes, 'tensor') else instances.bboxes
     image = result['inputs'].permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    return _drawn(image, boxes.tolist(), instances.labels.tolist(), dataset.metainfo['classes'])
+    masks = np.zeros((0, *image.shape[:2]), bool)
+    if 'gt_planes' in result['data_samples']:  # as the loss sees them: a quarter of the size, the smallest on top
+        plane = result['data_samples'].gt_planes.planes[0].numpy()
+        plane = cv2.resize(plane.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
+        masks = plane == np.arange(1, len(boxes) + 1)[:, None, None]
+    return _drawn(image, boxes.tolist(), instances.labels.tolist(), dataset.metainfo['classes'], masks)
 
 
-def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, ...]) -> np.ndarray:
-    """An image with boxes, (HEIGHT, width, 3)."""
+def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, ...], masks: np.ndarray) -> np.ndarray:
+    """An image with boxes and masks (n, H, W), (HEIGHT, width, 3)."""
     scale = HEIGHT / image.shape[0]
     size = max(1, round(image.shape[1] * scale)), HEIGHT
-    image = cv2.resize(viewable(image), size, interpolation=cv2.INTER_AREA)
+    colours = [colour_of(label) for label in labels]
+    image = draw_masks(viewable(image), masks, colours) if len(masks) else viewable(image)
+    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     corners = np.array(boxes, float).reshape(-1, 4) * scale
-    return draw_boxes(image, corners, [names[label] for label in labels], [colour_of(label) for label in labels])
+    return draw_boxes(image, corners, [names[label] for label in labels], colours)

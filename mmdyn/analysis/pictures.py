@@ -14,13 +14,11 @@ from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
 from mmdyn.inference.onnx_detector import viewable
-from mmdyn.logs import log_records
+from mmdyn.logs import METRICS, log_records, metric_of
 from mmdyn.models.build import input_channels
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
-
-METRICS = ('coco/bbox_mAP', 'coco/bbox_mAP_50')
 
 
 def figure_image(figure) -> np.ndarray:
@@ -83,13 +81,14 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     if not records:
         raise UserError(f'{Path(work_dir).absolute()} has no training log: give the work dir of a run')
     train = [r for r in records if 'loss' in r]
-    val = [r for r in records if METRICS[0] in r]
+    val = [r for r in records if metric_of(r)]
+    metrics = dict.fromkeys(f'{key}{at}' for r in val for key in METRICS if key in r for at in ('', '_50'))
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=120, constrained_layout=True)
     steps_per_epoch = max(r['step'] for r in train) / max(r['epoch'] for r in train)
     for key in sorted(k for k in train[0] if k.startswith('loss')):
         left.plot([r['step'] / steps_per_epoch for r in train], [r[key] for r in train], label=key)
     left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
-    for key in METRICS:
+    for key in metrics:
         right.plot([r['step'] for r in val], [r[key] for r in val], marker='o', label=key.removeprefix('coco/'))
     right.set(xlabel='epoch', ylabel='average precision, validation set', ylim=(0, 1))
     for axis in (left, right):

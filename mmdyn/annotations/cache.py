@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from mmdyn.files import replacing
 
-FORMAT = 1  # one more whenever what is written changes
+FORMAT = 2  # one more whenever what is written changes
 Arrays = dict[str, np.ndarray]
 
 _memory: dict[str, tuple[Arrays, str | None]] = {}  # of this process, by name of the file

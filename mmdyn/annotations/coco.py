@@ -53,6 +53,15 @@ class _Outlined(_Annotation, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b'')
 
 
+class _Posed(_Annotation, gc=False):
+    keypoints: list[float] = []
+
+
+class _PosedCategory(_Category, gc=False):
+    keypoints: list[str] = []
+    skeleton: list[tuple[int, int]] = []
+
+
 class _File(msgspec.Struct):
     images: list[_Image]
     categories: list[_Category]
@@ -63,6 +72,11 @@ class _FileWithOutlines(_File):
     annotations: list[_Outlined]  # type: ignore[assignment]
 
 
+class _FileWithKeypoints(_File):
+    annotations: list[_Posed]  # type: ignore[assignment]
+    categories: list[_PosedCategory]  # type: ignore[assignment]
+
+
 KINDS = {'images': 'image', 'categories': 'category', 'annotations': 'annotation'}  # list -> one of its records
 MEANING = dict.fromkeys(('id', 'image_id', 'category_id'), 'an integer or a string')
 MEANING |= dict.fromkeys(('width', 'height'), 'a positive number') | dict(
@@ -70,7 +84,7 @@ MEANING |= dict.fromkeys(('width', 'height'), 'a positive number') | dict(
 )
 
 
-def read_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
+def read_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = False) -> Annotations:
     """Read a COCO annotation file.
 
     An area that is missing or zero becomes that of the box, as many exporters write none.
@@ -78,6 +92,7 @@ def read_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
     Args:
         ann_file: The JSON file.
         outlines: Keep polygons and run-length codes, too.
+        keypoints: Keep keypoints, too, instead of outlines.
 
     Raises:
         UserError: The file does not exist, is not JSON or lists no image, a key is missing or has an invalid value, an
@@ -86,7 +101,7 @@ def read_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
     path = Path(ann_file)
     if not path.is_file():
         raise UserError(f'no annotation file at {path.absolute()}. {HELP_COCO}')
-    content = _decode(path, _FileWithOutlines if outlines else _File)
+    content = _decode(path, _FileWithKeypoints if keypoints else _FileWithOutlines if outlines else _File)
     images, categories, annotations = content.images, content.categories, content.annotations
     if not images:
         raise UserError(f'{path} lists no image: set ann_file to a file with images')
@@ -112,14 +127,36 @@ def read_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
         image_ids=[image.id for image in images],
         class_ids=[category.id for category in categories],
         segmentations=[bytes(a.segmentation).decode() for a in annotations] if outlines else None,  # type: ignore[attr-defined]
+        **(_keypoints(path, content) if keypoints else {}),
     )
 
 
-def load_coco(ann_file: str | Path, outlines: bool = False) -> Annotations:
+def _keypoints(path: Path, content: Any) -> dict[str, Any]:
+    """Keypoints of all objects, (N, K, 3), not labelled where an object has none; and what a category says of them."""
+    lengths = {len(a.keypoints) for a in content.annotations} - {0}
+    first = next((c for c in content.categories if c.keypoints), None)
+    lengths |= {3 * len(first.keypoints)} if first else set()
+    if len(lengths) > 1 or any(length % 3 for length in lengths):
+        raise UserError(
+            f'{path}: objects have {" and ".join(map(str, sorted(lengths)))} numbers of keypoints: give all of them '
+            'three numbers for each of the same keypoints'
+        )
+    count = max(lengths, default=0) // 3
+    nothing = [0.0] * 3 * count
+    points = np.array([a.keypoints or nothing for a in content.annotations], np.float64)
+    return dict(
+        keypoints=points.reshape(len(content.annotations), count, 3),
+        keypoint_names=first.keypoints if first else (),
+        skeleton=first.skeleton if first else (),
+    )
+
+
+def load_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = False) -> Annotations:
     """What :func:`read_coco` reads, from the cache if the file has not changed."""
     path = Path(ann_file)
-    name = f'COCO annotations of {path.absolute()}' + (' with outlines' if outlines else '')
-    arrays, origin = cached(name, file_states([path]), lambda: read_coco(path, outlines).arrays())
+    kept = ' with keypoints' if keypoints else ' with outlines' if outlines else ''
+    name = f'COCO annotations of {path.absolute()}{kept}'
+    arrays, origin = cached(name, file_states([path]), lambda: read_coco(path, outlines, keypoints).arrays())
     return Annotations.from_arrays(arrays, origin)
 
 

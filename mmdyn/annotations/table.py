@@ -73,6 +73,8 @@ class Annotations:
         keypoints: Position in pixels and visibility (0 unlabelled, 1 hidden, 2 visible) of K keypoints, (N, K, 3).
         segmentations: COCO's ``segmentation`` of every object as JSON, of length N; None where it was not asked for.
         notes: What was corrected or left out while reading, with its count.
+        keypoint_names: Names of the keypoints; none where the format has none.
+        skeleton: Pairs of keypoints that a line joins in pictures, counted from 1.
         origin: The file that the arrays are mapped from; None where they are in memory.
 
     Example:
@@ -98,6 +100,8 @@ class Annotations:
     keypoints: np.ndarray
     segmentations: Strings | None = None
     notes: dict[str, int] = field(default_factory=dict)
+    keypoint_names: Sequence[str] = ()
+    skeleton: Sequence[Sequence[int]] = ()
     origin: str | None = None
 
     @classmethod
@@ -119,6 +123,8 @@ class Annotations:
         keypoints: Any = None,
         segmentations: Sequence[str] | None = None,
         notes: dict[str, int] | None = None,
+        keypoint_names: Sequence[str] = (),
+        skeleton: Sequence[Sequence[int]] = (),
     ) -> 'Annotations':
         """The arrays of objects that come in any order.
 
@@ -138,6 +144,8 @@ class Annotations:
             keypoints: As above; none by default.
             segmentations: As above; None by default.
             notes: As above.
+            keypoint_names: As above.
+            skeleton: As above.
         """
         names, classes = Strings.of(files), tuple(classes)
         images = np.asarray(images, np.int64)
@@ -167,6 +175,8 @@ class Annotations:
             keypoints=column(keypoints, np.empty((len(boxes), 0, 3)), np.float64),
             segmentations=Strings.of(segmentations[i] for i in order) if segmentations is not None else None,
             notes=notes or {},
+            keypoint_names=tuple(keypoint_names),
+            skeleton=tuple(map(tuple, skeleton)),
         )
 
     def __len__(self) -> int:
@@ -196,6 +206,30 @@ class Annotations:
         )
         return inside & (width >= 1) & (height >= 1)
 
+    @cached_property
+    def outlined(self) -> np.ndarray:
+        """Whether an object has an outline of at least three corners, or a mask, (N,)."""
+        if self.segmentations is None or not len(self.boxes):
+            return np.diff(self.point_starts) >= 3
+        text, ends = self.segmentations.data, self.segmentations.ends
+        starts = np.concatenate([[0], ends[:-1]])
+        present = ends > starts
+        starts = np.minimum(starts, len(text) - 1)
+        commas = np.add.reduceat(text == ord(','), starts, dtype=np.int32)
+        return present & ((text[starts] == ord('{')) | (commas >= 5))
+
+    def segmentation(self, number: int) -> Any:
+        """COCO's ``segmentation`` of an object: polygons, or run-length codes; None where there is none.
+
+        Args:
+            number: Position of the object.
+        """
+        if self.segmentations is not None:
+            text = self.segmentations[number]
+            return msgspec.json.decode(text) if text else None
+        start, end = self.point_starts[number : number + 2]
+        return [self.points[start:end].ravel().tolist()] if end > start else None
+
     def as_one_class(self, merged: Sequence[str], name: str = 'object') -> 'Annotations':
         """The objects of some classes, all of one class; the others are left out.
 
@@ -221,8 +255,13 @@ class Annotations:
             origin=None,
         )
 
-    def as_coco(self) -> dict:
-        """The content of a COCO annotation file, for its evaluator."""
+    def as_coco(self, outlines: bool = False, keypoints: bool = False) -> dict:
+        """The content of a COCO annotation file, for its evaluator.
+
+        Args:
+            outlines: With the ``segmentation`` of every object.
+            keypoints: With the ``keypoints`` of every object.
+        """
         categories = [dict(id=i, name=n) for i, n in zip(self.class_ids, self.classes, strict=True)]
         ids = [self.image_id(i) for i in range(len(self))]
         images = [
@@ -248,6 +287,11 @@ class Annotations:
             )
             for number, (image, label, box, area, crowd) in enumerate(rows, 1)
         ]
+        for number, annotation in enumerate(annotations if outlines else ()):
+            annotation['segmentation'] = self.segmentation(number) or []
+        for number, annotation in enumerate(annotations if keypoints else ()):
+            points = self.keypoints[number]
+            annotation.update(keypoints=points.ravel().tolist(), num_keypoints=int((points[:, 2] > 0).sum()))
         return dict(images=images, annotations=annotations, categories=categories)
 
     def __reduce__(self):

@@ -16,6 +16,7 @@ from mmdyn.version import __version__
 
 from .key_table import PROJECTION, original_names
 from .original_file import check_tensors, read_original
+from .stored_config import stored_config
 from .variant import Variant, find_variant
 
 SHOWN_DIFFERENCES = 20  # differences in a message
@@ -37,7 +38,10 @@ class Conversion(NamedTuple):
 
 
 def convert(
-    source: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
+    source: str | Path,
+    scale: str | None = None,
+    classes: Sequence[str] | None = None,
+    keypoints: tuple[int, int] | None = None,
 ) -> tuple[Conversion, dict[str, Any]]:
     """Convert a checkpoint of the Ultralytics package to one of MMEngine, in memory.
 
@@ -45,6 +49,7 @@ def convert(
         source: A ``.pt``, a plain state dict or a ``.safetensors``; see :func:`read_original`.
         scale: Expected scale; any other scale is an error.
         classes: Class names in order, for a file without them.
+        keypoints: How many keypoints a pose model has, and how many numbers of each, for a file that does not state it.
 
     Returns:
         What was converted, and the checkpoint.
@@ -55,7 +60,7 @@ def convert(
     """
     source = Path(source)
     original = read_original(source)
-    variant = find_variant(original.state_dict, original.head, source)
+    variant = find_variant(original.state_dict, original.head, source, original.keypoints or keypoints)
     if scale not in (None, variant.scale):
         raise UserError(f'{source} has scale {variant.scale}, not {scale}. Omit the scale: it is detected')
     classes = _class_names(original.classes, classes, variant.classes, source)
@@ -71,7 +76,11 @@ def convert(
 
 
 def convert_from_original(
-    source: str | Path, target: str | Path, scale: str | None = None, classes: Sequence[str] | None = None
+    source: str | Path,
+    target: str | Path,
+    scale: str | None = None,
+    classes: Sequence[str] | None = None,
+    keypoints: tuple[int, int] | None = None,
 ) -> Conversion:
     """Convert a checkpoint of the Ultralytics package to one of MMEngine.
 
@@ -80,6 +89,7 @@ def convert_from_original(
         target: Checkpoint to write; must not exist.
         scale: As in :func:`convert`.
         classes: As in :func:`convert`.
+        keypoints: As in :func:`convert`.
 
     Raises:
         UserError: As in :func:`convert`, or ``target`` exists. Nothing is written then.
@@ -89,7 +99,7 @@ def convert_from_original(
         raise UserError(
             f'invalid target {target}: .safetensors cannot store the meta data of MMEngine, set a .pth file'
         )
-    conversion, checkpoint = convert(source, scale, classes)
+    conversion, checkpoint = convert(source, scale, classes, keypoints)
     _write(checkpoint, target)
     return conversion
 
@@ -114,11 +124,12 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     except KeyError as e:
         raise UserError(f'{source} is not a YOLO11 of this project: it contains {e}') from e
     original = {names[k]: _plain(v) for k, v in tensors.items()}
-    variant = find_variant(original, 'Detect', source)
+    keypoints = _stated_keypoints(content, source)
+    variant = find_variant(original, None, source, keypoints)
     original[PROJECTION] = _projection(original['model.23.cv2.0.2.bias'])
     _to_project(original, variant, source)
     classes = _class_names(classes_of(content), None, variant.classes, source)
-    _write(original, target, classes)
+    _write(original, target, classes, keypoints)
     return Conversion(variant, classes, 'state_dict', _count(tensors))
 
 
@@ -136,7 +147,7 @@ def _class_names(
 def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> dict[str, Tensor]:
     """The state dict with this project's names, in its order; its keys are exactly those of the variant."""
     expected = variant.expected()
-    names = original_names(expected, variant.task)
+    names = original_names(expected)
     projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
     as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
     differing = state_dict_differences(as_original, original)
@@ -169,9 +180,21 @@ def _count(state_dict: dict[str, Tensor]) -> int:
     return sum(v.numel() for k, v in state_dict.items() if not k.endswith(('_mean', '_var', '_tracked')))
 
 
-def _write(content: dict, target: Path, classes: tuple[str, ...] | None = None) -> None:
+def _stated_keypoints(content: dict, source: Path) -> tuple[int, int] | None:
+    """The shape of keypoints in the config of a checkpoint."""
+    meta = content.get('meta')
+    text = meta.get('cfg') if isinstance(meta, dict) else None
+    stored = stored_config(text, source) if isinstance(text, str) else None
+    shape = stored.model.get('bbox_head', {}).get('head_module', {}).get('keypoint_shape') if stored else None
+    return (shape[0], shape[1]) if shape else None
+
+
+def _write(
+    content: dict, target: Path, classes: tuple[str, ...] | None = None, keypoints: tuple[int, int] | None = None
+) -> None:
     """Write a file atomically."""
     if target.suffix != '.safetensors':
         return write_checkpoint(content, target)
-    data = safetensors.torch.save(content, metadata={'classes': json.dumps(classes)} if classes else None)
+    notes = {key: json.dumps(value) for key, value in (('classes', classes), ('kpt_shape', keypoints)) if value}
+    data = safetensors.torch.save(content, metadata=notes or None)
     return write_bytes(new_file(target), data)

@@ -12,14 +12,27 @@ from mmdyn.models.numbering import NUMBERED
 # Index of each part of the model in the original's list of layers. The first match counts.
 LAYERS = tuple((rf'^{re.escape(name)}\.', f'model.{number}.') for number, name in NUMBERED.items())
 # The same for the head, by task.
+BOXES = (
+    (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.([01])\.', r'model.23.cv3.\1.0.\2.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.2\.', r'model.23.cv3.\1.1.0.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.3\.', r'model.23.cv3.\1.1.1.'),
+    (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
+)
 HEADS = {
-    'detect': (
-        (r'^bbox_head\.head_module\.reg_preds\.', 'model.23.cv2.'),
-        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.([01])\.', r'model.23.cv3.\1.0.\2.'),
-        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.2\.', r'model.23.cv3.\1.1.0.'),
-        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.3\.', r'model.23.cv3.\1.1.1.'),
-        (r'^bbox_head\.head_module\.cls_preds\.(\d)\.4\.', r'model.23.cv3.\1.2.'),
+    'detect': BOXES,
+    'segment': (
+        *BOXES,
+        (r'^bbox_head\.head_module\.mask_preds\.', 'model.23.cv4.'),
+        (r'^bbox_head\.head_module\.prototypes\.conv(\d)\.', r'model.23.proto.cv\1.'),
+        (r'^bbox_head\.head_module\.prototypes\.upsample\.', 'model.23.proto.upsample.'),
     ),
+    'pose': (*BOXES, (r'^bbox_head\.head_module\.keypoint_preds\.', 'model.23.cv4.')),
+}
+# A tensor that only the head of this task has: its name here.
+MARKS = {
+    'segment': 'bbox_head.head_module.prototypes.upsample.weight',
+    'pose': 'bbox_head.head_module.keypoint_preds.0.2.weight',
 }
 # Names inside a part. All matches apply, in this order: the third convolution of a C3k before that of a C3k2.
 INSIDE = (
@@ -35,12 +48,12 @@ INSIDE = (
 PROJECTION = 'model.23.dfl.conv.weight'
 
 
-def original_names(names: Iterable[str], task: str = 'detect') -> dict[str, str]:
+def original_names(names: Iterable[str]) -> dict[str, str]:
     """Name in the original of every tensor of a YOLO11 of this project.
 
     Args:
-        names: Keys of the whole state dict: other keys of a layer show whether it is a DynamicConv.
-        task: Name of the task, which selects the names of the head.
+        names: Keys of the whole state dict: other keys of a layer show whether it is a DynamicConv, and those of the
+            head its task.
 
     Returns:
         This project's name -> the original's.
@@ -50,6 +63,7 @@ def original_names(names: Iterable[str], task: str = 'detect') -> dict[str, str]
     """
     names = list(names)
     dynamic = {name.removesuffix('router.weight') for name in names if name.endswith('.router.weight')}
+    task = next((task for task, mark in MARKS.items() if mark in names), 'detect')
     layers = LAYERS + HEADS[task]
     return {name: _original_name(name, dynamic, layers) for name in names}
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from mmdyn.errors import UserError
 
+NOTES = ('classes', 'kpt_shape')  # metadata of a .safetensors, as JSON
 MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has about 2,000. Protects against malicious files
 FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
 PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
@@ -39,6 +40,7 @@ class OriginalFile(NamedTuple):
     classes: tuple[str, ...] | None  # None if the file has no names
     head: str | None  # name of the class of the last layer; None in a plain state dict
     source: str  # which weights of the file were used
+    keypoints: tuple[int, int] | None = None  # of a pose model: how many, and numbers of each; None if not stated
 
 
 class CallRefusedError(Exception):
@@ -78,33 +80,35 @@ def read_original(path: str | Path) -> OriginalFile:
     if not path.is_file():
         raise UserError(f'no checkpoint at {path.absolute()}')
     if path.suffix == '.safetensors':
-        tensors, classes = read_safetensors(path)
-        return OriginalFile(_from_first_layer(tensors, path), classes, None, 'safetensors')
+        tensors, classes, keypoints = read_safetensors(path)
+        return OriginalFile(_from_first_layer(tensors, path), classes, None, 'safetensors', keypoints)
     content = _read_zip(path)
     holders = {key: content.get(key) for key in ('ema', 'model', 'state_dict')} if isinstance(content, dict) else {}
     source, holder = next(((k, v) for k, v in holders.items() if isinstance(v, StandIn | dict)), ('weights', content))
     if isinstance(holder, StandIn):
         try:
-            tensors, head = dict(_tensors(holder)), _head(holder)
+            tensors, last = dict(_tensors(holder)), _last_layer(holder)
         except (AttributeError, TypeError, RecursionError) as e:
             raise UserError(f'{path}: the {type(holder).__name__} in it is not a model: {e}') from e
-        return OriginalFile(_from_first_layer(tensors, path), _names(holder.state.get('names')), head, source)
+        names, keypoints = _names(holder.state.get('names')), _keypoints(last.state.get('kpt_shape') if last else None)
+        head = type(last).__name__ if last else None
+        return OriginalFile(_from_first_layer(tensors, path), names, head, source, keypoints)
     if not isinstance(holder, dict):
         raise UserError(f'{path} contains a {type(holder).__name__}, not a model or a state dict')
     return OriginalFile(_from_first_layer(holder, path), None, None, source)
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
-    """Tensors and class names of a ``.safetensors`` file.
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, tuple[int, int] | None]:
+    """Tensors, class names and the shape of keypoints of a ``.safetensors`` file.
 
     Raises:
         UserError: The file is damaged.
     """
     try:
         with safe_open(path, framework='pt') as file:
-            names = _names(json.loads((file.metadata() or {}).get('classes', 'null')))
+            notes = {key: json.loads(text) for key, text in (file.metadata() or {}).items() if key in NOTES}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-            return tensors, names
+            return tensors, _names(notes.get('classes')), _keypoints(notes.get('kpt_shape'))
     except (SafetensorError, OSError, ValueError) as e:
         raise UserError(f'{path} is damaged or not a .safetensors file: {e}') from e
 
@@ -179,10 +183,15 @@ def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:
     yield from below(model, '')
 
 
-def _head(model: StandIn) -> str | None:
-    """Name of the class of the last layer."""
+def _last_layer(model: StandIn) -> StandIn | None:
     layers = list(model.state.get('_modules', {}).get('model', StandIn()).state.get('_modules', {}).values())
-    return type(layers[-1]).__name__ if layers else None
+    return layers[-1] if layers else None
+
+
+def _keypoints(shape: Any) -> tuple[int, int] | None:
+    """Two numbers, if they are that."""
+    whole = isinstance(shape, list | tuple) and len(shape) == 2 and all(type(n) is int for n in shape)
+    return (shape[0], shape[1]) if whole else None
 
 
 def _names(names: Any) -> tuple[str, ...] | None:

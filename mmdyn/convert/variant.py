@@ -27,11 +27,11 @@ DYNAMIC_PARTS = {
 }
 # Class of the last layer -> kind of model.
 OTHER_HEADS = {
-    'Segment': 'a segmentation model',
-    'Pose': 'a pose model',
     'OBB': 'a model of oriented boxes (OBB)',
     'Classify': 'a classifier',
 }
+PROTOTYPES = 'model.23.proto.upsample.weight'
+KEYPOINTS = 'model.23.cv4.0.2.weight'  # of a pose model, too
 CLASS_LOGITS = 'model.23.cv3.0.2.weight'
 YOLO11 = {
     STEM,
@@ -73,20 +73,24 @@ class Variant(NamedTuple):
             return build_model(self.load_config()).state_dict()
 
 
-def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) -> Variant:
+def find_variant(
+    state_dict: dict[str, Tensor], head: str | None, path: Path, keypoints: tuple[int, int] | None = None
+) -> Variant:
     """Identify a state dict of the original.
 
     Args:
         state_dict: Tensors by the original's names.
         head: Class name of the last layer, if known.
         path: File name for messages.
+        keypoints: Of a pose model, how many keypoints, and how many numbers of each, if known.
 
     Raises:
-        UserError: It is not a YOLO11 detector (the message names its kind), or its scale is unknown.
+        UserError: It is not a YOLO11 of a known task (the message names its kind), or its scale or its keypoints are
+            unknown.
     """
     other = _other_model(state_dict, head)
     if other:
-        titles = ', '.join(task.title for task in TASKS.values())
+        titles = ' or '.join(task.title for task in TASKS.values())
         raise UserError(f'{path} is {other}. Only a YOLO11 for {titles}, of scale n, s, m, l or x, can be converted')
     if 'model.0.bn.weight' not in state_dict:
         raise UserError(
@@ -105,18 +109,52 @@ def find_variant(state_dict: dict[str, Tensor], head: str | None, path: Path) ->
         )
     down, blocks = ('backbone', 'downsample_cfg'), ('backbone', 'block_cfg')
     kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
-    config = f'yolo11{scale}{kind}_coco.py'
-    return Variant(scale, classes, config, _options(config, classes, experts))
+    by_head = {task.original_head: name for name, task in TASKS.items()}
+    task = by_head[head] if head else _task(state_dict)
+    config = f'{task}/yolo11{scale}{kind}_coco.py'.removeprefix('detect/')
+    options = _options(config, classes, experts)
+    if task == 'pose' and KEYPOINTS in state_dict:
+        shape = _keypoint_shape(state_dict[KEYPOINTS].shape[:1].numel(), keypoints, path)
+        options |= {'model.bbox_head.head_module.keypoint_shape': shape} if shape != (17, 3) else {}
+    return Variant(scale, classes, config, options, task)
+
+
+def _task(state_dict: dict[str, Tensor]) -> str:
+    return 'segment' if PROTOTYPES in state_dict else 'pose' if KEYPOINTS in state_dict else 'detect'
+
+
+def _keypoint_shape(outputs: int, stated: tuple[int, int] | None, path: Path) -> tuple[int, int]:
+    """Keypoints and numbers of each, of the outputs of a pose model: what is stated, or COCO's if they fit.
+
+    Raises:
+        UserError: They do not fit what is stated, or nothing is and they may be several.
+    """
+    shape = stated or ((17, 3) if outputs == 51 else None)
+    if shape is None:
+        raise UserError(
+            f'{path} has {outputs} numbers of keypoints and does not state its kpt_shape: give it, for example '
+            f'--keypoints {outputs // 3} 3'
+        )
+    if shape[0] * shape[1] != outputs or shape[1] not in (2, 3):
+        raise UserError(f'{path} has {outputs} numbers of keypoints, which are not {shape[0]} x {shape[1]}')
+    return shape
 
 
 def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
-    """The kind of a model that is not a YOLO11 for detection; None if it is one."""
+    """The kind of a model that is not a YOLO11 of a task that is known here; None if it is one."""
+    if (head or '').endswith('26') or any('.one2one_' in key for key in state_dict):
+        return 'a YOLO26, or another model without NMS'
     if head is not None and head not in {task.original_head for task in TASKS.values()}:
         return OTHER_HEADS.get(head, f'a model that ends in {head}')
-    if any(key.startswith('model.23.cv4.') for key in state_dict):
-        return 'a model of segments, poses or oriented boxes'
+    if (
+        head is None
+        and PROTOTYPES not in state_dict
+        and KEYPOINTS in state_dict
+        and state_dict[KEYPOINTS].shape[:1].numel() == 1
+    ):
+        return OTHER_HEADS['OBB']
     if 'model.22.cv2.0.0.conv.weight' in state_dict:  # its head is one layer earlier
-        return 'a YOLOv8'
+        return 'a YOLOv8 or YOLOv9'
     return None if state_dict.keys() >= YOLO11 else 'another YOLO'
 
 

@@ -53,7 +53,7 @@ def read_weights(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f'no weights at {path.absolute()}')
     if path.suffix == '.safetensors':
-        tensors, classes = read_safetensors(path)
+        tensors, classes, _ = read_safetensors(path)
         content: Any = dict(state_dict=tensors, meta=dict(dataset_meta=dict(classes=classes)) if classes else {})
     else:
         try:

@@ -2,14 +2,23 @@
 
 from .array_dataset import ArrayDataset
 from .checked_coco import CheckedCocoDataset
+from .collate import collate_targets
 from .data_source import DataSource, find_data
 from .digits import DigitsDataset, make_digits, make_digits_video
 from .image_cache import ImageCache
+from .keypoints import Keypoints
+from .outlines import Outlines
 from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
 from .transforms import (
     BufferedMosaic,
+    CopyPaste,
+    DrawMasks,
+    KeypointFlip,
+    LetterBox,
     LoadImage,
+    LoadKeypoints,
+    LoadOutlines,
     LongSideResize,
     PackInputs,
     YOLO11HSVRandomAug,
@@ -24,12 +33,20 @@ __all__ = [
     'ArrayDataset',
     'BufferedMosaic',
     'CheckedCocoDataset',
+    'CopyPaste',
     'DataSource',
     'DigitsDataset',
+    'DrawMasks',
     'ImageCache',
     'ImageShapePolicy',
+    'KeypointFlip',
+    'Keypoints',
+    'LetterBox',
     'LoadImage',
+    'LoadKeypoints',
+    'LoadOutlines',
     'LongSideResize',
+    'Outlines',
     'PackInputs',
     'SameShapeBatchSampler',
     'VOCXmlDataset',
@@ -37,6 +54,7 @@ __all__ = [
     'YOLO11MixUp',
     'YOLO11RandomAffine',
     'YOLOTextDataset',
+    'collate_targets',
     'convert_voc',
     'find_data',
     'make_digits',

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import msgspec
 import numpy as np
 from mmcv.transforms import LoadAnnotations
 from mmengine.logging import print_log
@@ -20,6 +19,7 @@ from mmdyn.annotations.image_files import ImageFiles, look_at_images
 from mmdyn.errors import UserError
 
 from .image_cache import ImageCache, Kind
+from .keypoints import mirrored
 from .transforms import BufferedMosaic, LoadImage, LongSideResize
 from .transforms.resize import fitted_size
 
@@ -43,6 +43,10 @@ class ArrayDataset(BatchShapePolicyDataset):
         on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
             trained on, but evaluation counts them.
         single_class: Take all objects as of one class, ``'object'``.
+        outlines: Objects need an outline, for segmentation; those without are not trained on.
+        keypoints: How many keypoints an object has, for a model of poses, and how many numbers of each are learned: 2,
+            or 3 with the visibility; ``(17, 3)``. What ``metainfo`` says of them: ``flip_indices``, which keypoint each
+            becomes in a mirrored image, and ``sigmas``.
         cache: ``'ram'`` or ``'disk'`` keeps decoded and resized images, see :class:`mmdyn.datasets.ImageCache`; the
             pipeline must load by ``LoadImage`` and then resize by ``LongSideResize`` or ``BufferedMosaic``.
         **kwargs: As in ``mmdet.BaseDetDataset``, and ``batch_shapes_cfg``.
@@ -70,6 +74,8 @@ class ArrayDataset(BatchShapePolicyDataset):
         on_bad_images: OnFault = 'error',
         on_bad_boxes: OnFault = 'skip',
         single_class: bool = False,
+        outlines: bool = False,
+        keypoints: Sequence[int] = (0, 3),
         cache: Kind | None = None,
         **kwargs,
     ) -> None:
@@ -82,6 +88,8 @@ class ArrayDataset(BatchShapePolicyDataset):
         self.on_bad_images = on_bad_images
         self.on_bad_boxes = on_bad_boxes
         self.single_class = single_class
+        self.outlines = outlines
+        self.keypoints = (keypoints[0], keypoints[1])
         self.cache = cache
         self.cached_rows: np.ndarray | None = None
         super().__init__(*args, **kwargs)
@@ -123,6 +131,11 @@ class ArrayDataset(BatchShapePolicyDataset):
             self._sort_by_shape()
         table = self.annotations
         self._trained = table.trainable & ~table.ignored & (self._labels[table.labels] >= 0)
+        if self.outlines:
+            self._trained &= table.outlined | table.crowd
+            self._report_outlines()
+        if self.keypoints[0]:
+            self._settle_keypoints()
         if not self.test_mode:
             self._choose(self._kept())
         if self._indices is not None:
@@ -169,6 +182,50 @@ class ArrayDataset(BatchShapePolicyDataset):
             raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
         note = ' of training; evaluation counts them' if what == 'boxes' else ''
         print_log(f'{message}: omitted{note}', logger='current', level=logging.WARNING)
+
+    def _settle_keypoints(self) -> None:
+        """Check the keypoints, and what becomes of them in a mirrored image."""
+        table, (count, _) = self.annotations, self.keypoints
+        found = table.keypoints.shape[1]
+        if not found or not table.keypoints[..., 2].any():
+            raise UserError(
+                f'{self.source}: no object has a keypoint, which a model of poses needs: give keypoints, or take a '
+                'config of detection'
+            )
+        if found != count:
+            raise UserError(
+                f'{self.source} has {found} keypoints, but keypoints={self.keypoints} is set: set '
+                f'model.bbox_head.head_module.keypoint_shape and keypoints of the data sets to ({found}, 3)'
+            )
+        flips = self._metainfo.get('flip_indices') or mirrored(table.keypoint_names)
+        if flips is None:
+            print_log(f'{self.source}: no flip_indices, so images are not mirrored', logger='current')
+        elif sorted(flips) != list(range(count)):
+            raise UserError(
+                f'{self.source}: flip_indices {list(flips)} must have each of the numbers 0 to {count - 1} once'
+            )
+        self._metainfo['flip_indices'] = None if flips is None else list(flips)
+        self._trained &= self._posed()
+
+    def _posed(self) -> np.ndarray:
+        """Which objects are trained on as far as their keypoints go, (N,)."""
+        return np.ones(len(self.annotations.boxes), bool)
+
+    def _report_outlines(self) -> None:
+        table = self.annotations
+        without = np.flatnonzero(~table.outlined & ~table.crowd)
+        if len(without) and len(without) == (~table.crowd).sum():
+            raise UserError(
+                f'{self.source}: no object has an outline, which segmentation needs: give polygons or masks, or take a '
+                'config of detection'
+            )
+        if len(without):
+            first = table.files[table.image_of_object[without[0]]]
+            print_log(
+                f'{self.source}: {len(without)} objects have no outline (the first in {first}): omitted of training',
+                logger='current',
+                level=logging.WARNING,
+            )
 
     def _sort_by_shape(self) -> None:
         """Let the policy sort the images and give each a rectangle."""
@@ -263,6 +320,8 @@ class ArrayDataset(BatchShapePolicyDataset):
             instances=self._instances(row),
             sample_idx=idx if idx >= 0 else len(self) + idx,
         )
+        if self.keypoints[0]:
+            info.update(keypoint_count=self.keypoints[0], flip_indices=self._metainfo['flip_indices'])
         if self.cached_rows is not None:
             info['cached_image'] = self.image_cache[int(np.searchsorted(self.cached_rows, row))]
         if self.shapes is not None:
@@ -279,8 +338,9 @@ class ArrayDataset(BatchShapePolicyDataset):
             dict(ignore_flag=int(c), bbox=box, bbox_label=label)
             for box, label, c in zip(corners, labels, crowd, strict=True)
         ]
-        if table.segmentations is not None:
-            for instance, i in zip(instances, kept, strict=True):
-                if outline := table.segmentations[int(i)]:
-                    instance['mask'] = msgspec.json.decode(outline)
+        for instance, i in zip(instances, kept, strict=True):
+            if (outline := table.segmentation(int(i))) is not None:
+                instance['mask'] = outline
+            if self.keypoints[0]:
+                instance['keypoints'] = table.keypoints[i].tolist()
         return instances

@@ -1,5 +1,6 @@
 """A COCO-format data set that is checked before use, and takes its classes from the annotation file."""
 
+import numpy as np
 from mmyolo.registry import DATASETS
 
 from mmdyn.annotations import Annotations
@@ -14,8 +15,9 @@ class CheckedCocoDataset(ArrayDataset):
     """COCO-format data set, checked when it is loaded.
 
     Without ``metainfo`` its classes are the categories of the annotation file in their order there, so no config has to
-    repeat them. The path of the annotation file is kept in ``metainfo['ann_file']``. Outlines are read where a step of
-    the pipeline has ``with_mask=True``. Arguments are those of ``mmdet.CocoDataset`` and :class:`ArrayDataset`.
+    repeat them. The path of the annotation file is kept in ``metainfo['ann_file']``. Outlines are read with
+    ``outlines=True``, and where a step of the pipeline has ``with_mask=True``. Arguments are those of
+    ``mmdet.CocoDataset`` and :class:`ArrayDataset`.
 
     Raises:
         UserError: The annotation file or an image is invalid, see :mod:`mmdyn.annotations.coco`.
@@ -29,7 +31,7 @@ class CheckedCocoDataset(ArrayDataset):
     """
 
     def __init__(self, *args, pipeline: list | tuple = (), **kwargs) -> None:
-        self.outlines = any(isinstance(step, dict) and step.get('with_mask') for step in pipeline)
+        self.with_mask = any(isinstance(step, dict) and step.get('with_mask') for step in pipeline)
         super().__init__(*args, pipeline=pipeline, **kwargs)
 
     @property
@@ -40,4 +42,8 @@ class CheckedCocoDataset(ArrayDataset):
     def read(self) -> tuple[Annotations, ImageFiles | None]:
         """Read the annotation file, or take what was read from it before."""
         self._metainfo['ann_file'] = self.source
-        return load_coco(self.ann_file, self.outlines), None
+        return load_coco(self.ann_file, self.outlines or self.with_mask, self.keypoints[0] > 0), None
+
+    def _posed(self) -> np.ndarray:
+        """Objects with a labelled keypoint: in COCO, most people have none."""
+        return np.asarray((self.annotations.keypoints[..., 2] > 0).any(1))

@@ -52,11 +52,12 @@ def _place(arguments: dict[str, Any]) -> str:
     return ', '.join([places] if isinstance(places, str) else places)
 
 
-def find_data(path: str | Path) -> DataSource:
+def find_data(path: str | Path, poses: bool = False) -> DataSource:
     """Find out what a path holds.
 
     Args:
         path: A ``data.yaml``, or a folder.
+        poses: Of COCO, take the files with keypoints where there are others, too.
 
     Raises:
         UserError: It holds none of the formats, or one that is incomplete.
@@ -71,7 +72,7 @@ def find_data(path: str | Path) -> DataSource:
         return _yolo(path)
     if not path.is_dir():
         raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
-    formats = (_yolo_folder, _coco, _voc)
+    formats = (_yolo_folder, _coco_poses if poses else _coco, _voc)
     sources = [source for source in (read(path) for read in formats) if source is not None]
     if len(sources) > 1:
         raise UserError(
@@ -120,10 +121,26 @@ def _yolo(path: Path) -> DataSource:
         if not isinstance(shape, list) or len(shape) != 2 or not all(isinstance(n, int) and n > 0 for n in shape):
             raise UserError(f"{path}: 'kpt_shape' is {shape!r}, where [keypoints, 2 or 3] is needed")
         arguments['keypoints'] = tuple(shape)
+        arguments['metainfo'] |= _keypoint_facts(path, content, shape[0])
     channels = content.get('channels', 3)
     if not isinstance(channels, int) or channels < 1:
         raise UserError(f"{path}: 'channels' is {channels!r}, where a number of 1 or more is needed")
     return DataSource(path, 'YOLO', classes, {k: v | arguments for k, v in splits.items()}, channels)
+
+
+def _keypoint_facts(path: Path, content: dict, count: int) -> dict[str, Any]:
+    """What a data.yaml says of its keypoints, under the names of a data set's metainfo."""
+    facts: dict[str, Any] = {}
+    for key, name in (('flip_idx', 'flip_indices'), ('kpt_oks_sigmas', 'sigmas')):
+        values = content.get(key)
+        if values is None:
+            continue
+        if not isinstance(values, list) or len(values) != count or not all(isinstance(v, int | float) for v in values):
+            raise UserError(
+                f"{path}: '{key}' is {values!r}, where a list of {count} numbers is needed, as in 'kpt_shape'"
+            )
+        facts[name] = values
+    return facts
 
 
 def _names(path: Path, content: dict) -> tuple[str, ...]:
@@ -163,11 +180,22 @@ def _resolve(path: Path, split: str, place: str, roots: list[Path]) -> Path:
     )
 
 
-def _coco(root: Path) -> DataSource | None:
+def _coco_poses(root: Path) -> DataSource | None:
+    """COCO: annotations/person_keypoints_*train*.json, *train*.json and *val*.json, or train/_annotations.coco.json."""
+    source = _coco(root, 'person_keypoints')
+    if source is None:
+        return None
+    files = [root / arguments['ann_file'] for arguments in source.splits.values()]
+    count = load_coco(files[0], keypoints=True).keypoints.shape[1]
+    arguments = dict(keypoints=(count, 3)) if count else {}
+    return source._replace(splits={split: each | arguments for split, each in source.splits.items()})
+
+
+def _coco(root: Path, preferred: str = 'instances') -> DataSource | None:
     """COCO: annotations/*train*.json and *val*.json, or train/_annotations.coco.json."""
     splits: dict[str, dict[str, Any]] = {}
     for split, names in NAMES.items():
-        for file, folders in _coco_files(root, names):
+        for file, folders in _coco_files(root, names, preferred):
             if file.is_file():
                 splits[split] = dict(
                     type='mmyolo.CheckedCocoDataset',
@@ -189,13 +217,13 @@ def _coco(root: Path) -> DataSource | None:
     return DataSource(root, 'COCO', classes[first], splits)
 
 
-def _coco_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, list[Path]]]:
+def _coco_files(root: Path, names: tuple[str, ...], preferred: str) -> Iterator[tuple[Path, list[Path]]]:
     """Annotation files that a split may have, each with the folders that its images may be in."""
     for name in names:
         yield root / name / '_annotations.coco.json', [root / name]
         word = re.compile(rf'(^|[^a-z]){name}(\d{{4}})?($|[^a-z])')
         files = [f for f in sorted((root / 'annotations').glob('*.json')) if word.search(f.stem)]
-        files = [f for f in files if f.stem.startswith('instances')] or [
+        files = [f for f in files if f.stem.startswith(preferred)] or [
             f
             for f in files
             if not f.stem.startswith(('captions', 'person_keypoints', 'panoptic', 'stuff', 'image_info'))
@@ -206,7 +234,7 @@ def _coco_files(root: Path, names: tuple[str, ...]) -> Iterator[tuple[Path, list
                 'Leave one in the folder annotations, or name it in a config'
             )
         for file in [*files, root / f'{name}.json']:
-            place = file.stem.removeprefix('instances_')
+            place = file.stem.removeprefix(f'{preferred}_')
             folders = [
                 root / place,
                 root / 'images' / place,

@@ -2,8 +2,9 @@
 
 The 1,797 handwritten digits (8x8 pixels; https://archive.ics.uci.edu/dataset/80) are scaled, rotated, recoloured and
 placed on crops of two photographs, among strokes and fragments of other digits. Sizes from 12 to 120 pixels, overlap,
-clutter and low contrast make the task hard enough to compare models. Validation has its own digits and its own part of
-the photographs. The same seed gives the same files, byte by byte.
+clutter and low contrast make the task hard enough to compare models. Every digit has an outline, whole even where
+another digit covers it, and five keypoints. Validation has its own digits and its own part of the photographs. The same
+seed gives the same files, byte by byte.
 """
 
 import json
@@ -34,6 +35,9 @@ MIN_VISIBLE = 0.5
 VAL_FRACTION = 0.2  # of the digits
 TRAIN_COLUMNS = 415  # of the 640 of the photographs; the rest is for validation
 INK = 0.35  # pixels with at least this opacity belong to the digit
+KEYPOINTS = ('top', 'right', 'bottom', 'left', 'centre')  # of the ink
+SKELETON = tuple((5, i) for i in range(1, 5))  # from the centre to the others, counted from 1
+FINE = 4  # steps of an outline, to a pixel
 SPLITS = {'train': 800, 'val': 200}
 
 
@@ -42,6 +46,48 @@ class Sprite(NamedTuple):
 
     opacity: np.ndarray
     label: int
+
+
+class PlacedDigit(NamedTuple):
+    """A digit in an image."""
+
+    sprite: Sprite
+    x: int  # left
+    y: int  # top
+
+    @property
+    def box(self) -> list[int]:
+        """Left, top, width and height in pixels."""
+        height, width = self.sprite.opacity.shape
+        return [self.x, self.y, width, height]
+
+    @property
+    def ink(self) -> np.ndarray:
+        """Which pixels of the box are its ink, (h, w)."""
+        return self.sprite.opacity > INK
+
+    def outline(self) -> list[float]:
+        """The outer border of its largest part of ink, x and y in turn, in pixels."""
+        fine = cv2.resize(self.ink.astype(np.uint8), None, fx=FINE, fy=FINE, interpolation=cv2.INTER_NEAREST)
+        contours, _ = cv2.findContours(fine, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        points = (max(contours, key=cv2.contourArea).reshape(-1, 2) + 0.5) / FINE + (self.x, self.y)
+        return points.ravel().tolist()
+
+    def keypoints(self, owner: np.ndarray, number: int) -> list[float]:
+        """Position and visibility of :data:`KEYPOINTS`, as in COCO: 2 where it is on top, 1 where another digit is.
+
+        Args:
+            owner: Number of the digit on top at every pixel of the image.
+            number: That of this digit.
+        """
+        rows, columns = np.nonzero(self.ink)
+        extremes = (rows.argmin(), columns.argmax(), rows.argmax(), columns.argmin())
+        centre = np.argmin((rows - rows.mean()) ** 2 + (columns - columns.mean()) ** 2)
+        values = []
+        for i in (*extremes, centre):
+            x, y = int(columns[i]) + self.x, int(rows[i]) + self.y
+            values += [x + 0.5, y + 0.5, 2 if owner[y, x] == number else 1]
+        return values
 
 
 class SplitMaterial(NamedTuple):
@@ -144,7 +190,7 @@ def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) 
     return None
 
 
-def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, list[tuple[list[int], int]]]:
+def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, list[PlacedDigit], np.ndarray]:
     """Generate one image.
 
     Args:
@@ -152,23 +198,22 @@ def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, lis
         rng: Random generator.
 
     Returns:
-        BGR uint8 image (320, 320, 3), and for every digit its box ``[x, y, width, height]`` in pixels and its label.
+        BGR uint8 image (320, 320, 3), the digits in it, and the number of the digit on top at every pixel, -1 for none.
     """
     image = _background(material, rng)
     _clutter(image, material, rng)
     owner = np.full((IMAGE_SIZE, IMAGE_SIZE), -1, dtype=np.int64)
     areas: list[int] = []
-    objects = []
+    placed: list[PlacedDigit] = []
     for _ in range(rng.integers(0, MAX_DIGITS + 1)):
         sprite = _sprite(material, rng)
         place = _place(sprite, owner, areas, rng)
         if place is None:
             continue
         _paint(image, sprite.opacity, *place, rng)
-        height, width = sprite.opacity.shape
-        objects.append(([*place, width, height], sprite.label))
+        placed.append(PlacedDigit(sprite, *place))
     image += rng.normal(scale=rng.uniform(0, 12), size=image.shape)
-    return np.clip(image, 0, 255).astype(np.uint8), objects
+    return np.clip(image, 0, 255).astype(np.uint8), placed, owner
 
 
 def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, rng: Generator, progress: tqdm) -> None:
@@ -176,23 +221,27 @@ def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, 
     images: list[dict] = []
     annotations: list[dict] = []
     for image_id in range(count):
-        image, objects = make_image(material, rng)
+        image, placed, owner = make_image(material, rng)
         name = f'{image_id:06d}.jpg'
         cv2.imwrite(str(folder / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append(dict(id=image_id, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
-        for box, label in objects:
+        for number, digit in enumerate(placed):
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
                     image_id=image_id,
-                    category_id=label,
-                    bbox=box,
-                    area=box[2] * box[3],
+                    category_id=digit.sprite.label,
+                    bbox=digit.box,
+                    area=digit.box[2] * digit.box[3],
                     iscrowd=0,
+                    segmentation=[digit.outline()],
+                    keypoints=digit.keypoints(owner, number),
+                    num_keypoints=len(KEYPOINTS),
                 )
             )
         progress.update()
-    categories = [dict(id=label, name=str(label)) for label in range(10)]
+    points = dict(keypoints=KEYPOINTS, skeleton=SKELETON)
+    categories = [dict(id=label, name=str(label), **points) for label in range(10)]
     content = dict(images=images, annotations=annotations, categories=categories)
     (folder / 'annotations').mkdir(exist_ok=True)
     (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))

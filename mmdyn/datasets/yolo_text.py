@@ -23,7 +23,6 @@ class YOLOTextDataset(ArrayDataset):
     Args:
         images: Folders, and text files with a path a line; one or a list.
         metainfo: Has ``classes``, names in the order of their numbers.
-        keypoints: How many keypoints an object has, and how many numbers each: ``(17, 3)``.
         **kwargs: As in :class:`ArrayDataset`.
 
     Raises:
@@ -39,11 +38,8 @@ class YOLOTextDataset(ArrayDataset):
         1
     """
 
-    def __init__(
-        self, *args, images: str | Sequence[str], keypoints: tuple[int, int] = (0, 3), data_root: str = '', **kwargs
-    ) -> None:
+    def __init__(self, *args, images: str | Sequence[str], data_root: str = '', **kwargs) -> None:
         self.images = [images] if isinstance(images, str) else list(images)
-        self.keypoints = (keypoints[0], keypoints[1])
         super().__init__(*args, data_root=data_root, data_prefix=dict(img=''), **kwargs)
 
     @property

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms as torchvision_nms
 
 from mmdyn.errors import UserError
+from mmdyn.tasks import TASKS
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
@@ -51,6 +52,9 @@ class DetectionGraph(nn.Module):
         head = getattr(model, 'bbox_head', None)
         if not isinstance(head, YOLOv8Head):
             raise UserError(f'only detectors with a YOLO11Head or YOLOv8Head are exported, not {type(head).__name__}')
+        task = TASKS[getattr(head, 'task', 'detect')]
+        if task.name != 'detect':
+            raise UserError(f'a model of {task.title} cannot be exported yet: run the checkpoint')
         self.model = model.half() if half else model
         self.half_precision = half
         self.strides = tuple(head.featmap_strides)

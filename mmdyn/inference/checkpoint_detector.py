@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ from mmdyn.running.loading import class_names
 from mmdyn.running.messages import config_errors
 
 from .onnx_detector import Detections, Limits
+from .prediction import FIELDS
 
 
 class CheckpointDetector:
@@ -122,4 +124,5 @@ def _detections(sample: DetDataSample, score: float, classes: Sequence[int] | No
     if classes is not None:
         found = found[torch.isin(found.labels, found.labels.new_tensor(list(classes)))]
     found = found.cpu()
-    return Detections(found.bboxes.numpy(), found.scores.numpy(), found.labels.numpy())
+    values: list[Any] = [found[name].numpy() if name in found else None for name in FIELDS]
+    return Detections(*values)

@@ -82,7 +82,7 @@ class ExportedDetector(BaseModel):
             sample.pred_instances = InstanceData(
                 **{
                     key: torch.from_numpy(np.ascontiguousarray(value))
-                    for key, value in zip(('bboxes', 'scores', 'labels'), detections, strict=True)
+                    for key, value in zip(('bboxes', 'scores', 'labels'), detections[:3], strict=True)
                 }
             )
         return data_samples

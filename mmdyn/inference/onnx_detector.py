@@ -5,7 +5,7 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 
     detector = OnnxDetector('model.onnx')
-    for box, score, label in zip(*detector(cv2.imread('image.jpg'))): ...
+    for box, score, label in zip(*detector(cv2.imread('image.jpg'))[:3]): ...
 """
 
 import argparse
@@ -37,6 +37,9 @@ class Detections(NamedTuple):
     boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
     scores: np.ndarray  # (n,)
     labels: np.ndarray  # (n,), indices of class names
+    masks: Any = None  # (n, height, width) bool; None where a model has no masks
+    keypoints: Any = None  # (n, K, 2) in pixels; None where a model has no keypoints
+    keypoint_scores: Any = None  # (n, K), whether each is there
 
 
 class Limits(NamedTuple):
@@ -236,7 +239,20 @@ def restore(detections: Detections, placement: Placement, size: tuple[int, int],
 def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
     """A BGR uint8 picture of an image, with boxes, class names and scores."""
     texts = [f'{names[label]} {score:.2f}' for score, label in zip(detections.scores, detections.labels)]
-    return draw_boxes(viewable(image), detections.boxes, texts, [colour_of(label) for label in detections.labels])
+    colours = [colour_of(label) for label in detections.labels]
+    picture = viewable(image)
+    if detections.masks is not None:
+        draw_masks(picture, detections.masks, colours)
+    if detections.keypoints is not None:
+        draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours)
+    return draw_boxes(picture, detections.boxes, texts, colours)
+
+
+def draw_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Any]) -> np.ndarray:
+    """Tint masks (n, H, W), the best one on top, into a BGR uint8 picture, which is returned."""
+    for mask, colour in reversed(list(zip(masks, colours))):
+        image[mask] = (0.5 * image[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+    return image
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Any]) -> np.ndarray:
@@ -249,6 +265,29 @@ def draw_boxes(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colou
         top = max(top, height + base)
         cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)
         cv2.putText(image, text, (left, top - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
+    return image
+
+
+def draw_keypoints(
+    image: np.ndarray,
+    keypoints: np.ndarray,
+    scores: np.ndarray,
+    colours: Sequence[Any],
+    skeleton: Sequence[Sequence[int]] = (),
+    score: float = 0.5,
+) -> np.ndarray:
+    """Draw keypoints (n, K, 2) of a score (n, K) above a threshold into a BGR uint8 picture, which is returned.
+
+    Lines join the pairs of the skeleton, which are counted from 1.
+    """
+    radius = max(2, round(max(image.shape) / 200))
+    for points, sure, colour in zip(np.round(keypoints).astype(int).tolist(), scores > score, colours):
+        for one, other in ((a - 1, b - 1) for a, b in skeleton):
+            if sure[one] and sure[other]:
+                cv2.line(image, points[one], points[other], colour, max(1, radius // 2), cv2.LINE_AA)
+        for number, point in enumerate(points):
+            if sure[number]:
+                cv2.circle(image, point, radius, colour_of(number * 5), -1, cv2.LINE_AA)
     return image
 
 
@@ -302,7 +341,7 @@ def main(arguments: list[str]) -> int:
         cv2.imwrite(str(picture), draw(image, detections, detector.names))
         if not len(detections.boxes):
             print(f'{path}: no object of a score above {args.score:g}')
-        for box, score, label in zip(*detections):
+        for box, score, label in zip(*detections[:3]):
             print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
     return 0
 

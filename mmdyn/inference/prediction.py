@@ -9,18 +9,22 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
+from pycocotools import mask as coco_mask
 
-from .onnx_detector import Detections, colour_of, draw_boxes, viewable
+from .onnx_detector import Detections, colour_of, draw_boxes, draw_keypoints, draw_masks, viewable
 
+# Of instances, in the order of Detections.
+FIELDS = ('bboxes', 'scores', 'labels', 'masks', 'keypoints', 'keypoint_scores')
 Routing = Mapping[str, np.ndarray]  # weights of the experts, (M,), by name of the layer
 
 
 class Prediction(DetDataSample):
     """mmdet's data sample of one image, which can draw itself.
 
-    ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,); of a tracked video also
-    ``instances_id`` (n,), and ``trails`` has the centres of each object so far, (frames, 2) by its number. ``routing``
-    has the weights of the experts by layer, where they were asked for.
+    ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,); of a model of segmentation
+    ``masks`` (n, H, W), of one of poses ``keypoints`` (n, K, 2) and ``keypoint_scores`` (n, K), and of a tracked video
+    ``instances_id`` (n,). ``trails`` has the centres of each tracked object so far, (frames, 2) by its number, and
+    ``routing`` the weights of the experts by layer, where they were asked for.
 
     Example:
         >>> from mmdyn.inference.onnx_detector import Detections
@@ -45,8 +49,8 @@ class Prediction(DetDataSample):
         size = image.shape[:2]
         values = dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image, routing=routing)
         sample = cls(metainfo=values)
-        fields = zip(('bboxes', 'scores', 'labels'), detections, strict=True)
-        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(value)) for name, value in fields})
+        fields = {name: value for name, value in zip(FIELDS, detections, strict=True) if value is not None}
+        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(v)) for name, v in fields.items()})
         return sample
 
     def __repr__(self) -> str:
@@ -61,7 +65,7 @@ class Prediction(DetDataSample):
             The image (H, W, 3) with boxes, class names, scores, and numbers and trails of tracked objects; with
             ``routing`` it is wider, by the weights of the experts as bars.
         """
-        boxes, scores, labels = self.detections()
+        boxes, scores, labels, masks, keypoints, keypoint_scores = self.detections()
         texts = [f'{self.names[label]} {score:.2f}' for score, label in zip(scores, labels, strict=True)]
         keys, picture = labels, viewable(self.image)
         if 'instances_id' in self.pred_instances:
@@ -70,18 +74,28 @@ class Prediction(DetDataSample):
             for key in keys:
                 trail = np.round(self.trails[int(key)]).astype(np.int32)
                 cv2.polylines(picture, [trail], False, colour_of(key), max(1, round(max(picture.shape) / 400)))
-        picture = draw_boxes(picture, boxes, texts, [colour_of(key) for key in keys])
+        colours = [colour_of(key) for key in keys]
+        if masks is not None:
+            picture = draw_masks(picture, masks, colours)
+        picture = draw_boxes(picture, boxes, texts, colours)
+        if keypoints is not None:
+            draw_keypoints(picture, keypoints, keypoint_scores, colours, self.get('skeleton') or ())
         return picture if self.routing is None else np.hstack((picture, routing_bars(self.routing, len(picture))))
 
     def rows(self) -> dict[str, Any]:
         """The predictions as JSON: the fields of mmdet's ``DetInferencer``, and what else there is."""
-        boxes, scores, labels = self.detections()
+        boxes, scores, labels, masks, keypoints, keypoint_scores = self.detections()
         rows: dict[str, Any] = dict(
             labels=labels.tolist(),
             scores=[round(float(score), 5) for score in scores],
             bboxes=[[round(float(side), 2) for side in box] for box in boxes],
             names=[self.names[label] for label in labels],
         )
+        if masks is not None:
+            rows['masks'] = [run_length(mask) for mask in masks]
+        if keypoints is not None:  # as in COCO: x, y and score in turn
+            points = np.concatenate([np.round(keypoints, 2), np.round(keypoint_scores, 5)[..., None]], 2)
+            rows['keypoints'] = points.astype(float).round(5).reshape(len(points), -1).tolist()
         if 'instances_id' in self.pred_instances:
             rows['ids'] = self.pred_instances.instances_id.tolist()
         if self.routing is not None:
@@ -89,9 +103,21 @@ class Prediction(DetDataSample):
         return rows
 
     def detections(self) -> Detections:
-        """Boxes, scores and labels as arrays."""
+        """What was detected as arrays."""
         instances = self.pred_instances
-        return Detections(*(instances[k].cpu().numpy() for k in ('bboxes', 'scores', 'labels')))
+        found: list[Any] = [instances[k].cpu().numpy() if k in instances else None for k in FIELDS]
+        return Detections(*found)
+
+
+def run_length(mask: np.ndarray) -> dict[str, Any]:
+    """A mask (H, W) as COCO's run-length code, for JSON.
+
+    Example:
+        >>> run_length(np.ones((2, 3), bool))
+        {'size': [2, 3], 'counts': '06'}
+    """
+    code = coco_mask.encode(np.asfortranarray(mask, np.uint8))
+    return dict(size=list(code['size']), counts=code['counts'].decode())
 
 
 def routing_bars(routing: Routing, height: int) -> np.ndarray:

@@ -177,7 +177,10 @@ class JsonLines(Output):
 
 
 class Labels(Output):
-    """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image."""
+    """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image.
+
+    Masks are written as polygons instead, an object's largest part each.
+    """
 
     def __init__(self, folder: Path, names: Names) -> None:
         self.folder, self.names = folder, names
@@ -185,11 +188,20 @@ class Labels(Output):
     def add(self, prediction: Prediction) -> None:
         """Write the file; it is empty if there is no object."""
         height, width = prediction.ori_shape
-        boxes, _, labels = prediction.detections()
+        boxes, _, labels, masks, *_ = prediction.detections()
         centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        shares = np.hstack((centres, sides)) / ([width, height] * 2)
+        places = np.hstack((centres, sides)) if masks is None else map(_outline, masks)
+        shares = [place / np.tile([width, height], len(place) // 2) for place in places]
         rows = [' '.join([str(label), *(f'{v:.6f}' for v in row)]) for label, row in zip(labels, shares, strict=True)]
         write_text(self.folder / f'{self.names(prediction.name)}.txt', ''.join(f'{row}\n' for row in rows))
+
+
+def _outline(mask: np.ndarray) -> np.ndarray:
+    """The outer border of the largest part of a mask (H, W), x and y in turn; a corner of the image for none."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    largest = max(contours, key=cv2.contourArea, default=np.zeros((1, 2), np.int32)).reshape(-1, 2)
+    points = np.pad(largest, ((0, max(0, 3 - len(largest))), (0, 0)), 'edge')  # a polygon has three corners
+    return points.ravel() + 0.5
 
 
 class Crops(Output):
@@ -201,7 +213,7 @@ class Crops(Output):
     def add(self, prediction: Prediction) -> None:
         """Write the pictures; an object outside of the image has none."""
         image, stem = viewable(prediction.image), self.names(prediction.name)
-        boxes, _, labels = prediction.detections()
+        boxes, _, labels, *_ = prediction.detections()
         for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):
             left, top = np.floor(box[:2]).clip(0).astype(int)
             right, bottom = np.ceil(box[2:]).clip(0).astype(int)
@@ -233,7 +245,7 @@ class MotFile(Output):
         self.images += 1
         frame = int(prediction.name) + 1 if self.numbered else self.images
         ids = prediction.pred_instances.instances_id.tolist()
-        for number, box, score, label in zip(ids, *prediction.detections(), strict=True):
+        for number, box, score, label in zip(ids, *prediction.detections()[:3], strict=True):
             left, top, right, bottom = box
             place = ','.join(f'{v:.2f}' for v in (left, top, right - left, bottom - top))
             self.file.write(f'{frame},{number},{place},{score:.4f},{label + 1},-1\n')

@@ -61,6 +61,10 @@ class SlicedDetector:
 
         def look(tile: np.ndarray) -> Any:
             [found] = self.detector([np.ascontiguousarray(tile)], *limits)
+            if found.masks is not None or found.keypoints is not None:
+                raise UserError(
+                    'masks and keypoints are not merged across tiles: omit --slice, or take a model of detection'
+                )
             return sv.Detections(found.boxes.reshape(-1, 4), confidence=found.scores, class_id=found.labels)
 
         slicer = sv.InferenceSlicer(look, self.size, round(self.size * self.overlap), sv.OverlapFilter.NONE)

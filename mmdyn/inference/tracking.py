@@ -72,7 +72,7 @@ class Tracks:
         """
         import supervision as sv
 
-        boxes, scores, labels = prediction.detections()
+        boxes, scores, labels, *_ = prediction.detections()
         found = sv.Detections(
             boxes.reshape(-1, 4).astype(np.float32),
             confidence=scores,

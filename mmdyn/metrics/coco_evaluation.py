@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster
+from faster_coco_eval.core import mask as coco_mask  # that of pycocotools fails from 256 masks on, under NumPy 2
 
 from mmdyn.annotations import Annotations
 
@@ -21,12 +22,16 @@ class Predicted(NamedTuple):
         boxes: Corners in pixels, (p, 4).
         scores: (p,).
         labels: Positions in the evaluated classes, (p,).
+        masks: Run-length codes of COCO, of length p; empty for other tasks.
+        keypoints: Position and score of K keypoints, (p, K, 3); empty for other tasks.
     """
 
     row: int
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
+    masks: Sequence[dict[str, Any]] = ()
+    keypoints: np.ndarray = np.zeros((0, 0, 3))
 
 
 class CocoEvaluation:
@@ -37,6 +42,7 @@ class CocoEvaluation:
         predictions: Of every image that is evaluated.
         classes: Names of the classes that are evaluated; those of the annotations by default.
         iou_type: ``'bbox'``, ``'segm'`` or ``'keypoints'``.
+        sigmas: Of the keypoints, (K,).
 
     Example:
         >>> table = Annotations.of(files=['a.jpg'], sizes=[(60, 40)], images=[0], boxes=[(5, 5, 20, 20)], labels=[0],
@@ -52,7 +58,9 @@ class CocoEvaluation:
         predictions: Sequence[Predicted],
         classes: Sequence[str] | None = None,
         iou_type: str = 'bbox',
+        sigmas: Sequence[float] | None = None,
     ) -> None:
+        self.sigmas = sigmas
         self.annotations, self.predictions, self.iou_type = annotations, predictions, iou_type
         self.classes = tuple(classes if classes is not None else annotations.classes)
         self.columns = np.array([annotations.classes.index(name) for name in self.classes], int)
@@ -69,14 +77,17 @@ class CocoEvaluation:
         evaluation = COCOeval_faster(truth, found, self.iou_type, print_function=lambda *_: None)
         evaluation.params.imgIds = [p.row + 1 for p in self.predictions]
         evaluation.params.catIds = (self.columns + 1).tolist()
-        evaluation.params.maxDets = list(MAX_DETECTIONS)
+        if self.iou_type == 'keypoints':
+            evaluation.params.kpt_oks_sigmas = np.asarray(self.sigmas)
+        else:
+            evaluation.params.maxDets = list(MAX_DETECTIONS)
         evaluation.evaluate()
         evaluation.accumulate()
         return np.asarray(evaluation.eval['precision'])
 
     def _truth(self) -> dict[str, Any]:
         """The annotations with numbers for all ids, which may be strings."""
-        content = self.annotations.as_coco()
+        content = self.annotations.as_coco(self.iou_type == 'segm', self.iou_type == 'keypoints')
         numbers = {image['id']: row for row, image in enumerate(content['images'], 1)}
         labels = {category['id']: i for i, category in enumerate(content['categories'], 1)}
         for image in content['images']:
@@ -106,13 +117,25 @@ class CocoEvaluation:
                         iscrowd=0,
                     )
                 )
+            if self.iou_type == 'segm':
+                areas = coco_mask.area(list(image.masks)) if len(image.masks) else []
+                for row, mask, area in zip(rows[len(rows) - len(boxes) :], image.masks, areas, strict=True):
+                    row.update(segmentation=mask, area=float(area))
+            if self.iou_type == 'keypoints':
+                for row, points in zip(rows[len(rows) - len(boxes) :], image.keypoints, strict=True):
+                    extent = points[:, :2].max(0) - points[:, :2].min(0)  # by which COCO takes its size
+                    row.update(keypoints=points.ravel().tolist(), num_keypoints=len(points), area=float(extent.prod()))
         return rows
 
     def figures(self) -> dict[str, float]:
-        """AP over thresholds, at 0.5 and at 0.75, and of small, medium and large objects; -1 where there are none."""
+        """AP over thresholds, at 0.5 and at 0.75, and of small, medium and large objects; -1 where there are none.
+
+        Keypoints of small objects are not evaluated on their own.
+        """
         whole = self.precision[:, :, :, :, -1]
         figures = {'mAP': _mean(whole[..., 0]), 'mAP_50': _mean(whole[0, ..., 0]), 'mAP_75': _mean(whole[5, ..., 0])}
-        return figures | {f'mAP_{name}': _mean(whole[..., area]) for name, area in AREAS.items()}
+        areas = AREAS if self.iou_type != 'keypoints' else {'m': 1, 'l': 2}
+        return figures | {f'mAP_{name}': _mean(whole[..., area]) for name, area in areas.items()}
 
     def by_class(self) -> tuple[np.ndarray, np.ndarray]:
         """AP and AP50 of each class, NaN where there is no object."""

@@ -1,5 +1,7 @@
 """COCO average precision with the annotations of the data set, so that a config names them only once."""
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from mmyolo.registry import METRICS
 from mmdyn.annotations import Annotations
 from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
+from mmdyn.models.yolo11_pose_head import usual_sigmas
 
 from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
 
@@ -19,11 +22,15 @@ from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
 class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` of the annotations that the data set has read, in any format, unless ``ann_file`` is given.
 
-    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Boxes are evaluated by
-    faster-coco-eval. Arguments are those of ``mmdet.CocoMetric``.
+    ``metric`` may have ``'keypoints'``, too; their ``sigmas`` are those of the data set, COCO's for 17 keypoints, or
+    one over their number each.
+
+    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Boxes and masks are evaluated
+    by faster-coco-eval. Arguments are those of ``mmdet.CocoMetric``.
 
     Attributes:
-        evaluation: The last evaluation of boxes, for a report; None before.
+        evaluations: The last evaluation of boxes (``'bbox'``), and of masks (``'segm'``) with ``metric=['bbox',
+            'segm']``; empty before.
 
     Example:
         >>> metric = DatasetCocoMetric(metric='bbox')
@@ -34,8 +41,22 @@ class DatasetCocoMetric(CocoMetric):
     """
 
     _coco_api: CompleteCOCO | None
-    evaluation: CocoEvaluation | None = None
+    evaluations: Mapping[str, CocoEvaluation] = MappingProxyType({})
     _annotations: Annotations | None = None  # of the data set, unless a file was given
+
+    def __init__(self, *args, metric: str | Sequence[str] = 'bbox', **kwargs) -> None:
+        metrics = [metric] if isinstance(metric, str) else list(metric)
+        super().__init__(*args, metric=[m for m in metrics if m != 'keypoints'], **kwargs)
+        self.metrics = metrics
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Keep the predictions of a batch; arguments are those of the parent."""
+        super().process(data_batch, data_samples)
+        for (_, result), sample in zip(self.results[-len(data_samples) :], data_samples, strict=True):
+            found = sample['pred_instances']
+            if 'keypoints' in found:
+                parts = found['keypoints'].cpu().numpy(), found['keypoint_scores'].cpu().numpy()[..., None]
+                result['keypoints'] = np.concatenate(parts, 2)  # (p, K, 3)
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -47,7 +68,7 @@ class DatasetCocoMetric(CocoMetric):
         self._dataset_meta = meta
         if self._coco_api is not None:
             return
-        annotations = None if 'segm' in self.metrics else annotations_of(meta)
+        annotations = annotations_of(meta)
         if annotations is not None:
             self._annotations, self._coco_api = annotations, CompleteCOCO.of(annotations)
         elif 'ann_file' in meta:
@@ -71,15 +92,23 @@ class DatasetCocoMetric(CocoMetric):
         if self.outfile_prefix is not None:
             self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes) if self._coco_api else []
             self.results2json(found, self.outfile_prefix)
-        self.evaluation = CocoEvaluation(self._annotations, _by_image(self._annotations, found, self.img_ids), classes)
-        figures = {f'bbox_{name}': float(f'{round(v, 3)}') for name, v in self.evaluation.figures().items()}
-        print_log('bbox_mAP_copypaste: ' + ' '.join(f'{v:.3f}' for v in figures.values()), logger='current')
-        return figures
+        images = _by_image(self._annotations, found, self.img_ids)
+        count = self._annotations.keypoints.shape[1]
+        sigmas = (self.dataset_meta or {}).get('sigmas') or usual_sigmas(count)
+        self.evaluations = {
+            kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas) for kind in self.metrics
+        }
+        result: dict[str, float] = {}
+        for kind, evaluation in self.evaluations.items():
+            figures = {f'{kind}_{name}': float(f'{round(v, 3)}') for name, v in evaluation.figures().items()}
+            print_log(f'{kind}_mAP_copypaste: ' + ' '.join(f'{v:.3f}' for v in figures.values()), logger='current')
+            result |= figures
+        return result
 
     def _is_standard(self) -> bool:
-        """Whether COCO's own figures of boxes are asked for, and nothing else."""
+        """Whether COCO's own figures of boxes, and of masks, are asked for, and nothing else."""
         return (
-            self.metrics == ['bbox']
+            self.metrics in (['bbox'], ['bbox', 'segm'], ['bbox', 'keypoints'])
             and not (self.format_only or self.classwise or self.metric_items)
             and len(self.iou_thrs) == 10
             and sorted(self.proposal_nums) == [*MAX_DETECTIONS]
@@ -92,4 +121,14 @@ def _by_image(annotations: Annotations, predictions: list[dict[str, Any]], ids: 
     rows = {annotations.image_id(row): row for row in range(len(annotations))}
     nothing = dict(bboxes=np.zeros((0, 4)), scores=np.zeros(0), labels=np.zeros(0, int))
     evaluated = {rows[i]: found.get(i, nothing) for i in ids}
-    return [Predicted(row, *(evaluated[row][k] for k in ('bboxes', 'scores', 'labels'))) for row in sorted(evaluated)]
+    return [
+        Predicted(
+            row,
+            boxes=found['bboxes'],
+            scores=found['scores'],
+            labels=found['labels'],
+            masks=found.get('masks', ()),
+            keypoints=found.get('keypoints', np.zeros((0, 0, 3))),
+        )
+        for row, found in sorted(evaluated.items())
+    ]

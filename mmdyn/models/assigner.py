@@ -2,13 +2,15 @@
 
 Differences to MMYOLO's: the class count comes from the logits, so that a config states it once, in the head; boxes
 smaller than a cell of the second level still get candidates; a prior that is a candidate of several boxes is assigned
-to one that contains it, not to one that only overlaps its prediction; and there is no integer mask ten times the size
-of the metrics.
+to one that contains it, not to one that only overlaps its prediction; there is no integer mask ten times the size of
+the metrics; the result says which box a prior is assigned to; and no value of a tensor is asked for, so that a GPU is
+not waited for.
 
 Shapes: B batch, G boxes of an image, N priors.
 """
 
 import torch
+from mmyolo.models.losses import bbox_overlaps
 from mmyolo.models.task_modules.assigners import BatchTaskAlignedAssigner
 from mmyolo.models.task_modules.assigners.utils import select_candidates_in_gts
 from mmyolo.registry import TASK_UTILS
@@ -40,10 +42,54 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         super().__init__(num_classes=num_classes or 0, **kwargs)
         self.min_side, self.stated_classes = min_side, num_classes
 
-    def forward(self, pred_bboxes: Tensor, pred_scores: Tensor, *args, **kwargs) -> dict:
-        """Assign, with the class count of ``pred_scores`` (B, N, classes)."""
-        self.num_classes = pred_scores.shape[-1]
-        return super().forward(pred_bboxes, pred_scores, *args, **kwargs)
+    def forward(
+        self,
+        pred_bboxes: Tensor,
+        pred_scores: Tensor,
+        priors: Tensor,
+        gt_labels: Tensor,
+        gt_bboxes: Tensor,
+        pad_bbox_flag: Tensor,
+    ) -> dict[str, Tensor]:
+        """Assign a box, or none, to every prior.
+
+        Args:
+            pred_bboxes: Predicted boxes, corners in pixels, (B, N, 4).
+            pred_scores: Predicted scores, (B, N, classes).
+            priors: Centres of the cells in pixels, (N, 2 or more).
+            gt_labels: Labels, (B, G, 1).
+            gt_bboxes: Boxes, corners in pixels, (B, G, 4).
+            pad_bbox_flag: 1 for a box, 0 for padding, (B, G, 1).
+
+        Returns:
+            ``assigned_labels`` (B, N), ``assigned_bboxes`` (B, N, 4), ``assigned_scores`` (B, N, classes),
+            ``fg_mask_pre_prior``, whether a prior has a box, (B, N) bool, and ``assigned_gt_idxs``, which one, (B, N).
+        """
+        batch, count, self.num_classes = pred_scores.shape
+        boxes = gt_bboxes.shape[1]
+        if boxes == 0:
+            return dict(
+                assigned_labels=gt_bboxes.new_full((batch, count), self.num_classes),
+                assigned_bboxes=gt_bboxes.new_zeros(batch, count, 4),
+                assigned_scores=gt_bboxes.new_zeros(pred_scores.shape),
+                fg_mask_pre_prior=gt_bboxes.new_zeros(batch, count, dtype=torch.bool),
+                assigned_gt_idxs=gt_bboxes.new_zeros(batch, count, dtype=torch.long),
+            )
+        candidates, metrics, overlaps = self.get_pos_mask(
+            pred_bboxes, pred_scores, priors[:, :2], gt_labels, gt_bboxes, pad_bbox_flag, batch, boxes
+        )
+        mask = _one_box_each(candidates, overlaps)  # (B, G, N)
+        which, positive = mask.argmax(1), mask.sum(1)
+        labels, targets, scores = self.get_targets(gt_labels, gt_bboxes, which, positive, batch, boxes)
+        metrics = metrics * mask
+        best = (overlaps * mask).amax(2, keepdim=True) / (metrics.amax(2, keepdim=True) + self.eps)
+        return dict(
+            assigned_labels=labels,
+            assigned_bboxes=targets,
+            assigned_scores=scores * (metrics * best).amax(1)[..., None],
+            fg_mask_pre_prior=positive > 0,
+            assigned_gt_idxs=which,
+        )
 
     def get_pos_mask(
         self,
@@ -77,6 +123,28 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         metrics, overlaps = metrics * inside, overlaps * inside
         top = self.select_topk_candidates(metrics, topk_mask=pad_bbox_flag.repeat(1, 1, self.topk).bool())
         return top * inside, metrics, overlaps
+
+    def get_box_metrics(
+        self,
+        pred_bboxes: Tensor,
+        pred_scores: Tensor,
+        gt_labels: Tensor,
+        gt_bboxes: Tensor,
+        batch_size: int,
+        num_gt: int,
+    ) -> tuple[Tensor, Tensor]:
+        """Alignment metrics and overlaps, each (B, G, N): MMYOLO's result without its indices on the CPU.
+
+        Arguments are those of :meth:`get_pos_mask`.
+        """
+        if not self.use_ciou:
+            return super().get_box_metrics(pred_bboxes, pred_scores, gt_labels, gt_bboxes, batch_size, num_gt)
+        labels = gt_labels.long().expand(-1, -1, pred_scores.shape[1])  # (B, G, N)
+        scores = pred_scores.transpose(1, 2).gather(1, labels)
+        overlaps = bbox_overlaps(
+            pred_bboxes[:, None], gt_bboxes[:, :, None], iou_mode='ciou', bbox_format='xyxy'
+        ).clamp(min=0)
+        return scores.pow(self.alpha) * overlaps.pow(self.beta), overlaps
 
     def select_topk_candidates(
         self, alignment_gt_metrics: Tensor, using_largest_topk: bool = True, topk_mask: Tensor | None = None
@@ -129,3 +197,9 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         half_sides = ((boxes[..., 2:] - boxes[..., :2]) / 2).clamp(min=self.min_side / 2)
         return torch.cat([centres - half_sides, centres + half_sides], dim=-1)
+
+
+def _one_box_each(candidates: Tensor, overlaps: Tensor) -> Tensor:
+    """Candidates (B, G, N) in which a prior of several boxes keeps the one that it overlaps most."""
+    best = torch.zeros_like(candidates).scatter_(1, overlaps.argmax(1, keepdim=True), 1)
+    return torch.where(candidates.sum(1, keepdim=True) > 1, best, candidates)

@@ -1,12 +1,19 @@
 """YOLO11 head: YOLOv8's regression branch, and a class branch of depthwise-separable convolutions.
 
-Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Loss and decoding are those of MMYOLO's
-``YOLOv8Head``, which takes the module here as its ``head_module``.
+Facts of the architecture: https://docs.ultralytics.com/models/yolo11. Losses and coders are those of MMYOLO's
+``YOLOv8Head``, which takes the module here as its ``head_module``. The heads of other tasks are subclasses, with
+outputs, losses and fields of their own.
+
+Shapes: B batch, N priors of all levels, P positives of an image.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
-from mmengine.config import ConfigDict
+from mmdet.models.utils import filter_scores_and_topk
+from mmengine.dist import get_world_size
 from mmengine.structures import InstanceData
 from mmyolo.models.dense_heads import YOLOv8Head, YOLOv8HeadModule
 from mmyolo.registry import MODELS
@@ -15,6 +22,7 @@ from torch import Tensor, nn
 from mmdyn.layers.conv_unit import conv_bn_act
 from mmdyn.tasks import Task, register_task
 
+from .assignment import Positives, Targets, positives_of, targets_of
 from .initialisation import reset_convs
 from .priors import YOLO11PointGenerator
 
@@ -125,6 +133,7 @@ class YOLO11Head(YOLOv8Head):
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        self._last_priors: tuple[Any, Tensor] | None = None
         if type(self.prior_generator) is MlvlPointGenerator:  # the default of YOLOv8Head
             offset, strides = self.prior_generator.offset, self.prior_generator.strides
             self.prior_generator = YOLO11PointGenerator(strides, offset)
@@ -135,20 +144,159 @@ class YOLO11Head(YOLOv8Head):
                 'remove the first, only the second is needed'
             )
 
-    def predict_by_feat(self, *args, cfg: dict | None = None, **kwargs) -> list[InstanceData]:
-        """Boxes of a batch, as in ``YOLOv8Head``; arguments are the same."""
-        results = super().predict_by_feat(*args, cfg=cfg, **kwargs)
-        clip = (self.test_cfg if cfg is None else cfg).get('clip_boxes', True)
-        for result in results:
-            unclipped = result.pop('unclipped', None)
-            if not clip and unclipped is not None:
-                result.bboxes = unclipped
+    def loss(self, x: tuple[Tensor, ...], batch_data_samples: dict | list) -> dict[str, Tensor]:
+        """Losses of a batch.
+
+        Args:
+            x: Features of every level.
+            batch_data_samples: What :func:`mmdyn.datasets.collate.collate_targets` makes, or MMYOLO's, or data samples.
+        """
+        if isinstance(batch_data_samples, list):
+            return super().loss(x, batch_data_samples)
+        samples = batch_data_samples
+        table, counts = samples['bboxes_labels'], samples.get('counts')
+        targets = targets_of(table, len(x[0]), counts)
+        return self.losses(self(x), targets._replace(extras=self._extra_targets(samples, targets.counts)))
+
+    def _extra_targets(self, samples: dict, counts: Sequence[int]) -> dict[str, Tensor]:
+        """What a task takes from a batch beside boxes and labels."""
+        return {}
+
+    def loss_by_feat(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        bbox_dist_preds: Sequence[Tensor],
+        batch_gt_instances: Sequence[InstanceData] | Tensor,
+        batch_img_metas: Sequence[dict],
+        batch_gt_instances_ignore: Sequence[InstanceData] | None = None,
+    ) -> dict[str, Tensor]:
+        """The same from outputs, as MMDetection calls it; arguments are those of ``YOLOv8Head``."""
+        targets = targets_of(batch_gt_instances, len(cls_scores[0]))
+        return self.losses((cls_scores, bbox_preds, bbox_dist_preds), targets)
+
+    def losses(self, outputs: Sequence[Sequence[Tensor]], targets: Targets) -> dict[str, Tensor]:
+        """The losses of a task, each times the images of the batch, as the original.
+
+        Args:
+            outputs: What the head module returns in training.
+            targets: The objects.
+        """
+        return self.detection_losses(outputs[:3], targets)[0]
+
+    def detection_losses(
+        self, outputs: Sequence[Sequence[Tensor]], targets: Targets
+    ) -> tuple[dict[str, Tensor], Positives]:
+        """Assign objects to priors; losses of boxes and classes.
+
+        Args:
+            outputs: Class logits (B, classes, H, W), distances in strides (B, 4, H, W), and logits of their bins
+                (B, H * W, 4, bins), each of every level.
+            targets: The objects.
+
+        Returns:
+            ``loss_cls``, ``loss_bbox`` and ``loss_dfl``; and which priors have an object.
+        """
+        logits, distances = (torch.cat([level.flatten(2) for level in part], 2).mT for part in outputs[:2])
+        bins = torch.cat([level.flatten(2) for level in outputs[2]], 1)  # (B, N, 4 * bins)
+        priors = self._priors(outputs[0])
+        centres, strides = priors[:, :2], priors[:, 2:3]
+        boxes = self.bbox_coder.decode(centres, distances, strides[:, 0])  # (B, N, 4)
+        assigned = self.assigner(boxes.detach().to(targets.boxes), logits.detach().sigmoid(), priors, *targets[:3])
+        scores = assigned['assigned_scores']
+        total = scores.sum().clamp(min=1)
+        positives = positives_of(assigned, priors, targets.counts, self.assigner.topk)
+        stride = positives.take(strides)  # (B, P, 1)
+        wanted = positives.boxes / stride
+        apart = self.loss_bbox(positives.take(boxes) / stride, wanted, reduction_override='none')  # (B, P)
+        sides = self.bbox_coder.encode(
+            positives.take(centres) / stride, wanted, max_dis=self.head_module.reg_max - 1, eps=0.01
+        )
+        loss_dfl = self.loss_dfl(
+            positives.take(bins).reshape(-1, self.head_module.reg_max),
+            sides.reshape(-1),
+            weight=positives.weight[..., None].expand(-1, -1, 4).reshape(-1),
+            avg_factor=total,
+        )
+        losses = dict(
+            loss_cls=self.loss_cls(logits, scores).sum() / total,
+            loss_bbox=(apart * positives.weight).sum() / total,
+            loss_dfl=loss_dfl,
+        )
+        return {name: self._of_batch(value, len(logits)) for name, value in losses.items()}, positives
+
+    def _of_batch(self, loss: Tensor, images: int) -> Tensor:
+        """A loss times the images in all processes, whose gradients are averaged."""
+        return loss * images * get_world_size()
+
+    def _priors(self, levels: Sequence[Tensor]) -> Tensor:
+        """Centre and strides of every prior in pixels, (N, 4); the last ones are kept."""
+        made_for = [level.shape[2:] for level in levels], levels[0].dtype, levels[0].device
+        if self._last_priors is None or self._last_priors[0] != made_for:
+            sizes, dtype, device = made_for
+            priors = self.prior_generator.grid_priors(sizes, dtype=dtype, device=device, with_stride=True)
+            self._last_priors = made_for, torch.cat(priors)
+        return self._last_priors[1]
+
+    def predict_by_feat(
+        self,
+        cls_scores: Sequence[Tensor],
+        bbox_preds: Sequence[Tensor],
+        *others: Any,
+        batch_img_metas: Sequence[dict],
+        cfg: dict | None = None,
+        rescale: bool = True,
+        with_nms: bool = True,
+    ) -> list[InstanceData]:
+        """The objects of every image.
+
+        Args:
+            cls_scores: Class logits of every level, (B, classes, H, W).
+            bbox_preds: Distances of every level in strides, (B, 4, H, W).
+            *others: What the head module of a task returns beside them.
+            batch_img_metas: Sizes of the images, by MMDetection's names.
+            cfg: ``test_cfg`` for this call.
+            rescale: Return positions in the original image, not in that of the network.
+            with_nms: Remove boxes that overlap one of a higher score.
+
+        Returns:
+            ``bboxes`` (n, 4), corners in pixels, ``scores`` (n,) and ``labels`` (n,), by falling score; and the fields
+            of the task.
+        """
+        cfg = self.test_cfg if cfg is None else cfg
+        logits, distances = (torch.cat([level.flatten(2) for level in part], 2).mT for part in (cls_scores, bbox_preds))
+        priors = self._priors(cls_scores)
+        boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
+        results = []
+        for image, meta in enumerate(batch_img_metas):
+            found = self._candidates(logits[image].sigmoid(), boxes[image], cfg)
+            if rescale:
+                left, top = meta['pad_param'][2::-2] if meta.get('pad_param') is not None else (0, 0)
+                found.bboxes -= found.bboxes.new_tensor([left, top, left, top])
+                found.bboxes /= found.bboxes.new_tensor(meta['scale_factor']).repeat(2)
+            found = self._bbox_post_process(found, cfg, with_nms=with_nms, img_meta=meta)
+            if rescale and cfg.get('clip_boxes', True):
+                found.bboxes[:, 0::2].clamp_(0, meta['ori_shape'][1])
+                found.bboxes[:, 1::2].clamp_(0, meta['ori_shape'][0])
+            results.append(self._with_fields(found, image, others, meta, rescale))
         return results
 
-    def _bbox_post_process(self, results: InstanceData, cfg: ConfigDict, *args, **kwargs) -> InstanceData:
-        """Boxes after NMS; a copy is kept, as the caller clips them in place."""
+    def _candidates(self, scores: Tensor, boxes: Tensor, cfg: dict) -> InstanceData:
+        """What takes part in NMS, of the scores (N, classes) and boxes (N, 4) of an image."""
+        threshold, most = cfg.get('score_thr', -1), cfg.get('nms_pre', 100000)
+        if cfg['multi_label'] and self.num_classes > 1:
+            values, labels, prior, _ = filter_scores_and_topk(scores, threshold, most)
+        else:
+            best, label = scores.max(1, keepdim=True)
+            values, _, prior, (labels,) = filter_scores_and_topk(best, threshold, most, [label[:, 0]])
+        found = InstanceData(scores=values, labels=labels, bboxes=boxes[prior], priors=prior)
         if cfg.get('classes') is not None:
-            results = results[torch.isin(results.labels, results.labels.new_tensor(cfg.classes))]
-        results = super()._bbox_post_process(results, cfg, *args, **kwargs)
-        results.unclipped = results.bboxes.clone()
-        return results
+            found = found[torch.isin(labels, labels.new_tensor(cfg['classes']))]
+        return found
+
+    def _with_fields(
+        self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool
+    ) -> InstanceData:
+        """The objects of an image with the fields of the task; ``priors`` says where each comes from."""
+        del found.priors
+        return found

@@ -3,6 +3,7 @@
 import logging
 import math
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from mmdyn.metrics.coco_evaluation import CocoEvaluation
 
 from .report import make_report, write_report
 
+Evaluations = Mapping[str, CocoEvaluation]
 PARTS = ('pre-process', 'network', 'post-process')
 
 
@@ -90,7 +92,7 @@ class ReportHook(Hook):
     def __init__(self) -> None:
         self._watch = Stopwatch()
         self._best_score = -math.inf
-        self._kept: tuple[str, CocoEvaluation, dict[str, float]] | None = None
+        self._kept: tuple[str, Evaluations, dict[str, float]] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Take the best score of before a resume."""
@@ -116,42 +118,44 @@ class ReportHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best validation."""
         self._watch.stop()
-        evaluation = _evaluation(runner.val_evaluator)
-        if evaluation is None:
+        evaluations = _evaluations(runner.val_evaluator)
+        if not evaluations:
             return
-        score = round(evaluation.figures()['mAP'], 3)  # as what chooses the best checkpoint
+        task = [*evaluations.values()][-1]  # of masks or keypoints, where there are any
+        score = round(task.figures()['mAP'], 3)  # as what chooses the best checkpoint
         if score > self._best_score or self._kept is None or self._kept[0] != 'best':
             name = 'best' if score > self._best_score else 'last'
-            self._kept = name, evaluation, self._watch.milliseconds()
+            self._kept = name, evaluations, self._watch.milliseconds()
         self._best_score = max(score, self._best_score)
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report the test."""
         self._watch.stop()
-        evaluation = _evaluation(runner.test_evaluator)
-        if evaluation is not None:
-            _report(runner, evaluation, self._watch.milliseconds(), runner.test_dataloader, None)
+        evaluations = _evaluations(runner.test_evaluator)
+        if evaluations:
+            _report(runner, evaluations, self._watch.milliseconds(), runner.test_dataloader, None)
 
     def after_train(self, runner: Runner) -> None:
         """Report the best validation."""
         if self._kept is not None:
-            name, evaluation, milliseconds = self._kept
+            name, evaluations, milliseconds = self._kept
             print_log(f'of the {name} validation of this run:', logger='current')
-            _report(runner, evaluation, milliseconds, runner.val_dataloader, runner.work_dir)
+            _report(runner, evaluations, milliseconds, runner.val_dataloader, runner.work_dir)
 
 
-def _evaluation(evaluator: Any) -> CocoEvaluation | None:
-    """The last evaluation of a metric that keeps it; only the first process has it."""
-    found = [m.evaluation for m in evaluator.metrics if isinstance(m, DatasetCocoMetric)]
-    return found[0] if found and is_main_process() else None
+def _evaluations(evaluator: Any) -> Evaluations:
+    """The last evaluations of a metric that keeps them; only the first process has any."""
+    found = [m.evaluations for m in evaluator.metrics if isinstance(m, DatasetCocoMetric)]
+    return found[0] if found and is_main_process() else {}
 
 
 def _report(
-    runner: Runner, evaluation: CocoEvaluation, milliseconds: dict[str, float], loader: Any, work_dir: str | None
+    runner: Runner, evaluations: Evaluations, milliseconds: dict[str, float], loader: Any, work_dir: str | None
 ) -> None:
     folder = getattr(loader.dataset, 'data_prefix', {}).get('img') or '.'
     try:
-        report = make_report(evaluation, folder, milliseconds)
+        boxes, *others = evaluations.values()
+        report = make_report(boxes, folder, milliseconds, *others)
         page = write_report(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
     except (OSError, ValueError, cv2.error) as e:  # the run is done, and its results are written
         print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)

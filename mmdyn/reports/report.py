@@ -19,6 +19,7 @@ from .figures import confusion_matrix, epoch_curves, score_curves
 from .matching import KINDS, Curves, ImageMatches, confusion, count_errors, curves, kinds_of_errors
 
 COLUMNS = ('class', 'images', 'objects', 'AP', 'AP50', 'precision', 'recall')
+TASKS = {'segm': 'mask', 'keypoints': 'keypoint'}  # what is evaluated beside boxes
 WORST = 12  # images on the page
 HEIGHT, MAX_WIDTH = 300, 900  # of a picture, in pixels
 # Colours (BGR) of objects that were found or missed, and of predictions by kind.
@@ -30,13 +31,14 @@ class Report(NamedTuple):
     """An evaluation in numbers.
 
     Args:
-        evaluation: The evaluation.
+        evaluation: The evaluation of boxes.
         matches: Its images, in the order of the predictions.
         curves: Precision and recall over scores.
         confusion: Counts by class of objects (rows) and predictions (columns), background last.
         errors: Counts by kind, at the score of the best F1.
         milliseconds: Time of an image by part; empty if it was not measured.
         paths: The images' files.
+        other: The evaluation of masks or keypoints, if there are any.
     """
 
     evaluation: CocoEvaluation
@@ -46,6 +48,15 @@ class Report(NamedTuple):
     errors: Mapping[str, int]
     milliseconds: Mapping[str, float]
     paths: Sequence[Path]
+    other: CocoEvaluation | None = None
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Headings of the table."""
+        if self.other is None:
+            return COLUMNS
+        name = TASKS[self.other.iou_type]
+        return (*COLUMNS, f'{name} AP', f'{name} AP50')
 
     def rows(self) -> list[dict[str, Any]]:
         """The table: all classes first, then each; a value is NaN where there is no object."""
@@ -58,8 +69,8 @@ class Report(NamedTuple):
         for image in self.matches:
             counts = np.bincount(image.object_labels, minlength=len(classes))
             objects, images = objects + counts, images + (counts > 0)
-        totals = {k: v if v >= 0 else float('nan') for k, v in self.evaluation.figures().items()}
-        whole = (
+        totals = _present(self.evaluation.figures())
+        whole: tuple[float, ...] = (
             len(self.matches),
             int(objects.sum()),
             totals['mAP'],
@@ -67,20 +78,25 @@ class Report(NamedTuple):
             _mean(precision),
             _mean(recall),
         )
-        each = zip(images.tolist(), objects.tolist(), ap, ap50, precision, recall, strict=True)
+        columns = [images.tolist(), objects.tolist(), ap, ap50, precision, recall]
+        if self.other:
+            columns += self.other.by_class()
+            others = _present(self.other.figures())
+            whole += others['mAP'], others['mAP_50']
+        each = zip(*columns, strict=True)
         return [
-            dict(zip(COLUMNS, (name, *(v if isinstance(v, int) else float(v) for v in values)), strict=True))
+            dict(zip(self.columns, (name, *(v if isinstance(v, int) else float(v) for v in values)), strict=True))
             for name, values in zip(('all', *classes), (whole, *each), strict=True)
         ]
 
     def table(self) -> str:
         """The table as aligned text; a single class is not listed again."""
         rows = self.rows()
-        cells = [[_cell(row[column]) for column in COLUMNS] for row in (rows if len(rows) > 2 else rows[:1])]
-        widths = [max(map(len, column)) for column in zip(COLUMNS, *cells, strict=True)]
+        cells = [[_cell(value) for value in row.values()] for row in (rows if len(rows) > 2 else rows[:1])]
+        widths = [max(map(len, column)) for column in zip(self.columns, *cells, strict=True)]
         lines = [
             '  '.join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in [list(COLUMNS), *cells]
+            for row in [list(self.columns), *cells]
         ]
         lines.append(f'precision and recall at a score of {self.curves.best_score:.2f}, the best mean F1')
         if self.milliseconds:
@@ -93,12 +109,18 @@ class Report(NamedTuple):
         rows = [{k: None if v != v else v for k, v in row.items()} for row in self.rows()]
         return dict(
             figures=self.evaluation.figures(),
+            **({f'{TASKS[self.other.iou_type]}_figures': self.other.figures()} if self.other else {}),
             classes=rows,
             best_score=self.curves.best_score,
             errors=dict(self.errors),
             confusion=dict(names=[*self.evaluation.classes, 'background'], counts=self.confusion.tolist()),
             milliseconds=dict(self.milliseconds),
         )
+
+
+def _present(figures: Mapping[str, float]) -> dict[str, float]:
+    """Figures, NaN where there is no object."""
+    return {name: value if value >= 0 else float('nan') for name, value in figures.items()}
 
 
 def _mean(values: np.ndarray) -> float:
@@ -111,7 +133,10 @@ def _cell(value: Any) -> str:
 
 
 def make_report(
-    evaluation: CocoEvaluation, folder: str | Path = '.', milliseconds: Mapping[str, float] | None = None
+    evaluation: CocoEvaluation,
+    folder: str | Path = '.',
+    milliseconds: Mapping[str, float] | None = None,
+    other: CocoEvaluation | None = None,
 ) -> Report:
     """Judge the predictions of an evaluation.
 
@@ -119,6 +144,7 @@ def make_report(
         evaluation: Evaluation of boxes.
         folder: Folder of the images, unless their paths are absolute.
         milliseconds: Time of an image by part.
+        other: Evaluation of masks or keypoints, if there are any.
     """
     count = len(evaluation.classes)
     matches = [match_boxes(evaluation, image) for image in evaluation.predictions]
@@ -131,6 +157,7 @@ def make_report(
         count_errors(matches, found.best_score),
         milliseconds or {},
         [Path(folder, evaluation.annotations.files[image.row]) for image in evaluation.predictions],
+        other,
     )
 
 
@@ -191,9 +218,9 @@ def write_report(
     page = folder / 'report.html'
     text = render_page(
         Path(__file__).with_name('report.html.jinja'),
-        columns=COLUMNS,
-        rows=[[_cell(row[column]) for column in COLUMNS] for row in report.rows()],
-        figures={k: _cell(v if v >= 0 else float('nan')) for k, v in report.evaluation.figures().items()},
+        columns=report.columns,
+        rows=[[_cell(value) for value in row.values()] for row in report.rows()],
+        figures={k: _cell(v) for k, v in _present(report.evaluation.figures()).items()},
         score=f'{report.curves.best_score:.2f}',
         errors=report.errors,
         milliseconds=report.milliseconds,

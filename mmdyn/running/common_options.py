@@ -13,13 +13,14 @@ from mmdyn.errors import UserError
 from .dataset_images import build_quietly
 from .image_channels import loading_steps, set_channels
 from .image_size import innermost_dataset, set_image_size
+from .testing import task_of_config
 from .training_options import set_class_count
 
 LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 'test_dataloader': ('test', 'val')}
 # Arguments of a data set that stay.
 KEPT = (
     *('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'cache', 'indices'),
-    *('check_images', 'on_bad_images', 'on_bad_boxes'),
+    *('check_images', 'on_bad_images', 'on_bad_boxes', 'outlines'),
 )
 
 
@@ -54,7 +55,7 @@ def set_common_options(
     if lr is not None and not 0 < lr < float('inf'):
         raise UserError(f'invalid --lr {lr:g}: set it to a number above 0')
     if data is not None:
-        source = find_data(data)
+        source = find_data(data, poses=task_of_config(cfg).name == 'pose')
         print(source)
         use_data(cfg, source)
     if imgsz is not None:
@@ -105,7 +106,25 @@ def use_data(cfg: Config, source: DataSource) -> None:
             cfg[evaluator].pop('ann_file')
             cfg[evaluator].type = 'mmyolo.DatasetCocoMetric'  # of the annotations that the data set has read
     set_class_count(cfg, len(source.classes))
+    if task_of_config(cfg).name == 'pose':
+        _use_keypoints(cfg, source)
     _use_channels(cfg, source)
+
+
+def _use_keypoints(cfg: Config, source: DataSource) -> None:
+    """Predict the keypoints that the data has.
+
+    Raises:
+        UserError: It has none.
+    """
+    arguments = source.splits['train']
+    if 'keypoints' not in arguments:
+        raise UserError(
+            f"{source.path} has no keypoints, which a model of poses needs: a data.yaml says how many by 'kpt_shape', "
+            "COCO's annotations have 'keypoints'; or take a config of detection"
+        )
+    cfg.model.bbox_head.head_module.keypoint_shape = arguments['keypoints']
+    cfg.model.bbox_head.sigmas = arguments.get('metainfo', {}).get('sigmas')
 
 
 def _use_channels(cfg: Config, source: DataSource) -> None:

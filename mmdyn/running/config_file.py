@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
+from mmdyn.tasks import FOLDERS
 
 from .image_channels import settle_channels
 from .image_size import settle_image_size
@@ -67,7 +68,7 @@ def load_config(
     if work_dir is not None:
         cfg.work_dir = work_dir
     elif cfg.get('work_dir') is None:
-        cfg.work_dir = str(Path('work_dirs') / Path(path).stem)
+        cfg.work_dir = str(Path('work_dirs') / config_name(path))
     return cfg
 
 
@@ -75,12 +76,18 @@ def _config_file(name: str) -> str:
     """The file of a config, which may be the name of a config of the package."""
     if Path(name).is_file():
         return name
-    packaged = {p.stem: p for p in CONFIGS.rglob('*.py')}
+    packaged = {config_name(p): p for p in CONFIGS.rglob('*.py')}
     if name in packaged:
         return str(packaged[name])
-    near = difflib.get_close_matches(Path(name).stem, packaged, n=3)
+    near = difflib.get_close_matches(Path(name).with_suffix('').as_posix(), packaged, n=3)
     hint = f' Did you mean {" or ".join(near)}?' if near else ''
     raise UserError(f'no config file at {Path(name).absolute()}, and no config of the package has this name.{hint}')
+
+
+def config_name(path: str | Path) -> str:
+    """The name of a config: of its file, after that of the task whose folder it is in: ``segment/yolo11n_coco``."""
+    path = Path(path)
+    return f'{path.parent.name}/{path.stem}' if path.parent.name in FOLDERS else path.stem
 
 
 def _check_keys(cfg: Config, options: dict) -> None:

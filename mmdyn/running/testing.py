@@ -3,8 +3,16 @@
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import EMAHook
 from mmengine.registry import HOOKS
+from mmyolo.registry import MODELS
 
 from mmdyn.errors import UserError
+from mmdyn.tasks import TASKS, Task
+
+
+def task_of_config(cfg: Config) -> Task:
+    """The task of the model of a config; detection for those of other packages."""
+    kind = MODELS.get(str((cfg.model.get('bbox_head') or {}).get('type')))
+    return TASKS[getattr(kind, 'task', 'detect')]
 
 
 def enable_tta(cfg: Config) -> None:
@@ -14,8 +22,11 @@ def enable_tta(cfg: Config) -> None:
         cfg: Config, changed in place.
 
     Raises:
-        UserError: The config has no ``tta_model`` or ``tta_pipeline``.
+        UserError: The config has no ``tta_model`` or ``tta_pipeline``, or its task is not detection.
     """
+    task = task_of_config(cfg)
+    if task.name != 'detect':
+        raise UserError(f'--tta is for boxes, and the config is of {task.title}: omit it')
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise UserError(f'--tta needs {key} in the config: set it as in configs/_base_/coco.py')

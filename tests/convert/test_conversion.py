@@ -207,13 +207,22 @@ WRONG = {
         'is a YOLOv8. Only a YOLO11 for detection',
     ),
     'yolov8 state dict': (lambda path, sd: torch.save(yolov8(sd), path), 'is a YOLOv8'),
-    'segments': (headed('Segment'), 'is a segmentation model'),
-    'poses': (headed('Pose'), 'is a pose model'),
+    'segments without masks': (headed('Segment'), r'segment/yolo11n_coco\.py in \d+ tensors:\n.*cv4'),
+    'poses without keypoints': (headed('Pose'), r'pose/yolo11n_coco\.py in \d+ tensors:\n.*cv4'),
+    'poses of unknown keypoints': (
+        lambda path, sd: torch.save(sd | {'model.23.cv4.0.2.weight': torch.zeros(12, 64, 1, 1)}, path),
+        r'has 12 numbers of keypoints and does not state its kpt_shape: give it, for example --keypoints 4 3',
+    ),
     'oriented boxes': (headed('OBB'), r'is a model of oriented boxes \(OBB\)'),
     'another head': (headed('v10Detect'), 'is a model that ends in v10Detect'),
-    'segments as state dict': (
-        lambda path, sd: torch.save(sd | {'model.23.cv4.0.0.conv.weight': torch.zeros(1)}, path),
-        'is a model of segments, poses or oriented boxes',
+    'yolo26': (headed('Segment26'), 'is a YOLO26, or another model without NMS'),
+    'yolo26 as state dict': (
+        lambda path, sd: torch.save(sd | {'model.23.one2one_cv2.0.0.conv.weight': torch.zeros(1)}, path),
+        'is a YOLO26, or another model without NMS',
+    ),
+    'oriented boxes as state dict': (
+        lambda path, sd: torch.save(sd | {'model.23.cv4.0.2.weight': torch.zeros(1, 16, 1, 1)}, path),
+        r'is a model of oriented boxes \(OBB\)',
     ),
     'classifier': (lambda path, sd: save_original(path, without(sd, 'model.23.'), head='Classify'), 'is a classifier'),
     'yolo12': (lambda path, sd: torch.save(without(sd, 'model.22.', 'model.23.'), path), 'is another YOLO'),

@@ -10,6 +10,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import safetensors.torch
 import torch
+from mmengine.config import Config
 
 from conftest import ROOT
 from mmdyn.checkpoints import load_checkpoint
@@ -258,3 +259,10 @@ def test_fine_tuning_on_other_classes_starts_with_a_new_class_branch(call, digit
     assert {k for k in changed if 'running' not in k and 'tracked' not in k} == {
         f'bbox_head.head_module.cls_preds.{level}.4.{name}' for level in range(3) for name in ('weight', 'bias')
     }
+
+
+def test_no_config_has_a_type_that_those_of_coco_lack():
+    from mmdyn.convert.stored_config import CONFIGS, _types, known_types
+
+    for path in CONFIGS.rglob('yolo11n*.py'):
+        assert {*_types(Config.fromfile(path).get('model'))} <= known_types(), path

@@ -41,7 +41,7 @@ def test_digits_of_validation_are_never_trained_on():
 
 def test_digits_are_hard_enough_and_in_bounds():
     material, rng = _split_materials(0)['train'], np.random.default_rng(0)
-    boxes = np.array([box for _ in range(150) for box, _ in make_image(material, rng)[1]])
+    boxes = np.array([digit.box for _ in range(150) for digit in make_image(material, rng)[1]])
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, :2] + boxes[:, 2:] <= 320).all()
     longest = boxes[:, 2:].max(1)

@@ -20,7 +20,7 @@ import ultralytics.nn.modules as original_modules
 from timm.layers import CondConv2d
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
-from ultralytics.nn.tasks import DetectionModel
+from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 from ultralytics.utils import ASSETS, SETTINGS
 
 SETTINGS.update({name: False for name, value in SETTINGS.items() if value is True})  # no loggers, no reports
@@ -28,6 +28,11 @@ SETTINGS.update({name: False for name, value in SETTINGS.items() if value is Tru
 PHOTOS = sorted(ASSETS.glob('*.jpg'))
 SCALES = 'nsmlx'
 VARIANTS = {'static': (False, False), 'dynconv': (True, False), 'c3k2_dynconv': (False, True)}
+MODELS = {  # and the suffix of their names
+    'detect': (DetectionModel, ''),
+    'segment': (SegmentationModel, '-seg'),
+    'pose': (PoseModel, '-pose'),
+}
 DOWN_SAMPLING = (1, 3, 5, 7, 17, 20)
 
 
@@ -65,9 +70,12 @@ def make_dynamic(model: DetectionModel, down: bool, blocks: bool, num_experts: i
     return model
 
 
-def build(scale: str = 'n', variant: str = 'static', classes: int = 80, **kwargs) -> DetectionModel:
+def build(
+    scale: str = 'n', variant: str = 'static', classes: int = 80, task: str = 'detect', **kwargs
+) -> DetectionModel:
     """A model of the original, as it is initialised there."""
-    model = DetectionModel(f'yolo11{scale}.yaml', nc=classes, verbose=False)
+    kind, suffix = MODELS[task]
+    model = kind(f'yolo11{scale}{suffix}.yaml', nc=classes, verbose=False)
     return make_dynamic(model, *VARIANTS[variant], **kwargs)
 
 

@@ -7,16 +7,37 @@ import original
 
 pytestmark = pytest.mark.parity
 
+EXTRAS = {
+    'detect': (),
+    'segment': ('mask_coefficient', 'proto'),
+    'pose': ('kpts',),
+}  # what a task returns beside boxes and scores
+SOME = {
+    'detect': 'nm',
+    'segment': 'nm',
+    'pose': 'ns',
+}  # scales that are always compared; make parity-all compares the others
+CASES = [
+    pytest.param(task, scale, variant, marks=[] if scale in SOME[task] else pytest.mark.long)
+    for task in EXTRAS
+    for scale in original.SCALES
+    for variant in original.VARIANTS
+]
 SIZES = [(1, 32, 32), (3, 96, 160), (1, 224, 96)]  # batch, height, width
 
 
 def raw_outputs(model, images):
-    """Logits of distances (B, 64, A) and of classes (B, classes, A), all levels side by side."""
+    """What the network returns, by the original's names: (B, channels, A), all levels side by side."""
     model.bbox_head.head_module.training = True  # only to have the logits of the distances returned
-    logits, _, bins = model(images, mode='tensor')
+    logits, _, bins, *others = model(images, mode='tensor')
     model.bbox_head.head_module.training = False
     boxes = torch.cat([level.flatten(2).transpose(1, 2) for level in bins], 2)
-    return boxes, torch.cat([level.flatten(2) for level in logits], 2)
+    outputs = dict(boxes=boxes, scores=side_by_side(logits))
+    return outputs | dict(zip(EXTRAS[model.bbox_head.task], map(side_by_side, others), strict=True))
+
+
+def side_by_side(levels):
+    return levels if isinstance(levels, torch.Tensor) else torch.cat([level.flatten(2) for level in levels], 2)
 
 
 def relative_difference(ours, theirs):
@@ -24,17 +45,15 @@ def relative_difference(ours, theirs):
     return ((ours - theirs).abs().max() / theirs.abs().max()).item()
 
 
-@pytest.mark.parametrize('variant', original.VARIANTS)
-@pytest.mark.parametrize('scale', original.SCALES)
+@pytest.mark.parametrize(('task', 'scale', 'variant'), CASES)
 @torch.no_grad()
-def test_raw_outputs(pair, scale, variant):
-    theirs, ours, *_ = pair(scale, variant)
+def test_raw_outputs(pair, task, scale, variant):
+    theirs, ours, *_ = pair(scale, variant, task=task)
     for batch, height, width in SIZES:
         images = original.photo_crops(batch, height, width)
         expected = theirs(images)[1]
-        boxes, scores = raw_outputs(ours, images)
-        assert relative_difference(boxes, expected['boxes']) < 1e-4
-        assert relative_difference(scores, expected['scores']) < 1e-4
+        for name, found in raw_outputs(ours, images).items():
+            assert relative_difference(found, expected[name]) < 1e-4, name
         if batch > 1:
             assert expected['scores'].std(0).max() > 1e-3  # the images are told apart
 

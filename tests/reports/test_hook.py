@@ -30,7 +30,7 @@ def evaluated(table, share: float) -> SimpleNamespace:
         labels = table.labels[own] if row < found else np.zeros(0, int)
         predictions.append(Predicted(row, corners, np.full(len(boxes), 0.9), labels))
     metric = DatasetCocoMetric(metric='bbox')
-    metric.evaluation = CocoEvaluation(table, predictions)
+    metric.evaluations = {'bbox': CocoEvaluation(table, predictions)}
     return SimpleNamespace(metrics=[metric])
 
 
@@ -65,7 +65,7 @@ def test_the_report_is_of_the_best_validation(table, digits, tmp_path, capsys, b
     name, share = expected
     kept = hook._kept
     assert kept[0] == name
-    assert kept[1].figures() == evaluated(table, share).metrics[0].evaluation.figures()
+    assert kept[1]['bbox'].figures() == evaluated(table, share).metrics[0].evaluations['bbox'].figures()
     hook.after_train(runner)
     assert (tmp_path / 'report/report.html').is_file()
 

@@ -120,7 +120,7 @@ def test_the_backbone_says_it_for_all_steps():
     assert len(steps) > 5
     assert all(step['type'] == 'mmyolo.LoadImage' and step['channels'] == 4 for step in steps)
     assert cfg.model.data_preprocessor.to_dict() == dict(
-        type='YOLOv5DetDataPreprocessor', mean=[0.0], std=[255.0], bgr_to_rgb=False
+        type='YOLO11DataPreprocessor', mean=[0.0], std=[255.0], bgr_to_rgb=False
     )
     assert not any('channels' in step for step in loading_steps(load_config('yolo11n_coco')))
     json.dumps(cfg.to_dict())

@@ -147,6 +147,7 @@ def test_test_time_augmentation_and_json(call, digits, trained, tmp_path):
     assert {'image_id', 'bbox', 'score', 'category_id'} <= set(rows[0])
 
 
+@pytest.mark.processes
 def test_resume_goes_on_where_it_was(run, digits, trained, tmp_path):
     work, _ = trained
     shutil.copytree(work, tmp_path / 'run')
@@ -330,6 +331,7 @@ def test_config_with_a_misspelled_name(call, tmp_path):
     assert_clean(call(TRAIN, tmp_path / 'mine.py'), "mine.py does not load: NameError: name 'learning_rate'")
 
 
+@pytest.mark.processes
 def test_resume_without_and_with_a_broken_checkpoint(run, digits, tmp_path):
     once = [o.replace('max_epochs=2', 'max_epochs=1') for o in options(digits)]
     done = run(TRAIN, CONFIG, '--work-dir', tmp_path / 'new', '--resume', '--cfg-options', *once)

@@ -1,16 +1,24 @@
-"""Transforms of images and boxes; importing this registers them."""
+"""Transforms of images, boxes, outlines and keypoints; importing this registers them."""
 
 from .colour import YOLO11HSVRandomAug
+from .keypoints import KeypointFlip, LoadKeypoints
 from .load import LoadImage
 from .mixup import YOLO11MixUp
 from .mosaic import BufferedMosaic
+from .outlines import CopyPaste, DrawMasks, LoadOutlines
 from .pack import PackInputs
 from .random_affine import YOLO11RandomAffine
-from .resize import LongSideResize
+from .resize import LetterBox, LongSideResize
 
 __all__ = [
     'BufferedMosaic',
+    'CopyPaste',
+    'DrawMasks',
+    'KeypointFlip',
+    'LetterBox',
     'LoadImage',
+    'LoadKeypoints',
+    'LoadOutlines',
     'LongSideResize',
     'PackInputs',
     'YOLO11HSVRandomAug',

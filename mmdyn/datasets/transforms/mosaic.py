@@ -7,17 +7,20 @@ Its ``Mosaic`` takes the other three from a buffer of the last images, already r
 from collections import deque
 
 import numpy as np
-from mmyolo.datasets.transforms import LetterResize, Mosaic
+from mmyolo.datasets.transforms import Mosaic
 from mmyolo.registry import TRANSFORMS
 
-from .resize import LongSideResize
+from mmdyn.datasets.keypoints import Keypoints
+from mmdyn.datasets.outlines import Outlines
+
+from .resize import LetterBox, LongSideResize
 
 CORNERS = ('top_left', 'top_right', 'bottom_left', 'bottom_right')
 
 
 @TRANSFORMS.register_module()
 class BufferedMosaic(Mosaic):
-    """``Mosaic`` of boxes, without masks. Every loader process has its own buffer of images.
+    """``Mosaic`` of boxes, outlines and keypoints. Every loader process has its own buffer of images.
 
     Until the buffer has four images, all four are read. An image without mosaic is letterboxed to ``img_scale``.
 
@@ -39,7 +42,7 @@ class BufferedMosaic(Mosaic):
             raise ValueError(f'buffer_size must be at least 4, got {buffer_size}')
         super().__init__(use_cached=False, **kwargs)
         self.resize = LongSideResize(scale=self.img_scale)
-        self.letterbox = LetterResize(self.img_scale, allow_scale_up=True, pad_val=dict(img=int(self.pad_val)))
+        self.letterbox = LetterBox(self.img_scale, allow_scale_up=True, pad_val=dict(img=int(self.pad_val)))
         self.buffer: deque[dict] = deque(maxlen=buffer_size)
 
     def transform(self, results: dict) -> dict:
@@ -85,6 +88,10 @@ class BufferedMosaic(Mosaic):
             (x1, y1, x2, y2), (left, top, right, bottom) = self._mosaic_combine(corner, centre, image.shape[1::-1])
             mosaic[y1:y2, x1:x2] = image[top:bottom, left:right]
             patch['gt_bboxes'].translate_([x1 - left, y1 - top])
+            if 'gt_keypoints' in patch:
+                patch['gt_keypoints'].translate_([x1 - left, y1 - top])
+            if 'gt_masks' in patch:
+                patch['gt_masks'] = patch['gt_masks'].moved((x1 - left, y1 - top), *mosaic.shape[:2])
         boxes = results['gt_bboxes'].cat([patch['gt_bboxes'] for patch in patches])
         if self.bbox_clip_border:
             boxes.clip_(mosaic.shape[:2])
@@ -92,6 +99,13 @@ class BufferedMosaic(Mosaic):
             np.concatenate([patch[key] for patch in patches]) for key in ('gt_bboxes_labels', 'gt_ignore_flags')
         )
         inside = slice(None) if self.bbox_clip_border else boxes.is_inside(mosaic.shape[:2]).numpy()
+        if 'gt_keypoints' in results:
+            points = Keypoints.cat([patch['gt_keypoints'] for patch in patches])
+            points.clip_(mosaic.shape[:2])
+            results = results | dict(gt_keypoints=points[inside])
+        if 'gt_masks' in results:
+            outlines = Outlines.cat([patch['gt_masks'] for patch in patches])
+            results = results | dict(gt_masks=outlines.clipped(np.array([[0, 0, 2 * width, 2 * height]]))[inside])
         return results | dict(
             img=mosaic,
             img_shape=mosaic.shape,
@@ -104,4 +118,5 @@ class BufferedMosaic(Mosaic):
 def _with_own_boxes(results: dict) -> dict:
     """A copy with its own boxes; it shares the image, which is not modified."""
     kept = {key: value for key, value in results.items() if key != 'dataset'}
-    return kept | {'gt_bboxes': results['gt_bboxes'].clone()}
+    moved = {key: results[key].clone() for key in ('gt_bboxes', 'gt_keypoints') if key in results}
+    return kept | moved

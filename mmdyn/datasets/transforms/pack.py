@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import torch
 from mmdet.datasets.transforms import PackDetInputs
+from mmengine.structures import PixelData
 from mmyolo.registry import TRANSFORMS
 
 
@@ -24,6 +25,11 @@ class PackInputs(PackDetInputs):
             ``inputs``, (C, H, W), and ``data_samples``.
         """
         packed = super().transform({key: value for key, value in results.items() if key != 'img'})
+        if 'gt_keypoints' in results:
+            points, instances = results['gt_keypoints'], packed['data_samples'].gt_instances
+            instances.keypoints, instances.keypoints_visible = points.keypoints, points.keypoints_visible
+        if 'gt_planes' in results:
+            packed['data_samples'].gt_planes = PixelData(planes=torch.from_numpy(results['gt_planes'])[None])
         if 'img' in self.meta_keys:  # as MMYOLO's browser asks for
             packed['data_samples'].set_metainfo(dict(img=results['img']))
         return dict(inputs=torch.from_numpy(planes(results['img'])), **packed)

@@ -2,16 +2,20 @@
 
 import cv2
 import numpy as np
-from mmdet.structures.bbox import autocast_box_type
+from mmdet.structures.bbox import HorizontalBoxes, autocast_box_type
 from mmyolo.datasets.transforms import YOLOv5RandomAffine
 from mmyolo.registry import TRANSFORMS
+
+from mmdyn.datasets.outlines import Outlines, visible_box
 
 
 @TRANSFORMS.register_module()
 class YOLO11RandomAffine(YOLOv5RandomAffine):
-    """``YOLOv5RandomAffine`` with ``cv2.warpAffine``; arguments are the same. The parent handles masks.
+    """``YOLOv5RandomAffine`` with ``cv2.warpAffine``; arguments are the same.
 
-    The border is cropped from mosaics only, not from images for which :class:`BufferedMosaic` made no mosaic.
+    With :class:`mmdyn.datasets.outlines.Outlines`, boxes are those around the visible parts of the outlines; keypoints
+    outside of the image are no longer labelled. The border is cropped from mosaics only, not from images for which
+    :class:`BufferedMosaic` made no mosaic.
 
     Example:
         >>> affine = TRANSFORMS.build(dict(type='YOLO11RandomAffine', border=(-320, -320)))
@@ -32,12 +36,6 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
             The same, warped.
         """
         border = self.border if results.pop('mosaic', True) else (0, 0)
-        if 'gt_masks' in results:
-            own, self.border = self.border, border
-            try:
-                return super().transform(results)
-            finally:
-                self.border = own
         image = results['img']
         height, width = (side + 2 * edge for side, edge in zip(image.shape[:2], border[::-1], strict=True))
         matrix, scale = self._get_random_homography_matrix(height, width)
@@ -52,10 +50,28 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
         if len(boxes):
             before = boxes.clone()
             before.rescale_([scale, scale])
-            boxes.project_(matrix)
+            if 'gt_masks' in results:
+                boxes = self._warp_outlines(results, matrix, height, width)
+            else:
+                boxes.project_(matrix)
+            if 'gt_keypoints' in results:
+                results['gt_keypoints'].project_(matrix)
+                results['gt_keypoints'].clip_((height, width))
             if self.bbox_clip_border:
                 boxes.clip_([height, width])
             kept = self.filter_gt_bboxes(before, boxes).numpy()
-            for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
-                results[key] = results[key][kept]
+            results['gt_bboxes'] = boxes
+            for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags', 'gt_masks', 'gt_keypoints'):
+                if key in results:
+                    results[key] = results[key][kept]
+        elif 'gt_masks' in results:
+            results['gt_masks'] = Outlines(results['gt_masks'].points, height, width)
         return results
+
+    def _warp_outlines(self, results: dict, matrix: np.ndarray, height: int, width: int) -> HorizontalBoxes:
+        """Warp the outlines, and move their points into the boxes around their visible parts, which are returned."""
+        points = results['gt_masks'].points
+        warped = points @ matrix[:2, :2].T.astype(points.dtype) + matrix[:2, 2].astype(points.dtype)
+        boxes = np.stack([visible_box(each, width, height) for each in warped])
+        results['gt_masks'] = Outlines(warped, height, width).clipped(boxes)
+        return HorizontalBoxes(boxes)

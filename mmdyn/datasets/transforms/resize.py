@@ -7,7 +7,7 @@ different interpolation change scores by some thousandths.
 import math
 
 import mmcv
-from mmyolo.datasets.transforms import YOLOv5KeepRatioResize
+from mmyolo.datasets.transforms import LetterResize, YOLOv5KeepRatioResize
 from mmyolo.registry import TRANSFORMS
 
 from mmdyn.errors import UserError
@@ -48,3 +48,30 @@ class LongSideResize(YOLOv5KeepRatioResize):
             results['img'] = resized.reshape(new_height, new_width, *channels)  # OpenCV drops a single channel
         results['img_shape'] = results['img'].shape[:2]
         results['scale_factor'] = (new_width / width, new_height / height)
+
+    def _resize_masks(self, results: dict) -> None:
+        if 'gt_masks' in results:
+            results['gt_masks'] = results['gt_masks'].resize(results['img_shape'][:2])
+
+    def _resize_bboxes(self, results: dict) -> None:
+        super()._resize_bboxes(results)
+        if 'gt_keypoints' in results:
+            results['gt_keypoints'].rescale_(results['scale_factor'])
+
+
+@TRANSFORMS.register_module()
+class LetterBox(LetterResize):
+    """``LetterResize`` that also moves keypoints; arguments are the same.
+
+    Example:
+        >>> letterbox = LetterBox(scale=(64, 64), pad_val=dict(img=114))
+        >>> letterbox(dict(img=np.zeros((32, 64, 3), np.uint8)))['img'].shape
+        (64, 64, 3)
+    """
+
+    def _resize_bboxes(self, results: dict) -> None:
+        super()._resize_bboxes(results)
+        if 'gt_keypoints' in results:
+            points = results['gt_keypoints']
+            points.rescale_(results['scale_factor'])
+            points.translate_((float(results['pad_param'][2]), float(results['pad_param'][0])))
