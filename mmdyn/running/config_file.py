@@ -79,7 +79,7 @@ def _config_file(name: str) -> str:
     packaged = {config_name(p): p for p in CONFIGS.rglob('*.py')}
     if name in packaged:
         return str(packaged[name])
-    near = difflib.get_close_matches(Path(name).with_suffix('').as_posix(), packaged, n=3)
+    near = difflib.get_close_matches(config_name(name), packaged, n=3)
     hint = f' Did you mean {" or ".join(near)}?' if near else ''
     raise UserError(f'no config file at {Path(name).absolute()}, and no config of the package has this name.{hint}')
 

@@ -204,7 +204,7 @@ WRONG = {
     'nothing': (lambda path, sd: torch.save({}, path), 'contains no YOLO model: none of its 0 tensors'),
     'yolov8': (
         lambda path, sd: save_original(path, yolov8(sd)),
-        'is a YOLOv8. Only a YOLO11 for detection',
+        'is a YOLOv8 or YOLOv9. Only a YOLO11 for detection',
     ),
     'yolov8 state dict': (lambda path, sd: torch.save(yolov8(sd), path), 'is a YOLOv8'),
     'segments without masks': (headed('Segment'), r'segment/yolo11n_coco\.py in \d+ tensors:\n.*cv4'),
