@@ -78,7 +78,7 @@ ablation-smoke: .venv/runtime  ## compare two configs on the digits, two seeds e
 	rm -rf ablation_output
 	$(BIN)/python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_dynconv-bn_digits.py --seeds 2 --jobs 2 \
 		--work-dir ablation_output --cfg-options train_cfg.max_epochs=2 train_cfg.val_interval=1 \
-		train_dataloader.dataset.indices=400 train_dataloader.num_workers=1 val_dataloader.num_workers=1
+		train_dataloader.dataset.indices=240 train_dataloader.num_workers=1 val_dataloader.num_workers=1
 
 # MORE adds options; `make study-bccd MORE="--report-only --report-dir docs/study/bccd"` writes the report that is published.
 ablate = $(BIN)/python tools/ablate.py $(1) --work-dir work_dirs/study_$(2) --seeds 3 --amp --jobs 2 $(MORE) \
