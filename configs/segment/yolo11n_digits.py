@@ -1,15 +1,12 @@
 # YOLO11-n for segmentation, static, on the digits: minutes on two CPU cores.
 _base_ = [
-    '../_base_/default_runtime.py', '../_base_/yolo11.py', '../_base_/digits_segment.py', '../_base_/schedule_600e.py'
+    '../_base_/default_runtime.py', '../_base_/yolo11.py', '../_base_/digits_segment.py', '../_base_/schedule_digits.py'
 ]
 
 model = dict(
     bbox_head=dict(
         type='YOLO11SegmentHead', head_module=dict(type='YOLO11SegmentHeadModule', num_classes=10)))
 train_dataloader = dict(batch_size=8)
-train_cfg = dict(max_epochs=18, val_interval=3)
-optim_wrapper = dict(optimizer=dict(_delete_=True, type='AdamW', lr=0.002, weight_decay=0.0005))
 default_hooks = dict(
     param_scheduler=dict(nominal_batch_size=None, warmup_bias_lr=0.0, warmup_epochs=1),
     checkpoint=dict(save_best='coco/segm_mAP'))
-randomness = dict(seed=0)
