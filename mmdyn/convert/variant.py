@@ -146,12 +146,7 @@ def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
         return 'a YOLO26, or another model without NMS'
     if head is not None and head not in {task.original_head for task in TASKS.values()}:
         return OTHER_HEADS.get(head, f'a model that ends in {head}')
-    if (
-        head is None
-        and PROTOTYPES not in state_dict
-        and KEYPOINTS in state_dict
-        and state_dict[KEYPOINTS].shape[:1].numel() == 1
-    ):
+    if head is None and _task(state_dict) == 'pose' and state_dict[KEYPOINTS].shape[:1].numel() == 1:
         return OTHER_HEADS['OBB']
     if 'model.22.cv2.0.0.conv.weight' in state_dict:  # its head is one layer earlier
         return 'a YOLOv8 or YOLOv9'

@@ -28,8 +28,8 @@ class Outlines(PolygonMasks):
 
     Example:
         >>> outlines = Outlines.of([np.array([[0, 0], [8, 0], [8, 4], [0, 4.0]])], 20, 20)
-        >>> outlines.points.shape, outlines.flip().boxes()
-        ((1, 1000, 2), array([[12.,  0., 20.,  4.]], dtype=float32))
+        >>> outlines.points.shape, outlines.flip().boxes().tolist()
+        ((1, 1000, 2), [[12.0, 0.0, 20.0, 4.0]])
     """
 
     def __init__(self, points: np.ndarray, height: int, width: int) -> None:
@@ -171,8 +171,8 @@ def visible_box(points: np.ndarray, width: int, height: int) -> np.ndarray:
         height: Of the image.
 
     Example:
-        >>> visible_box(np.array([[-5, 5], [5, -5], [15, 5], [5, 15.0]]), 10, 10)
-        array([ 0.,  0., 10., 10.])
+        >>> visible_box(np.array([[-5, 5], [5, -5], [15, 5], [5, 15.0]]), 10, 10).tolist()
+        [0.0, 0.0, 10.0, 10.0]
     """
     size = np.array([width, height], points.dtype)
     low, high = points.min(0), points.max(0)

@@ -9,6 +9,7 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask  # that of pycocotools fails from 256 masks on, under NumPy 2
 
 from mmdyn.annotations import Annotations
+from mmdyn.models.yolo11_pose_head import usual_sigmas
 
 AREAS = {'s': 1, 'm': 2, 'l': 3}  # small, medium, large, after all
 MAX_DETECTIONS = (1, 10, 100)
@@ -42,7 +43,7 @@ class CocoEvaluation:
         predictions: Of every image that is evaluated.
         classes: Names of the classes that are evaluated; those of the annotations by default.
         iou_type: ``'bbox'``, ``'segm'`` or ``'keypoints'``.
-        sigmas: Of the keypoints, (K,).
+        sigmas: Of the keypoints, of length K; by default those of :func:`usual_sigmas`.
 
     Example:
         >>> table = Annotations.of(files=['a.jpg'], sizes=[(60, 40)], images=[0], boxes=[(5, 5, 20, 20)], labels=[0],
@@ -78,7 +79,8 @@ class CocoEvaluation:
         evaluation.params.imgIds = [p.row + 1 for p in self.predictions]
         evaluation.params.catIds = (self.columns + 1).tolist()
         if self.iou_type == 'keypoints':
-            evaluation.params.kpt_oks_sigmas = np.asarray(self.sigmas)
+            sigmas = self.sigmas or usual_sigmas(self.annotations.keypoints.shape[1])
+            evaluation.params.kpt_oks_sigmas = np.asarray(sigmas)
         else:
             evaluation.params.maxDets = list(MAX_DETECTIONS)
         evaluation.evaluate()

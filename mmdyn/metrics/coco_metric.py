@@ -13,7 +13,6 @@ from mmyolo.registry import METRICS
 from mmdyn.annotations import Annotations
 from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
-from mmdyn.models.yolo11_pose_head import usual_sigmas
 
 from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
 
@@ -93,8 +92,7 @@ class DatasetCocoMetric(CocoMetric):
             self.cat_ids = self._coco_api.get_cat_ids(cat_names=classes) if self._coco_api else []
             self.results2json(found, self.outfile_prefix)
         images = _by_image(self._annotations, found, self.img_ids)
-        count = self._annotations.keypoints.shape[1]
-        sigmas = (self.dataset_meta or {}).get('sigmas') or usual_sigmas(count)
+        sigmas = (self.dataset_meta or {}).get('sigmas')
         self.evaluations = {
             kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas) for kind in self.metrics
         }

@@ -105,12 +105,12 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         """Select the priors that may be positive for each box.
 
         Args:
-            pred_bboxes: Predicted boxes, corners in pixels, (B, N, 4).
-            pred_scores: Predicted scores, (B, N, classes).
-            priors: Centres of the cells in pixels, (N, 2).
-            gt_labels: Labels, (B, G, 1).
-            gt_bboxes: Boxes, corners in pixels, (B, G, 4).
-            pad_bbox_flag: 1 for a box, 0 for padding, (B, G, 1).
+            pred_bboxes: As all but the last two in :meth:`forward`.
+            pred_scores: As there.
+            priors: Centres only, (N, 2).
+            gt_labels: As there.
+            gt_bboxes: As there.
+            pad_bbox_flag: As there.
             batch_size: B.
             num_gt: G.
 

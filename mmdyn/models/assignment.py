@@ -119,7 +119,7 @@ def positives_of(assigned: dict[str, Tensor], priors: Tensor, counts: Sequence[i
     present = torch.arange(size, device=mask.device) < mask.sum(1, keepdim=True)  # (B, P)
     scores = assigned['assigned_scores'].sum(-1).gather(1, prior)
     boxes = assigned['assigned_bboxes'].gather(1, prior[..., None].expand(-1, -1, 4))
-    centre, stride = priors[prior][..., :2], priors[prior][..., 2:]  # (B, P, 2)
+    centre, stride = priors[prior].split(2, -1)  # (B, P, 2)
     cell = torch.cat([centre - stride / 2, centre + stride / 2], -1).to(boxes)
     return Positives(
         prior=prior,

@@ -112,6 +112,12 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         super().init_weights(prior_prob)
 
 
+def in_original(points: Tensor, meta: dict) -> Tensor:
+    """Points (…, 2) of the network's image in the original one: without its padding, at its scale."""
+    left, top = meta['pad_param'][2::-2] if meta.get('pad_param') is not None else (0, 0)
+    return (points - points.new_tensor([left, top])) / points.new_tensor(meta['scale_factor'])
+
+
 @MODELS.register_module()
 class YOLO11Head(YOLOv8Head):
     """``YOLOv8Head`` with optional clipping of boxes to the image, and with a choice of classes.
@@ -200,18 +206,16 @@ class YOLO11Head(YOLOv8Head):
         logits, distances = (torch.cat([level.flatten(2) for level in part], 2).mT for part in outputs[:2])
         bins = torch.cat([level.flatten(2) for level in outputs[2]], 1)  # (B, N, 4 * bins)
         priors = self._priors(outputs[0])
-        centres, strides = priors[:, :2], priors[:, 2:3]
-        boxes = self.bbox_coder.decode(centres, distances, strides[:, 0])  # (B, N, 4)
+        boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
         assigned = self.assigner(boxes.detach().to(targets.boxes), logits.detach().sigmoid(), priors, *targets[:3])
         scores = assigned['assigned_scores']
         total = scores.sum().clamp(min=1)
         positives = positives_of(assigned, priors, targets.counts, self.assigner.topk)
-        stride = positives.take(strides)  # (B, P, 1)
+        own = positives.take(priors)  # (B, P, 4)
+        centre, stride = own[..., :2], own[..., 2:3]
         wanted = positives.boxes / stride
         apart = self.loss_bbox(positives.take(boxes) / stride, wanted, reduction_override='none')  # (B, P)
-        sides = self.bbox_coder.encode(
-            positives.take(centres) / stride, wanted, max_dis=self.head_module.reg_max - 1, eps=0.01
-        )
+        sides = self.bbox_coder.encode(centre / stride, wanted, max_dis=self.head_module.reg_max - 1, eps=0.01)
         loss_dfl = self.loss_dfl(
             positives.take(bins).reshape(-1, self.head_module.reg_max),
             sides.reshape(-1),
@@ -271,9 +275,7 @@ class YOLO11Head(YOLOv8Head):
         for image, meta in enumerate(batch_img_metas):
             found = self._candidates(logits[image].sigmoid(), boxes[image], cfg)
             if rescale:
-                left, top = meta['pad_param'][2::-2] if meta.get('pad_param') is not None else (0, 0)
-                found.bboxes -= found.bboxes.new_tensor([left, top, left, top])
-                found.bboxes /= found.bboxes.new_tensor(meta['scale_factor']).repeat(2)
+                found.bboxes = in_original(found.bboxes.unflatten(1, (2, 2)), meta).flatten(1)
             found = self._bbox_post_process(found, cfg, with_nms=with_nms, img_meta=meta)
             if rescale and cfg.get('clip_boxes', True):
                 found.bboxes[:, 0::2].clamp_(0, meta['ori_shape'][1])

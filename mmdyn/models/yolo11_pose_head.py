@@ -20,7 +20,7 @@ from mmdyn.layers.conv_unit import conv_bn_act
 from mmdyn.tasks import Task, register_task
 
 from .assignment import Targets, padded
-from .yolo11_head import YOLO11Head, YOLO11HeadModule
+from .yolo11_head import YOLO11Head, YOLO11HeadModule, in_original
 
 POSE = register_task(
     Task(
@@ -47,7 +47,7 @@ EPS = 1e-9
 
 def usual_sigmas(count: int) -> tuple[float, ...]:
     """COCO's for 17 keypoints, otherwise one over their number each."""
-    return COCO_SIGMAS if count == len(COCO_SIGMAS) else (1 / max(count, 1),) * count
+    return COCO_SIGMAS if count == len(COCO_SIGMAS) else (1 / count,) * count
 
 
 @MODELS.register_module()
@@ -182,8 +182,7 @@ class YOLO11PoseHead(YOLO11Head):
         points = self._decode(raw.to(priors.dtype), priors[:, :2] / priors[:, 2:3])
         places = points[..., :2] * priors[:, None, 2:3]
         if rescale:
-            left, top = meta['pad_param'][2::-2] if meta.get('pad_param') is not None else (0, 0)
-            places = (places - places.new_tensor([left, top])) / places.new_tensor(meta['scale_factor'])
+            places = in_original(places, meta)
             height, width = meta['ori_shape'][:2]
             places = torch.stack([places[..., 0].clamp(0, width), places[..., 1].clamp(0, height)], -1)
         found.keypoints = places

@@ -14,6 +14,7 @@ os.environ.update(YOLO_OFFLINE='1', YOLO_AUTOINSTALL='false', YOLO_VERBOSE='fals
 os.environ.setdefault('YOLO_CONFIG_DIR', tempfile.mkdtemp(prefix='original-settings-'))
 
 import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F
 import ultralytics.nn.modules as original_modules
@@ -131,6 +132,16 @@ def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
     yaml = root / 'data.yaml'
     yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in splits))
     return yaml
+
+
+def random_affine(rng) -> np.ndarray:
+    """A matrix (3, 3) that turns, scales and moves."""
+    angle, scale = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 2)
+    return np.array([
+        [scale * np.cos(angle), -np.sin(angle), rng.uniform(-80, 80)],
+        [np.sin(angle), scale * np.cos(angle), rng.uniform(-80, 80)],
+        [0, 0, 1],
+    ])  # fmt: skip
 
 
 def photo_crops(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:

@@ -35,12 +35,7 @@ def test_keypoints_after_an_affine(seed):
     height, width = 192, 256
     points = rng.uniform(0, (width, height), (9, 7, 2)).astype(np.float32)
     seen = rng.integers(0, 3, (9, 7, 1)).astype(np.float32)
-    angle, scale = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 2)
-    matrix = np.array([
-        [scale * np.cos(angle), -np.sin(angle), rng.uniform(-80, 80)],
-        [np.sin(angle), scale * np.cos(angle), rng.uniform(-80, 80)],
-        [0, 0, 1],
-    ])  # fmt: skip
+    matrix = original.random_affine(rng)
     expected = RandomPerspective().apply_keypoints(np.concatenate([points, seen], 2), matrix, (width, height))
     ours = Keypoints(torch.from_numpy(points), torch.from_numpy(seen[..., 0]))
     ours.project_(matrix)

@@ -10,7 +10,7 @@ from ultralytics.data.utils import polygons2masks_overlap
 from ultralytics.utils.instance import Instances
 from ultralytics.utils.ops import process_mask_native, resample_segments
 
-import original  # noqa: F401  # before the package is used
+import original
 from mmdyn.datasets import CopyPaste, YOLO11RandomAffine
 from mmdyn.datasets.outlines import Outlines, resampled
 from mmdyn.models.yolo11_segment_head import assemble_masks
@@ -44,12 +44,7 @@ def test_points_of_a_polygon(corners):
 def test_outlines_and_boxes_after_an_affine(seed):
     rng = np.random.default_rng(seed)
     outlines = Outlines.of(polygons(rng), *SIZE)
-    angle, scale = rng.uniform(-0.5, 0.5), rng.uniform(0.5, 2)
-    matrix = np.array([
-        [scale * np.cos(angle), -np.sin(angle), rng.uniform(-80, 80)],
-        [np.sin(angle), scale * np.cos(angle), rng.uniform(-80, 80)],
-        [0, 0, 1],
-    ])  # fmt: skip
+    matrix = original.random_affine(rng)
     expected, points = RandomPerspective().apply_segments(outlines.points.copy(), matrix, SIZE[::-1])
     results = dict(gt_masks=outlines)
     boxes = YOLO11RandomAffine()._warp_outlines(results, matrix, *SIZE)
