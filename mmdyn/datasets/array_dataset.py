@@ -66,6 +66,8 @@ class ArrayDataset(BatchShapePolicyDataset):
 
     METAINFO: dict = {}
     _fully_initialized: bool
+    _metainfo: dict[str, Any]
+    _labels: np.ndarray
 
     def __init__(
         self,
@@ -287,6 +289,10 @@ class ArrayDataset(BatchShapePolicyDataset):
         return everything[list(indices)]
 
     def _choose(self, positions: np.ndarray) -> None:
+        if self.test_mode:  # what is not tested is not evaluated
+            omitted = np.setdiff1d(self.rows, self.rows[positions]).tolist()
+            omitted_ids = [*self._metainfo.get('omitted_images', ()), *map(self.annotations.image_id, omitted)]
+            self._metainfo = self._metainfo | dict(omitted_images=omitted_ids)
         self.rows = self.rows[positions]
         if self.shapes is not None:
             self.shapes = self.shapes[positions]

@@ -24,8 +24,9 @@ class DatasetCocoMetric(CocoMetric):
     ``metric`` may have ``'keypoints'``, too; their ``sigmas`` are those of the data set, COCO's for 17 keypoints, or
     one over their number each.
 
-    Images that the data set skipped (``metainfo['skipped_images']``) are not evaluated. Boxes and masks are evaluated
-    by faster-coco-eval. Arguments are those of ``mmdet.CocoMetric``.
+    Images that the data set skipped, or left out by its ``indices``, are not evaluated (``metainfo['skipped_images']``,
+    ``['omitted_images']``). Boxes and masks are evaluated by faster-coco-eval. Arguments are those of
+    ``mmdet.CocoMetric``.
 
     Attributes:
         evaluations: The last evaluation of boxes (``'bbox'``), and of masks (``'segm'``) with ``metric=['bbox',
@@ -75,7 +76,7 @@ class DatasetCocoMetric(CocoMetric):
                 self._coco_api = CompleteCOCO(path)
         else:
             return
-        skipped = set(meta.get('skipped_images', ()))
+        skipped = {*meta.get('skipped_images', ()), *meta.get('omitted_images', ())}
         self.img_ids = [i for i in self._coco_api.get_img_ids() if i not in skipped]
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -258,6 +258,17 @@ def test_skipped_images_do_not_count_in_the_metric(coco, tmp_path):
     assert evaluate(dataset) == 1.0
 
 
+@pytest.mark.parametrize('chosen', [1, [1], -1], ids=str)
+def test_images_that_are_left_out_do_not_count_in_the_metric(coco, chosen):
+    _, build = coco
+    whole = build(test_mode=True)
+    for dataset in (build(test_mode=True, indices=chosen), whole.get_subset(chosen)):
+        assert len(dataset) == 1
+        assert evaluate(dataset) == 1.0
+    assert len(whole) == 2
+    assert evaluate(whole) == 1.0
+
+
 def test_bad_images_are_skipped_with_a_count(coco, tmp_path, monkeypatch):
     from mmdyn.datasets import array_dataset
 
