@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits test test-all test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei test test-all test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -106,6 +106,23 @@ study-aids: .venv/runtime  # its control is an arm of the digits' study, and tak
 		mkdir -p work_dirs/study_aids && rm -rf work_dirs/control.part && \
 		cp -a $(control) work_dirs/control.part && mv work_dirs/control.part $(aids_control); fi
 	$(call ablate,$(aids),aids) $(digits_budget)
+
+# 480 and 120 images of DEEPPCB, a folder in COCO's format, ten epochs from the packaged static digits and from nothing.
+finetune = $(call ablate,$(2),finetune_$(1)) train_dataloader.batch_size=16 \
+	train_dataloader.dataset.indices=480 val_dataloader.dataset.indices=120
+study-finetune: MORE = --data $(DEEPPCB) --imgsz 320 --epochs 10 --latency-rounds 0
+study-finetune: DIGITS = mmdyn/weights/yolo11n_digits.pth
+study-finetune: .venv/parity
+	$(call finetune,weights,yolo11n_dynconv-bn_coco yolo11n_coco) --weights $(DIGITS)
+	$(call finetune,nothing,yolo11n_dynconv-bn_coco)
+	$(BIN)/python tests/parity/train_original.py $(DEEPPCB) work_dirs/study_finetune_original --epochs 10 \
+		--optimizer auto --first 480 120 --weights $(DIGITS)
+
+# NUCLEI, a folder in COCO's format with outlines, static and dynamic, and the original's static beside them.
+study-nuclei: MORE = --data $(NUCLEI) --imgsz 320 --epochs 60 --latency-rounds 0
+study-nuclei: .venv/parity
+	$(call ablate,segment/yolo11n_coco segment/yolo11n_dynconv_coco,nuclei) train_dataloader.batch_size=16
+	$(BIN)/python tests/parity/train_original.py $(NUCLEI) work_dirs/study_nuclei_original --task segment
 
 .venv/docs: .venv/runtime requirements/docs.txt
 	$(BIN)/pip install -q -r requirements/docs.txt

@@ -21,6 +21,8 @@ import ultralytics.nn.modules as original_modules
 from timm.layers import CondConv2d
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.pose import PoseTrainer, PoseValidator
+from ultralytics.models.yolo.segment import SegmentationTrainer, SegmentationValidator
 from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
 from ultralytics.utils import ASSETS, SETTINGS
 
@@ -111,8 +113,9 @@ def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
     return model.eval()
 
 
-def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
+def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]], task: str = 'detect') -> Path:
     """Write a COCO-format set (annotation file and image folder a split) as the original's; returns its YAML file."""
+    keypoints = 0
     for split, (file, images) in splits.items():
         content = json.loads(file.read_text())
         order = {c['id']: i for i, c in enumerate(content['categories'])}
@@ -122,8 +125,15 @@ def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
         sizes = {image['id']: (image['width'], image['height']) for image in content['images']}
         for a in content['annotations']:
             (x, y, w, h), (width, height) = a['bbox'], sizes[a['image_id']]
-            box = ((x + w / 2) / width, (y + h / 2) / height, w / width, h / height)
-            lines[a['image_id']].append(' '.join(map(repr, (order[a['category_id']], *box))))
+            numbers = [(x + w / 2) / width, (y + h / 2) / height, w / width, h / height]
+            if task == 'pose':
+                points = np.reshape(a['keypoints'], (-1, 3)) / (width, height, 1)
+                keypoints = len(points)
+                numbers += points.flatten().tolist()
+            if task == 'segment':
+                (part,) = a['segmentation']
+                numbers = (np.reshape(part, (-1, 2)) / (width, height)).flatten().tolist()
+            lines[a['image_id']].append(' '.join(map(repr, (order[a['category_id']], *numbers))))
         for image in content['images']:
             target = root / 'images' / split / Path(image['file_name']).name
             target.symlink_to((images / image['file_name']).resolve())
@@ -131,6 +141,8 @@ def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]]) -> Path:
     names = json.dumps([c['name'] for c in content['categories']])
     yaml = root / 'data.yaml'
     yaml.write_text(f'path: {root}\nnames: {names}\n' + ''.join(f'{split}: images/{split}\n' for split in splits))
+    if task == 'pose':
+        yaml.write_text(f'{yaml.read_text()}kpt_shape: [{keypoints}, 3]\n')
     return yaml
 
 
@@ -157,31 +169,45 @@ def photo_crops(batch: int, height: int, width: int, seed: int = 0) -> torch.Ten
     return torch.stack(crops)
 
 
-class Trainer(DetectionTrainer):
-    """The original's trainer, on a variant of its model."""
+class OfVariant:
+    """What a trainer of the original adds to train a variant of its model, from weights if there are any."""
 
     variant = 'static'
+    start: torch.nn.Module | None = None  # its tensors are taken where their shapes agree, as the package does
 
     def get_model(self, cfg=None, weights=None, verbose=True):
-        return make_dynamic(super().get_model(cfg, weights, verbose), *VARIANTS[self.variant])
+        return make_dynamic(super().get_model(cfg, weights or self.start, verbose), *VARIANTS[self.variant])
 
 
-def train(data: Path, out: Path, variant: str = 'static', trainer: type = Trainer, **overrides) -> Trainer:
-    """Train the original with its published recipe for SGD; the checkpoints are in ``out/weights``."""
+class Trainer(OfVariant, DetectionTrainer):
+    """The trainer of detection."""
+
+
+TRAINERS = {'detect': Trainer, 'segment': SegmentationTrainer, 'pose': PoseTrainer}
+VALIDATORS = {'detect': DetectionValidator, 'segment': SegmentationValidator, 'pose': PoseValidator}
+
+
+def train(
+    data: Path, out: Path, variant: str = 'static', trainer: type = OfVariant, task: str = 'detect', **overrides
+) -> DetectionTrainer:
+    """Train the original with its published recipe for SGD; the checkpoints are in ``out/weights``.
+
+    ``trainer`` is a class of its own, or one that goes before the trainer of the task.
+    """
     settings = dict(
-        model='yolo11n.yaml', data=str(data), project=str(out.parent), name=out.name, exist_ok=True, device='cpu',
-        optimizer='SGD', pretrained=False, amp=False, workers=0, plots=False, verbose=False, seed=0,
+        model=f'yolo11n{MODELS[task][1]}.yaml', data=str(data), project=str(out.parent), name=out.name, exist_ok=True,
+        device='cpu', optimizer='SGD', pretrained=False, amp=False, workers=0, plots=False, verbose=False, seed=0,
     )  # fmt: skip
-    subclass = type('Trainer', (trainer,), {'variant': variant})
+    subclass = type('Trainer', (trainer, TRAINERS[task]), {'variant': variant})
     run = subclass(overrides=settings | overrides)
     run.train()
     return run
 
 
-def validate(checkpoint: Path, data: Path, out: Path, **settings) -> dict[str, float]:
+def validate(checkpoint: Path, data: Path, out: Path, task: str = 'detect', **settings) -> dict[str, float]:
     """AP that the original reports for a checkpoint, and its predictions in ``out/predictions.json``."""
     arguments = dict(model=str(checkpoint), data=str(data), project=str(out.parent), name=out.name, exist_ok=True)
-    validator = DetectionValidator(
+    validator = VALIDATORS[task](
         args=arguments | dict(device='cpu', workers=0, plots=False, verbose=False, save_json=True) | settings
     )
     return validator()
