@@ -7,5 +7,8 @@ model = dict(
     neck=dict(scale, in_channels=[512, 512, 512], out_channels=[256, 512, 512]),
     bbox_head=dict(head_module=dict(widen_factor=1.0, in_channels=[256, 512, 512])))
 
-mixup = dict(_base_.mixup, prob=0.15)
-train_dataloader = dict(dataset=dict(pipeline=[*_base_.load, _base_.mosaic, _base_.affine, mixup, *_base_.finish]))
+copy_paste = [dict(step, prob=0.4) for step in _base_.copy_paste]
+mixup = dict(
+    _base_.mixup, prob=0.15, pre_transform=[*_base_.load, _base_.mosaic, *copy_paste, _base_.affine])
+train_dataloader = dict(
+    dataset=dict(pipeline=[*_base_.load, _base_.mosaic, *copy_paste, _base_.affine, mixup, *_base_.finish]))

@@ -1,11 +1,12 @@
-# COCO 2017 at 640 px with the augmentation published for scale n; the larger scales put more into `affine` and `mixup`.
-# Class names come from the annotation file. Left out of the published recipe: copy-paste, which needs masks, and the blur, grey and
-# CLAHE transforms, which it uses only where albumentations happens to be installed.
+# COCO 2017 at 640 px with the augmentation published for scale n; the larger scales put more into `affine`, `copy_paste` and `mixup`.
+# Class names come from the annotation file. Left out of the published recipe: the blur, grey and CLAHE transforms, which it uses only
+# where albumentations happens to be installed.
 img_scale = (640, 640)
 data_root = 'data/coco/'
 
 load = [dict(type='LoadImageFromFile', backend_args=None), dict(type='LoadAnnotations', with_bbox=True)]
 mosaic = dict(type='BufferedMosaic', img_scale=img_scale, pad_val=114.0, pre_transform=load)
+copy_paste = []  # needs outlines: coco_outlines.py
 affine = dict(
     type='YOLO11RandomAffine',
     max_rotate_degree=0.0,
@@ -15,7 +16,7 @@ affine = dict(
     max_aspect_ratio=100,
     border=(-img_scale[0] // 2, -img_scale[1] // 2),
     border_val=(114, 114, 114))
-mixup = dict(type='YOLO11MixUp', prob=0.0, pre_transform=[*load, mosaic, affine])
+mixup = dict(type='YOLO11MixUp', prob=0.0, pre_transform=[*load, mosaic, *copy_paste, affine])
 letterbox = [
     dict(type='LongSideResize', scale=img_scale),
     dict(type='LetterResize', scale=img_scale, allow_scale_up=True, pad_val=dict(img=114))
@@ -26,7 +27,7 @@ pack = dict(
     type='PackInputs',
     meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'flip', 'flip_direction'))
 finish = [colour, flip, pack]
-train_pipeline = [*load, mosaic, affine, mixup, *finish]
+train_pipeline = [*load, mosaic, *copy_paste, affine, mixup, *finish]
 last_epochs_pipeline = [*load, *letterbox, dict(affine, border=(0, 0)), *finish]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=None),

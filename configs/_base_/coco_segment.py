@@ -1,13 +1,10 @@
-# COCO 2017 with the outlines of its objects, which are carried through all steps; boxes follow them.
-_base_ = './coco.py'
+# COCO 2017 for segmentation: the outlines are drawn as masks in the end.
+_base_ = './coco_outlines.py'
 
-load = [_base_.load[0], dict(type='LoadOutlines', with_mask=True)]
-mosaic = dict(_base_.mosaic, pre_transform=load)
-affine = dict(_base_.affine, min_area_ratio=0.01)
-mixup = dict(_base_.mixup, pre_transform=[*load, mosaic, affine])
 finish = [_base_.colour, _base_.flip, dict(type='DrawMasks'), _base_.pack]
-train_dataloader = dict(dataset=dict(outlines=True, pipeline=[*load, mosaic, affine, mixup, *finish]))
-last_epochs_pipeline = [*load, *_base_.letterbox, dict(affine, border=(0, 0)), *finish]
+train_dataloader = dict(
+    dataset=dict(pipeline=[*_base_.load, _base_.mosaic, *_base_.copy_paste, _base_.affine, _base_.mixup, *finish]))
+last_epochs_pipeline = [*_base_.load, *_base_.letterbox, dict(_base_.affine, border=(0, 0)), *finish]
 val_dataloader = dict(dataset=dict(outlines=True))
 test_dataloader = val_dataloader
 val_evaluator = dict(metric=['bbox', 'segm'])

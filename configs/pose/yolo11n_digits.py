@@ -7,8 +7,10 @@ model = dict(
     bbox_head=dict(
         type='YOLO11PoseHead',
         sigmas=(0.05, ) * 5,
+        skeleton=((5, 1), (5, 2), (5, 3), (5, 4)),
         head_module=dict(type='YOLO11PoseHeadModule', num_classes=10, keypoint_shape=(5, 3))))
 train_dataloader = dict(batch_size=8)
 default_hooks = dict(
     param_scheduler=dict(nominal_batch_size=None, warmup_bias_lr=0.0, warmup_epochs=1),
     checkpoint=dict(save_best='coco/keypoints_mAP'))
+train_cfg = dict(max_epochs=12)  # a step takes longer than one of detection

@@ -1,0 +1,1 @@
+../yolo11l_c3k2_dynconv_coco.py

@@ -1,0 +1,1 @@
+../yolo11l_coco.py

@@ -1,0 +1,1 @@
+../yolo11l_dynconv-bn_coco.py

@@ -1,0 +1,1 @@
+../yolo11l_dynconv_coco.py

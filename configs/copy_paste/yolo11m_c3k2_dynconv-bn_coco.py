@@ -1,0 +1,1 @@
+../yolo11m_c3k2_dynconv-bn_coco.py

@@ -1,0 +1,1 @@
+../yolo11m_coco.py

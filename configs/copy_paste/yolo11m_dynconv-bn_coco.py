@@ -1,0 +1,1 @@
+../yolo11m_dynconv-bn_coco.py

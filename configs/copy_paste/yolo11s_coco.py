@@ -1,0 +1,1 @@
+../yolo11s_coco.py

@@ -1,0 +1,1 @@
+../yolo11s_dynconv_coco.py

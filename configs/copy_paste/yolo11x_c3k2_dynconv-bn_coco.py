@@ -1,0 +1,1 @@
+../yolo11x_c3k2_dynconv-bn_coco.py

@@ -1,0 +1,1 @@
+../yolo11x_dynconv-bn_coco.py

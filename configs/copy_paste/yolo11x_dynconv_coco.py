@@ -1,0 +1,1 @@
+../yolo11x_dynconv_coco.py
