@@ -6,6 +6,7 @@ the same, at 0.5 0.0015 higher and at 0.83 0.0035 higher; a perfect detector get
 """
 
 import json
+import re
 
 import cv2
 import numpy as np
@@ -128,9 +129,12 @@ def plates(tmp_path_factory):
                 x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
                 image[y1:y2, x1:x2, 2 - label] = 240
                 box = [int(v) for v in (x1, y1, x2 - x1, y2 - y1)]
-                content['annotations'].append(
-                    dict(image_id=i, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)
-                )
+                annotation = dict(image_id=i, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)
+                corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
+                annotation['segmentation'] = [[float(v) for corner in corners for v in corner]]
+                places = [*corners, ((x1 + x2) / 2, (y1 + y2) / 2)]
+                annotation.update(keypoints=[float(v) for place in places for v in (*place, 2)], num_keypoints=5)
+                content['annotations'].append(annotation)
             cv2.imwrite(str(root / split / f'{i}.png'), image)
             content['images'].append(dict(id=i, file_name=f'{i}.png', width=width, height=height))
         for number, annotation in enumerate(content['annotations'], 1):
@@ -173,3 +177,38 @@ def test_trained_checkpoint(variant, plates, tmp_path, run):
     assert here['AP'] == pytest.approx(there['metrics/mAP50-95(B)'], abs=0.002)
     assert here['precision'] == pytest.approx(there['metrics/precision(B)'], abs=0.005)
     assert here['recall'] == pytest.approx(there['metrics/recall(B)'], abs=0.005)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('task', ['segment', 'pose'])
+def test_trained_checkpoint_of_a_task(task, plates, tmp_path, run):
+    """A checkpoint of the original, trained there: one evaluator scores what both find, in pixels of the image."""
+    data = original.yolo_dataset(tmp_path / 'set', plates, task)
+    recipe = dict(imgsz=160, epochs=10, batch=8, optimizer='AdamW', lr0=0.002, warmup_epochs=1, warmup_bias_lr=0.0)
+    original.train(data, tmp_path / 'run', task=task, hsv_h=0, mosaic=0, nbs=8, val=False, fliplr=0, **recipe)
+    checkpoint = tmp_path / 'run/weights/last.pt'
+    original.validate(checkpoint, data, tmp_path / 'val', task, imgsz=160, batch=16, rect=False)
+    file, images = plates['val']
+    truth = COCO(str(file))
+    results = json.loads((tmp_path / 'val/predictions.json').read_text())
+    for result in results:
+        result['category_id'] -= 1
+    kind = dict(segment='segm', pose='keypoints')[task]
+    evaluation = COCOeval(truth, truth.loadRes(results), kind)
+    if task == 'pose':
+        evaluation.params.kpt_oks_sigmas = np.full(5, 0.05)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    evaluation.summarize()
+
+    convert_from_original(checkpoint, tmp_path / 'converted.pth')
+    options = ('--work-dir', tmp_path, '--imgsz', 160, '--workers', 0, '--cfg-options')
+    options += (f'test_dataloader.dataset.ann_file={file}', f'test_dataloader.dataset.data_prefix.img={images}/')
+    options += ('model.bbox_head.head_module.num_classes=3', 'test_dataloader.dataset.batch_shapes_cfg=None')
+    tested = run('tools/test.py', f'{task}/yolo11n_digits', tmp_path / 'converted.pth', *options)
+    assert tested.returncode == 0, tested.stderr
+    found = dict(re.findall(r'coco/(\w+): +(\S+)', tested.stdout))
+    print(task, found, evaluation.stats)
+    assert evaluation.stats[0] > 0.1
+    assert float(found[f'{kind}_mAP']) == pytest.approx(evaluation.stats[0], abs=0.002)
+    assert float(found[f'{kind}_mAP_50']) == pytest.approx(evaluation.stats[1], abs=0.004)

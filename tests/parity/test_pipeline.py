@@ -10,6 +10,8 @@ import torch
 from torchvision.ops import box_iou
 
 import original
+from mmdyn.running import load_config
+from mmdyn.running.dataset_images import build_quietly
 
 pytestmark = pytest.mark.parity
 
@@ -136,23 +138,21 @@ def test_colours_and_padding_arrive_as_in_the_original(pair, photographs):
     torch.testing.assert_close(inputs, expected, atol=1e-6, rtol=0)
 
 
-def test_training_images_of_the_last_epochs(photographs, tmp_path):
-    """Without mosaic, and with every random change at nothing, image and boxes are the original's."""
-    from mmengine.config import Config
-    from mmengine.registry import DATASETS, init_default_scope
+def training_images(files, folder, config, task):
+    """Images without mosaic, and with every random change at nothing, of the original and here."""
+    from mmengine.registry import init_default_scope
     from ultralytics.cfg import get_cfg
     from ultralytics.data.build import build_yolo_dataset
     from ultralytics.data.utils import check_det_dataset
 
-    files = (photographs / 'val.json', photographs)
-    yaml = original.yolo_dataset(tmp_path / 'set', {'train': files, 'val': files})
+    yaml = original.yolo_dataset(folder / 'set', {'train': files, 'val': files}, task)
     none = dict.fromkeys(('scale', 'translate', 'hsv_h', 'hsv_s', 'hsv_v', 'fliplr'), 0.0)
-    args = get_cfg(overrides=dict(model='yolo11n.yaml', data=str(yaml), mode='train', imgsz=320, **none))
+    args = get_cfg(overrides=dict(model='yolo11n.yaml', data=str(yaml), mode='train', imgsz=320, task=task, **none))
     data = check_det_dataset(str(yaml))
     theirs = build_yolo_dataset(args, data['train'], 2, data, mode='train', rect=False, stride=32)
     theirs.close_mosaic(args)
 
-    cfg = Config.fromfile('configs/yolo11n_bccd.py')
+    cfg = load_config(config)
     changes = dict(scaling_ratio_range=(1, 1), max_translate_ratio=0.0, prob=0.0)
     pipeline = [
         {key: changes.get(key, value) for key, value in step.items()}
@@ -160,11 +160,61 @@ def test_training_images_of_the_last_epochs(photographs, tmp_path):
         if step.type != 'YOLO11HSVRandomAug'  # which the original leaves out if it is to change nothing
     ]
     init_default_scope('mmyolo')
-    described = dict(cfg.train_dataloader.dataset, data_root=str(photographs), ann_file='val.json', pipeline=pipeline)
-    ours = DATASETS.build(dict(described, data_prefix=dict(img='')))
-    assert len(ours) == len(theirs) == len(NAMES)
-    for here, there in zip(ours, theirs, strict=True):
+    file, images = files
+    ours = build_quietly(
+        cfg.train_dataloader.dataset,
+        pipeline=pipeline,
+        data_root=str(images),
+        ann_file=str(file),
+        data_prefix=dict(img=''),
+    )
+    assert len(ours) == len(theirs)
+    return zip(ours, theirs, strict=True)
+
+
+def normalised(boxes):
+    """Corners in pixels of an image of 320 px to centre and size as shares of it."""
+    return torch.cat(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]), 1) / 320
+
+
+def test_training_images_of_the_last_epochs(photographs, tmp_path):
+    for here, there in training_images((photographs / 'val.json', photographs), tmp_path, 'yolo11n_bccd', 'detect'):
         torch.testing.assert_close(here['inputs'].flip(0), there['img'], rtol=0, atol=0)
         boxes = here['data_samples'].gt_instances.bboxes.tensor
-        middle, size = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        torch.testing.assert_close(torch.cat((middle, size), 1) / 320, there['bboxes'], rtol=0, atol=1e-4)
+        torch.testing.assert_close(normalised(boxes), there['bboxes'], rtol=0, atol=1e-4)
+
+
+def test_training_images_with_masks(digits, tmp_path):
+    """The original puts objects of larger masks first; here they keep their order."""
+    files = digits / 'annotations/train.json', digits / 'train'
+    numbers = 0
+    for here, there in training_images(files, tmp_path, 'segment/yolo11n_digits', 'segment'):
+        torch.testing.assert_close(here['inputs'].flip(0), there['img'], rtol=0, atol=0)
+        instances = here['data_samples'].gt_instances
+        found = normalised(instances.bboxes.tensor)
+        assert len(found) == len(there['bboxes'])
+        if not len(found):
+            assert not here['data_samples'].gt_planes.planes.any()
+            continue
+        order = torch.cdist(there['bboxes'].double(), found.double()).argmin(1)
+        assert sorted(order.tolist()) == list(range(len(found)))
+        torch.testing.assert_close(found[order], there['bboxes'], rtol=0, atol=0.5 / 320)
+        assert instances.labels[order].tolist() == there['cls'].ravel().tolist()
+        plane = here['data_samples'].gt_planes.planes[0].long()
+        [expected] = there['masks']
+        assert torch.equal(torch.cat([torch.zeros(1, dtype=torch.long), order + 1])[expected.long()], plane)
+        numbers += len(found)
+    assert numbers > 50
+
+
+def test_training_images_with_keypoints(digits, tmp_path):
+    files = digits / 'annotations/train.json', digits / 'train'
+    for here, there in training_images(files, tmp_path, 'pose/yolo11n_digits', 'pose'):
+        torch.testing.assert_close(here['inputs'].flip(0), there['img'], rtol=0, atol=0)
+        instances = here['data_samples'].gt_instances
+        torch.testing.assert_close(normalised(instances.bboxes.tensor), there['bboxes'], rtol=0, atol=1e-4)
+        assert instances.labels.tolist() == there['cls'].ravel().tolist()
+        points, seen = instances.keypoints / 320, instances.keypoints_visible
+        expected = there['keypoints']
+        assert torch.equal(seen, expected[..., 2])
+        torch.testing.assert_close(points[seen > 0], expected[..., :2][seen > 0], rtol=0, atol=0.5 / 320)
