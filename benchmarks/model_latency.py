@@ -8,7 +8,8 @@ from _timing import ROOT, benchmark_parser, caption, peak_memory, prepare, pyplo
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
-  python benchmarks/model_latency.py            # 5 minutes on 2 cores"""
+  python benchmarks/model_latency.py            # 7 minutes on 2 cores
+  python benchmarks/model_latency.py --only segment"""
 
 
 class Case(NamedTuple):
@@ -19,9 +20,11 @@ class Case(NamedTuple):
     side: int
     batch: int
     dtype: str
+    task: str = 'detect'
 
     def __str__(self) -> str:
-        return f'YOLO11{self.scale} {self.mode}, {self.side} px, batch {self.batch}, {self.dtype}'
+        name = f'YOLO11{self.scale}' + ('' if self.task == 'detect' else f' {self.task}')
+        return f'{name} {self.mode}, {self.side} px, batch {self.batch}, {self.dtype}'
 
 
 class Detector(NamedTuple):
@@ -42,6 +45,8 @@ CASES = [
     Case('n', 'inference', 640, 8, 'float32'),
     Case('n', 'inference', 640, 1, 'bfloat16'),
     Case('n', 'inference', 640, 1, 'float32'),
+    Case('n', 'training', 640, 4, 'float32', 'segment'),
+    Case('n', 'training', 640, 4, 'float32', 'pose'),
     Case('m', 'training', 320, 4, 'bfloat16'),
     Case('m', 'inference', 320, 4, 'bfloat16'),
 ]
@@ -73,11 +78,12 @@ def build(detector: Detector, case: Case):
     if detector.kind == 'original':
         from ultralytics.cfg import get_cfg
 
-        model = original_yolo11().build(case.scale)
+        model = original_yolo11().build(case.scale, classes=classes_of(case), task=case.task)
         model.args = get_cfg()
     else:
         variant = '' if detector.kind == 'static' else '_dynconv'
-        model = build_model(Config.fromfile(ROOT / 'configs' / f'yolo11{case.scale}{variant}_coco.py'))
+        folder = '' if case.task == 'detect' else case.task
+        model = build_model(Config.fromfile(ROOT / 'configs' / folder / f'yolo11{case.scale}{variant}_coco.py'))
         model.init_weights()
         model = in_published_form(model) if detector.kind == 'published' else model
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -93,6 +99,11 @@ def build(detector: Detector, case: Case):
     if detector.folded:
         model = fold_batch_norms(model)
     return model.to(memory_format=torch.channels_last) if detector.layout == 'nhwc' else model
+
+
+def classes_of(case: Case) -> int:
+    """Poses are of people only."""
+    return 1 if case.task == 'pose' else 80
 
 
 def call(detector: Detector, case: Case) -> Callable[[], object]:
@@ -134,15 +145,30 @@ def losses_of(detector: Detector, model, case: Case, generator) -> Callable:
 
     count = case.batch * BOXES
     index = torch.arange(case.batch).repeat_interleave(BOXES)[:, None].float()
-    labels = torch.randint(80, (count, 1), generator=generator).float()
+    labels = torch.randint(classes_of(case), (count, 1), generator=generator).float()
     corner = torch.rand(count, 2, generator=generator) * 0.7
     sides = torch.rand(count, 2, generator=generator) * 0.25 + 0.02
+    extras = {}
+    if case.task == 'segment':  # a quarter of the size, objects counted from 1, those that come later on top
+        planes = torch.zeros(case.batch, case.side // 4, case.side // 4, dtype=torch.int32)
+        for i, (left, top, right, bottom) in enumerate((torch.cat([corner, corner + sides], 1) * len(planes[0])).int()):
+            planes[i // BOXES, top:bottom, left:right] = i % BOXES + 1
+        extras['masks'] = planes
+    points = corner[:, None] + torch.rand(count, 17, 2, generator=generator) * sides[:, None]
+    seen = torch.ones(count, 17) * 2
     if detector.kind == 'original':
         boxes = torch.cat([corner + sides / 2, sides], 1)
         batch = dict(batch_idx=index[:, 0], cls=labels, bboxes=boxes)
-        return lambda images: model(dict(batch, img=images))[0].sum()
+        if case.task == 'segment':
+            model.args.overlap_mask = True
+        elif case.task == 'pose':
+            batch['keypoints'] = torch.cat([points, seen[..., None]], 2)
+        return lambda images: model(dict(batch | extras, img=images))[0].sum()
+    if case.task == 'pose':
+        extras.update(keypoints=points * case.side, keypoints_visible=seen)
     targets = torch.cat([index, labels, corner * case.side, (corner + sides) * case.side], 1)
-    samples = dict(bboxes_labels=targets, img_metas=[dict(batch_input_shape=(case.side, case.side))] * case.batch)
+    metas = [dict(batch_input_shape=(case.side, case.side))] * case.batch
+    samples = dict(bboxes_labels=targets, counts=(BOXES,) * case.batch, img_metas=metas, **extras)
     return lambda images: sum(loss.sum() for loss in model(images, dict(samples), mode='loss').values())
 
 
@@ -233,7 +259,9 @@ def plot(rows: list[dict]):
 
 def main() -> None:
     """Measure, summarise, write."""
-    args = benchmark_parser(__doc__, EXAMPLE).parse_args()
+    parser = benchmark_parser(__doc__, EXAMPLE)
+    parser.add_argument('--only', metavar='TEXT', help='measure the cases with this in their names only, and print')
+    args = parser.parse_args()
     from _peers import original_yolo11
     from tqdm import tqdm
 
@@ -242,11 +270,16 @@ def main() -> None:
     if not has_original:
         print('the original is not installed: pip install -r requirements/parity.txt to compare with it')
     repeats = min(3, args.repeats) if args.short else args.repeats
-    rows = [measure(case, repeats, has_original) for case in tqdm(CASES, unit='case', disable=None)]
-    memory = [measure_memory(case) for case in tqdm(MEMORY[: 1 if args.short else None], unit='case', disable=None)]
+    cases, memory_cases = CASES, MEMORY[: 1 if args.short else None]
+    if args.only:
+        cases, memory_cases = [case for case in CASES if args.only in str(case)], []
+    rows = [measure(case, repeats, has_original) for case in tqdm(cases, unit='case', disable=None)]
+    memory = [measure_memory(case) for case in tqdm(memory_cases, unit='case', disable=None)]
     figures = summarise(rows, memory)
     for figure in figures:
         print(f'{figure["ratio"]:.3f}  {figure["what"]}')
+    if args.only:
+        return
     content = {'summary': figures, 'rows': rows, 'memory': memory}
     write_results(args, 'model_latency', content, plot(rows))
 
