@@ -21,12 +21,13 @@ class Task(NamedTuple):
     name: str  # as in the ``task`` of a head
     title: str  # in messages
     original_head: str  # name of the last layer's class in the Ultralytics package
-    fields: tuple[str, ...]  # of the instances that are predicted
     metrics: dict[str, str]  # table heading -> key of the evaluator; comparisons use the first
+    labels: str | None = None  # what is read of an object beside its box: 'outlines' or 'keypoints'
+    outputs: tuple[str, ...] = ()  # of an exported graph, beside boxes and scores
 
 
 TASKS: dict[str, Task] = {}
-FOLDERS = ('pose', 'segment')  # of the configs of tasks other than detection
+FOLDERS = ('copy_paste', 'pose', 'segment')  # of configs that have the names of those of detection
 
 
 def register_task(task: Task) -> Task:

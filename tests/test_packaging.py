@@ -83,7 +83,7 @@ def test_every_metafile_entry_is_a_config():
     import yaml
 
     entries = yaml.safe_load((ROOT / 'configs/metafile.yml').read_text())['Models']
-    assert len(entries) == 50
+    assert len(entries) == 75
     assert all((ROOT / entry['Config']).is_file() for entry in entries)
 
 

@@ -43,6 +43,9 @@ def make_parser():
         '--batch', type=batch, default=None, metavar='N', help="batch size: 'dynamic' (default), or a number"
     )
     parser.add_argument('--nms', action='store_true', help='put NMS into the graph')
+    parser.add_argument(
+        '--masks', action='store_true', help='with --nms: masks instead of the prototypes that they are made of'
+    )
     parser.add_argument('--half', action='store_true', help='float16; images and results stay float32')
     parser.add_argument(
         '--int8', action='store_true', help="quantise with the runtime's toolkit; prints AP before and after"
@@ -73,6 +76,7 @@ def export(args) -> None:
         format=args.format,
         batch=args.batch,
         nms=args.nms,
+        masks=args.masks,
         half=args.half,
         int8=args.int8,
         square=not args.dynamic_size,
@@ -86,7 +90,8 @@ def export(args) -> None:
     if not done.compared:
         print('not compared with PyTorch: its runtime does not exist for this system')
     elif done.boxes == done.boxes:
-        print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}')
+        extras = f', keypoints or masks {done.extras:.2g}' if done.extras else ''
+        print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}{extras}')
     else:
         print('no box of the photograph is above test_cfg.score_thr, also in PyTorch: no box was compared')
     if args.int8 and not args.no_eval and done.compared:

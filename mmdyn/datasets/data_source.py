@@ -5,12 +5,13 @@ Roboflow, and Pascal VOC.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
+from mmdyn.annotations import Annotations
 from mmdyn.annotations.coco import load_coco
 from mmdyn.annotations.voc import class_names, files_of_set
 from mmdyn.errors import UserError, listed_classes
@@ -28,6 +29,7 @@ class DataSource(NamedTuple):
         classes: Names.
         splits: Of ``'train'``, ``'val'`` and ``'test'`` those that there are: arguments of their data sets.
         channels: Channels of an image.
+        skeleton: Pairs of keypoints that a line joins in pictures, counted from 1, where the data say.
 
     Example:
         >>> print(find_data(digits_image.parents[1]))
@@ -41,6 +43,7 @@ class DataSource(NamedTuple):
     classes: tuple[str, ...]
     splits: dict[str, dict[str, Any]]
     channels: int = 3
+    skeleton: Sequence[Sequence[int]] | None = None
 
     def __str__(self) -> str:
         where = '; '.join(f'{split}: {_place(arguments)}' for split, arguments in self.splits.items())
@@ -52,12 +55,13 @@ def _place(arguments: dict[str, Any]) -> str:
     return ', '.join([places] if isinstance(places, str) else places)
 
 
-def find_data(path: str | Path, poses: bool = False) -> DataSource:
+def find_data(path: str | Path, labels: str | None = None) -> DataSource:
     """Find out what a path holds.
 
     Args:
         path: A ``data.yaml``, or a folder.
-        poses: Of COCO, take the files with keypoints where there are others, too.
+        labels: What is to be read of the objects beside boxes, ``'outlines'`` or ``'keypoints'``; of COCO, files with
+            keypoints are then preferred to others.
 
     Raises:
         UserError: It holds none of the formats, or one that is incomplete.
@@ -72,8 +76,9 @@ def find_data(path: str | Path, poses: bool = False) -> DataSource:
         return _yolo(path)
     if not path.is_dir():
         raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
-    formats = (_yolo_folder, _coco_poses if poses else _coco, _voc)
-    sources = [source for source in (read(path) for read in formats) if source is not None]
+    formats = (_yolo_folder, _coco, _voc)
+    found = _yolo_folder(path), _coco(path, labels), _voc(path)
+    sources = [source for source in found if source is not None]
     if len(sources) > 1:
         raise UserError(
             f'--data {path} holds annotations of several formats: {" and ".join(s.format for s in sources)}. '
@@ -180,41 +185,39 @@ def _resolve(path: Path, split: str, place: str, roots: list[Path]) -> Path:
     )
 
 
-def _coco_poses(root: Path) -> DataSource | None:
-    """COCO: annotations/person_keypoints_*train*.json, *train*.json and *val*.json, or train/_annotations.coco.json."""
-    source = _coco(root, 'person_keypoints')
-    if source is None:
-        return None
-    files = [root / arguments['ann_file'] for arguments in source.splits.values()]
-    count = load_coco(files[0], keypoints=True).keypoints.shape[1]
-    arguments = dict(keypoints=(count, 3)) if count else {}
-    return source._replace(splits={split: each | arguments for split, each in source.splits.items()})
-
-
-def _coco(root: Path, preferred: str = 'instances') -> DataSource | None:
-    """COCO: annotations/*train*.json and *val*.json, or train/_annotations.coco.json."""
+def _coco(root: Path, labels: str | None) -> DataSource | None:
+    """COCO: annotations/*train*.json and *val*.json (person_keypoints_* of poses), or train/_annotations.coco.json."""
     splits: dict[str, dict[str, Any]] = {}
+    tables: dict[str, Annotations] = {}
+    preferred = 'person_keypoints' if labels == 'keypoints' else 'instances'
     for split, names in NAMES.items():
         for file, folders in _coco_files(root, names, preferred):
             if file.is_file():
+                # read as the data set will, so that it is read once
+                table = load_coco(file, outlines=labels == 'outlines', keypoints=labels == 'keypoints')
+                tables[split] = table
                 splits[split] = dict(
                     type='mmyolo.CheckedCocoDataset',
                     data_root=f'{root}/',
                     ann_file=file.relative_to(root).as_posix(),
-                    data_prefix=dict(img=f'{_image_folder(file, folders).relative_to(root).as_posix()}/'),
+                    data_prefix=dict(
+                        img=f'{_image_folder(file, table.files[0], folders).relative_to(root).as_posix()}/'
+                    ),
                 )
                 break
     if not splits:
         return None
-    classes = {split: load_coco(root / arguments['ann_file']).classes for split, arguments in splits.items()}
-    first = next(iter(classes))
-    for split, names in classes.items():
-        if names != classes[first]:
+    first, *others = tables
+    for split in others:
+        if tables[split].classes != tables[first].classes:
             raise UserError(
-                f'--data {root}: {splits[first]["ann_file"]} has the categories {list(classes[first])}, but '
-                f'{splits[split]["ann_file"]} has {list(names)}: list the same ones in the same order'
+                f'--data {root}: {splits[first]["ann_file"]} has the categories {list(tables[first].classes)}, but '
+                f'{splits[split]["ann_file"]} has {list(tables[split].classes)}: list the same ones in the same order'
             )
-    return DataSource(root, 'COCO', classes[first], splits)
+    count = tables[first].keypoints.shape[1]
+    arguments = dict(keypoints=(count, 3)) if count else {}
+    splits = {split: each | arguments for split, each in splits.items()}
+    return DataSource(root, 'COCO', tables[first].classes, splits, skeleton=tables[first].skeleton or None)
 
 
 def _coco_files(root: Path, names: tuple[str, ...], preferred: str) -> Iterator[tuple[Path, list[Path]]]:
@@ -246,8 +249,7 @@ def _coco_files(root: Path, names: tuple[str, ...], preferred: str) -> Iterator[
             yield file, folders
 
 
-def _image_folder(file: Path, folders: list[Path]) -> Path:
-    image = load_coco(file).files[0]
+def _image_folder(file: Path, image: str, folders: list[Path]) -> Path:
     for folder in folders:
         if (folder / image).is_file():
             return folder

@@ -1,6 +1,8 @@
 """Comparison of an exported file with PyTorch."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,9 +14,10 @@ from mmdyn.errors import UserError
 from mmdyn.inference.runtimes import open_exported
 from mmdyn.models.build import input_channels
 
+from .graph import extras_of, of_priors
 from .options import ExportOptions
 
-FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # maximum differences to PyTorch: pixels, scores
+FULL, HALF = (0.01, 1e-4), (4.0, 0.05)  # maximum differences to PyTorch: pixels, scores and shares
 
 
 def examples(model: BaseDetector, size: tuple[int, int], count: int) -> Tensor:
@@ -31,51 +34,67 @@ def examples(model: BaseDetector, size: tuple[int, int], count: int) -> Tensor:
     return (batch - model.data_preprocessor.mean) / model.data_preprocessor.std
 
 
+class Differences(NamedTuple):
+    """Largest differences of an exported file to PyTorch; NaN if NMS keeps no box."""
+
+    boxes: float = float('nan')  # in pixels
+    scores: float = float('nan')
+    extras: float = 0.0  # of keypoints, in pixels; of what masks are made of, as shares of their largest number
+
+
 def check_agreement(
-    path: Path, images: Tensor, expected: tuple[Tensor, Tensor], kept: Tensor | None, options: ExportOptions
-) -> tuple[float, float]:
-    """Largest differences of boxes and scores to PyTorch.
+    path: Path, images: Tensor, expected: Mapping[str, Tensor], kept: Tensor | None, options: ExportOptions
+) -> Differences:
+    """Compare an exported file with PyTorch.
 
     Args:
         path: The exported file.
         images: Its input, (B, channels, H, W).
-        expected: PyTorch's boxes and scores for them, without NMS.
-        kept: Which of the K detections PyTorch's NMS keeps, (B, K); None without NMS.
+        expected: PyTorch's outputs for them by name, without NMS.
+        kept: Labels of what PyTorch's NMS keeps, (B, K), below 0 where nothing is; None without NMS.
         options: Options of the export.
 
-    Returns:
-        Differences of boxes in pixels and of scores; NaN if NMS keeps no box.
-
     Raises:
-        UserError: They are too large, or NMS keeps a different number of boxes.
+        UserError: The differences are too large, or NMS keeps a different number of boxes.
     """
-    boxes, scores = expected
-    first, second = (torch.from_numpy(np.asarray(x)) for x in open_exported(path).run(images.numpy()))
+    session = open_exported(path)
+    arrays = (torch.from_numpy(np.asarray(x)) for x in session.run(images.numpy()))
+    found = dict(zip(session.outputs, arrays, strict=True))
+    boxes, scores = expected['boxes'], expected['scores']
     if kept is not None:
-        counts, wanted = (second >= 0).sum(1), kept.sum(1)
+        seen = found['labels'] >= 0
+        counts, wanted = seen.sum(1), (kept >= 0).sum(1)
         if not options.int8 and ((counts - wanted).abs() > 1 + 0.05 * options.half * wanted).any():
             raise UserError(f'{options.format} keeps {counts.tolist()} boxes after NMS, PyTorch {wanted.tolist()}')
         if not counts.any():
-            return float('nan'), float('nan')
-        corners, best = _nearest(first, second, boxes, scores)
-        off = float((first[..., :4] - corners).abs()[second >= 0].max())
-        off_score = float((first[..., 4] - best).abs()[second >= 0].max())
+            return Differences()
+        prior = torch.cdist(found['dets'][..., :4].double(), boxes.double()).argmin(2)  # (B, K), the nearest
+        best = of_priors(scores, prior).gather(2, found['labels'].clamp(min=0)[..., None])[..., 0]
+        off = float((found['dets'][..., :4] - of_priors(boxes, prior)).abs()[seen].max())
+        off_score = float((found['dets'][..., 4] - best).abs()[seen].max())
+        others = extras_of(expected, prior, 'masks' in found)
     else:
         seen = scores.amax(2) > 0.001  # boxes with a relevant score
-        off = float((first - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
-        off_score = float((second - scores).abs().max())
+        off = float((found['boxes'] - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
+        off_score = float((found['scores'] - scores).abs().max())
+        others = extras_of(expected)
+    off_extra = max((_difference(name, found[name], value, seen) for name, value in others.items()), default=0.0)
     pixels, share = HALF if options.half else FULL
-    if not options.int8 and not (off <= pixels and off_score <= share):
+    limit = pixels if 'keypoints' in others else share
+    if not options.int8 and not (off <= pixels and off_score <= share and off_extra <= limit):
+        added = f', {" and ".join(others)} by {off_extra:.3g}' if others else ''
         raise UserError(
-            f'{options.format} differs from PyTorch: boxes by {off:.3g} pixels, scores by '
-            f'{off_score:.3g}. Nothing was written; try another --form or --opset'
+            f'{options.format} differs from PyTorch: boxes by {off:.3g} pixels, scores by {off_score:.3g}{added}. '
+            'Nothing was written; try another --form or --opset'
         )
-    return off, off_score
+    return Differences(off, off_score, off_extra)
 
 
-def _nearest(exported: Tensor, labels: Tensor, boxes: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]:
-    """For every detection, the nearest of PyTorch's boxes, and its score of that class."""
-    nearest = torch.cdist(exported[..., :4].double(), boxes.double()).argmin(2)  # (B, K)
-    corners = boxes.gather(1, nearest[..., None].expand(-1, -1, 4))
-    class_scores = scores.gather(1, nearest[..., None].expand(-1, -1, scores.shape[2]))
-    return corners, class_scores.gather(2, labels.clamp(min=0)[..., None])[..., 0]
+def _difference(name: str, found: Tensor, expected: Tensor, seen: Tensor) -> float:
+    """How far an output of a task is off, where a row of it has an object; see :class:`Differences`."""
+    if name != 'prototypes':
+        found, expected = found[seen], expected[seen]
+    if not expected.numel():
+        return 0.0
+    off = (found - expected).abs().max()
+    return float(off if name == 'keypoints' else off / expected.abs().max())

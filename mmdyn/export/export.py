@@ -29,8 +29,8 @@ from mmdyn.running.image_size import test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
-from .agreement import check_agreement, examples
-from .graph import DetectionGraph, DetectionGraphWithNMS
+from .agreement import Differences, check_agreement, examples
+from .graph import MASKS, DetectionGraph, DetectionGraphWithNMS
 from .options import ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS, WEIGHTS_ONLY
 from .writers import (
@@ -60,11 +60,16 @@ class Exported(NamedTuple):
     cost: str  # what the form costs
     boxes: float  # largest difference of a box to PyTorch, in pixels
     scores: float  # and of a score
+    extras: float = 0.0  # and of keypoints in pixels, or of masks as a share of their largest logit
     compared: bool = True  # False if the runtime of the file does not run on this machine
 
 
 def _metadata(
-    cfg: Config, model: BaseDetector, classes: tuple[str, ...] | None, options: ExportOptions
+    cfg: Config,
+    model: BaseDetector,
+    classes: tuple[str, ...] | None,
+    outputs: tuple[str, ...],
+    options: ExportOptions,
 ) -> dict[str, str]:
     """Metadata for a runtime, each entry as JSON."""
     head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
@@ -87,6 +92,9 @@ def _metadata(
         score_threshold=test.score_thr,
         iou_threshold=test.nms.iou_threshold,
         max_detections=test.max_per_img,
+        task=getattr(head, 'task', 'detect'),
+        skeleton=getattr(head, 'skeleton', ()),
+        outputs=outputs,
     )
     return {k: json.dumps(v) for k, v in values.items()} | {'mmdyn_version': __version__}
 
@@ -135,31 +143,33 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     model = loaded.model
     fold_batch_norms(model.eval()).requires_grad_(False)
     form, cost = choose_form(model, options)
-    test, metadata = model.bbox_head.test_cfg, _metadata(cfg, model, loaded.classes, options)
+    test = model.bbox_head.test_cfg
     reference = DetectionGraph(model)
+    if options.masks and reference.names[2:] != MASKS:
+        raise UserError('--masks is for models of segmentation: omit it')
+    limits = dict(iou=test.nms.iou_threshold, score=test.score_thr, keep=test.max_per_img, masks=options.masks)
     images = examples(model, test_size(cfg), options.batch or 3)
     with torch.no_grad():
-        expected = reference(images)
-    limits = test.nms.iou_threshold, test.score_thr, test.max_per_img
-    with torch.no_grad():
-        kept = DetectionGraphWithNMS(reference, *limits, one_operator=False)(images)[1] >= 0 if options.nms else None
-    plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
-    whole = DetectionGraphWithNMS(plain, *limits, one_operator=options.format != 'torch_export')
+        expected = dict(zip(reference.names, reference(images), strict=True))
+        kept = DetectionGraphWithNMS(reference, one_operator=False, **limits)(images)[1] if options.nms else None
+    graph: nn.Module
+    graph = plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
+    if options.nms:
+        graph = DetectionGraphWithNMS(plain, one_operator=options.format != 'torch_export', **limits)
+    metadata = _metadata(cfg, model, loaded.classes, graph.names, options)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.exporting-') as folder:
         written = Path(folder, target.name)
-        _write(cfg, whole if options.nms else plain, written, metadata, options, form)
+        _write(cfg, graph, written, metadata, options, form)
         if options.int8:
             _quantise(written, cfg, model, options)
         if options.format == 'litert':
             add_litert_metadata(written, metadata)  # the quantizer would drop it
         compared = runs_here(written)
-        boxes, scores = (
-            check_agreement(written, images, expected, kept, options) if compared else (float('nan'), float('nan'))
-        )
+        differences = check_agreement(written, images, expected, kept, options) if compared else Differences()
         size = sum(file.stat().st_size for file in Path(folder).rglob('*') if file.is_file())
         _publish(Path(folder), target)
-    return Exported(target, size, form, cost, boxes, scores, compared)
+    return Exported(target, size, form, cost, *differences, compared)
 
 
 def _write(

@@ -3,6 +3,9 @@
 Shapes: B batch, N priors of all levels, C classes, K detections kept of an image, n boxes that NMS keeps of a batch.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from mmyolo.models.dense_heads import YOLOv8Head
 from torch import Tensor, nn
@@ -10,6 +13,8 @@ from torchvision.ops import nms as torchvision_nms
 
 from mmdyn.errors import UserError
 from mmdyn.tasks import TASKS
+
+MASKS = ('coefficients', 'prototypes')  # outputs that can be assembled to masks in the graph
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
@@ -40,8 +45,8 @@ class DetectionGraph(nn.Module):
     """A detector as a plain function of tensors.
 
     Args:
-        model: Detector whose head is YOLOv8's or YOLO11's.
-        half: Compute in float16; images, boxes and scores stay float32.
+        model: Detector whose head is YOLOv8's or YOLO11's, of any task.
+        half: Compute in float16; images and outputs stay float32.
 
     Raises:
         UserError: The head is not supported.
@@ -52,35 +57,46 @@ class DetectionGraph(nn.Module):
         head = getattr(model, 'bbox_head', None)
         if not isinstance(head, YOLOv8Head):
             raise UserError(f'only detectors with a YOLO11Head or YOLOv8Head are exported, not {type(head).__name__}')
-        task = TASKS[getattr(head, 'task', 'detect')]
-        if task.name != 'detect':
-            raise UserError(f'a model of {task.title} cannot be exported yet: run the checkpoint')
+        extras = TASKS[getattr(head, 'task', 'detect')].outputs
+        self.names: tuple[str, ...] = ('boxes', 'scores', *extras)  # of the outputs
         self.model = model.half() if half else model
         self.half_precision = half
         self.strides = tuple(head.featmap_strides)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Decode every prior.
 
         Args:
             images: Normalised images, (B, 3, H, W).
 
         Returns:
-            Boxes as left, top, right, bottom in pixels of ``images``, (B, N, 4), and scores of classes, (B, N, C).
+            Boxes as left, top, right, bottom in pixels of ``images``, (B, N, 4), scores of classes, (B, N, C), and what
+            the task has: mask coefficients (B, N, P) and prototypes (B, P, H / 4, W / 4), or keypoints (B, N, K, 3).
         """
         images = images.half() if self.half_precision else images
-        logits, distances = self.model(images, None, mode='tensor')
+        logits, distances, *others = self.model(images, None, mode='tensor')
         boxes = torch.cat([_decode(d.float(), s) for d, s in zip(distances, self.strides, strict=True)], dim=1)
         scores = torch.cat([level.flatten(2) for level in logits], dim=2).float().sigmoid()  # (B, C, N)
-        return boxes, scores.transpose(1, 2)
+        extras: tuple[Tensor, ...] = ()
+        if len(self.names) > 2:
+            centres = [_centres(level).flatten(1).T for level in logits]
+            strides = [torch.full_like(c[:, :1], s) for c, s in zip(centres, self.strides, strict=True)]
+            head: Any = self.model.bbox_head
+            extras = head.exported(others, torch.cat(centres), torch.cat(strides))
+        return boxes, scores.transpose(1, 2), *extras
+
+
+def _centres(level: Tensor) -> Tensor:
+    """Centres of the cells of a level (B, C, H, W), in strides, float32 (2, H, W)."""
+    height, width = level.shape[2:]
+    rows = (torch.arange(height, dtype=torch.float32, device=level.device) + 0.5)[:, None].expand(height, width)
+    columns = (torch.arange(width, dtype=torch.float32, device=level.device) + 0.5).expand(height, width)
+    return torch.stack((columns, rows))
 
 
 def _decode(distances: Tensor, stride: int) -> Tensor:
     """Distances to the four sides in strides, (B, 4, H, W) -> boxes in pixels, (B, H * W, 4)."""
-    height, width = distances.shape[2:]
-    rows = (torch.arange(height, dtype=distances.dtype, device=distances.device) + 0.5)[:, None].expand(height, width)
-    columns = (torch.arange(width, dtype=distances.dtype, device=distances.device) + 0.5).expand(height, width)
-    centres = torch.stack((columns, rows))  # (2, H, W)
+    centres = _centres(distances)
     corners = torch.cat((centres - distances[:, :2], centres + distances[:, 2:]), dim=1)
     return (corners * stride).flatten(2).transpose(1, 2)
 
@@ -94,29 +110,61 @@ class DetectionGraphWithNMS(nn.Module):
         score: Score threshold.
         keep: Number of detections K per image.
         one_operator: NMS as one operator of this package, for the ONNX exporter.
+        masks: Instead of coefficients and prototypes, give the logits of the masks.
     """
 
-    def __init__(self, graph: DetectionGraph, iou: float, score: float, keep: int, one_operator: bool) -> None:
+    def __init__(
+        self, graph: DetectionGraph, iou: float, score: float, keep: int, one_operator: bool, masks: bool = False
+    ) -> None:
         super().__init__()
-        self.detector, self.iou, self.score, self.keep = graph, iou, score, keep
+        self.detector, self.iou, self.score, self.keep, self.masks = graph, iou, score, keep, masks
         self.nms = nms_by_class if one_operator else _nms_by_class
+        extras = graph.names[2:]
+        self.names: tuple[str, ...] = ('dets', 'labels', *(('masks',) if masks else extras))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Detect.
 
         Args:
             images: Normalised images, (B, 3, H, W).
 
         Returns:
-            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused entries have score 0, label -1.
+            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused entries have score 0, label -1. What the
+            task has is of these detections, (B, K, …); logits of masks are (B, K, H / 4, W / 4).
         """
-        boxes, scores = self.detector(images)
+        boxes, scores, *extras = self.detector(images)
         by_class = scores.transpose(1, 2).contiguous()  # (B, C, N)
         image, label, prior = self.nms(boxes, by_class, self.iou, self.score).unbind(1)
         kept = torch.zeros_like(scores)
         kept[image, prior, label] = scores[image, prior, label]
         values, order = kept.flatten(1).topk(min(self.keep, scores[0].numel()), dim=1)  # (B, K) of N * C
         classes = scores.shape[2]
-        corners = boxes.gather(1, (order // classes)[..., None].expand(-1, -1, 4))
+        priors = order // classes
         labels = torch.where(values > 0, order % classes, -1)
-        return torch.cat((corners, values[..., None]), dim=2), labels
+        dets = torch.cat((of_priors(boxes, priors), values[..., None]), dim=2)
+        outputs = dict(zip(self.detector.names, (boxes, scores, *extras), strict=True))
+        return dets, labels, *extras_of(outputs, priors, self.masks).values()
+
+
+def of_priors(values: Tensor, priors: Tensor) -> Tensor:
+    """Rows (B, K, …) of values (B, N, …) at the indices ``priors``, (B, K)."""
+    rows = values.flatten(2)
+    return rows.gather(1, priors[..., None].expand(-1, -1, rows.shape[2])).unflatten(2, values.shape[2:])
+
+
+def extras_of(outputs: Mapping[str, Tensor], priors: Tensor | None = None, masks: bool = False) -> dict[str, Tensor]:
+    """What a task has beside boxes and scores.
+
+    Args:
+        outputs: Outputs of a :class:`DetectionGraph` by name.
+        priors: Indices of priors, (B, K); None takes all.
+        masks: Instead of coefficients and prototypes, the logits of masks, (B, K, H / 4, W / 4).
+    """
+    extras = {name: value for name, value in outputs.items() if name not in ('boxes', 'scores')}
+    if priors is not None:
+        of_image = ('prototypes',)
+        extras = {k: v if k in of_image else of_priors(v, priors) for k, v in extras.items()}
+    if not masks:
+        return extras
+    coefficients, prototypes = (extras[name] for name in MASKS)
+    return dict(masks=(coefficients @ prototypes.flatten(2)).unflatten(2, prototypes.shape[2:]))

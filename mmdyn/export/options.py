@@ -68,6 +68,7 @@ class ExportOptions(NamedTuple):
     format: str = 'onnx'  # a key of FORMATS
     batch: int | None = None  # batch size; None for a dynamic one
     nms: bool = False
+    masks: bool = False  # assembled in the graph; with NMS
     half: bool = False
     int8: bool = False
     square: bool = True  # False for dynamic height and width
@@ -98,6 +99,8 @@ def check_options(options: ExportOptions) -> None:
             f'{options.format} takes a fixed number of images of a fixed size, without NMS: set --batch '
             f'{form.batch or 1}, and neither --nms nor --dynamic-size'
         )
+    if options.masks and not options.nms:
+        raise UserError('--masks assembles the masks of what NMS keeps: set --nms, too')
     if form.batch not in (None, options.batch):
         raise UserError(f'{options.format} takes one image at a time: set --batch {form.batch}')
     if options.form is not None and options.form in form.refused:

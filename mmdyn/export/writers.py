@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from mmdyn.errors import UserError
+from mmdyn.inference.onnx_detector import output_names
 from mmdyn.inference.runtimes import METADATA, openvino_core
 
 
@@ -41,7 +42,7 @@ def write_onnx(program: ExportedProgram, path: Path, metadata: dict[str, str], o
     written = torch.onnx.export(
         program,
         input_names=['images'],
-        output_names=['dets', 'labels'] if json.loads(metadata['nms']) else ['boxes', 'scores'],
+        output_names=output_names(metadata),
         opset_version=opset,
         custom_translation_table={torch.ops.mmdyn.nms_by_class.default: nms},
         verbose=False,
@@ -124,7 +125,7 @@ def write_coreml(program: ExportedProgram, path: Path, metadata: dict[str, str],
         model = ct.convert(
             program.run_decompositions({}),
             inputs=[ct.TensorType(name='images', shape=shape, dtype=np.float32)],
-            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in ('boxes', 'scores')],
+            outputs=[ct.TensorType(name=name, dtype=np.float32) for name in output_names(metadata)],
             convert_to='mlprogram',
             minimum_deployment_target=ct.target.iOS16,
             compute_precision=ct.precision.FLOAT16 if half else ct.precision.FLOAT32,

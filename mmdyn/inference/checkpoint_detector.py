@@ -57,6 +57,7 @@ class CheckpointDetector:
         self.model = model.to(device)
         self.model.cfg = cfg
         self.names = class_names(classes_of(content), cfg, self.model.bbox_head.num_classes)
+        self.skeleton = getattr(self.model.bbox_head, 'skeleton', ())  # of keypoints, in pictures
         self.lock = threading.Lock()  # limits are set in the head for the time of a call
         self.channels = image_channels(cfg)
         self.to_float32 = keeps_sixteen_bits(cfg)

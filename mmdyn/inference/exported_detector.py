@@ -15,9 +15,11 @@ from torch import Tensor
 from mmdyn.errors import UserError
 from mmdyn.running.image_channels import image_channels
 from mmdyn.running.image_size import test_size
-from mmdyn.running.testing import drop_ema, use_pipeline_sizes
+from mmdyn.running.testing import drop_ema, task_of_config, use_pipeline_sizes
+from mmdyn.tasks import TASKS
 
 from .onnx_detector import Limits, Placement, restore
+from .prediction import FIELDS
 from .runtimes import RUNTIMES, open_exported
 
 
@@ -79,11 +81,9 @@ class ExportedDetector(BaseModel):
             pad = sample.metainfo.get('pad_param', np.zeros(4))
             placement = Placement(tuple(sample.scale_factor), float(pad[2]), float(pad[0]))
             detections = restore(detections, placement, sample.ori_shape, clip)
+            fields = {k: v for k, v in zip(FIELDS, detections, strict=True) if v is not None}
             sample.pred_instances = InstanceData(
-                **{
-                    key: torch.from_numpy(np.ascontiguousarray(value))
-                    for key, value in zip(('bboxes', 'scores', 'labels'), detections[:3], strict=True)
-                }
+                **{key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in fields.items()}
             )
         return data_samples
 
@@ -106,19 +106,22 @@ def use_exported(cfg: Config, path: str | Path) -> Config:
             'code when loaded, and was compared with PyTorch when it was exported'
         )
     session, cfg = open_exported(path), copy.deepcopy(cfg)
+    task, wanted = session.meta['task'], task_of_config(cfg).name
+    if task != wanted:
+        raise UserError(f'{path} is a file of {TASKS[task].title}, the config is one of {TASKS[wanted].title}')
     if tuple(session.size) != test_size(cfg):
         sizes = ' x '.join(map(str, session.size)), ' x '.join(map(str, test_size(cfg)))
         raise UserError(f'{path} is for images of {sizes[0]} pixels, the config has {sizes[1]}')
     if session.channels != image_channels(cfg):
         raise UserError(f'{path} takes images of {session.channels} channels, the config has {image_channels(cfg)}')
-    for name, wanted in (
+    for name, value in (
         ('score_threshold', cfg.model.test_cfg.score_thr),
         ('iou_threshold', cfg.model.test_cfg.nms.iou_threshold),
         ('max_detections', cfg.model.test_cfg.max_per_img),
     ):
-        if session.meta['nms'] and session.meta[name] != wanted:
+        if session.meta['nms'] and session.meta[name] != value:
             raise UserError(
-                f'{path} has NMS with {name}={session.meta[name]}, but the config has {wanted}: export again'
+                f'{path} has NMS with {name}={session.meta[name]}, but the config has {value}: export again'
             )
     if session.meta['square']:
         use_pipeline_sizes(cfg)

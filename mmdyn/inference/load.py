@@ -222,7 +222,8 @@ class Model:
         else:
             found = ((detections, None) for detections in self.detector(arrays, *limits))
         rows = zip(arrays, paths, found, strict=True)
-        return [Prediction.of(array, self.names, one, path, weights) for array, path, (one, weights) in rows]
+        skeleton = self.detector.skeleton
+        return [Prediction.of(array, self.names, one, path, weights, skeleton) for array, path, (one, weights) in rows]
 
     def _dynamic_network(self) -> torch.nn.Module:
         network = getattr(self.detector, 'model', None)

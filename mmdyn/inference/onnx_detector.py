@@ -4,8 +4,11 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
 
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 
+Files of segmentation and of poses give masks and keypoints, too.
+
     detector = OnnxDetector('model.onnx')
     for box, score, label in zip(*detector(cv2.imread('image.jpg'))[:3]): ...
+    masks = detector(cv2.imread('image.jpg')).masks  # of a file of segmentation
 """
 
 import argparse
@@ -28,7 +31,11 @@ FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
 KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 # Metadata that files of earlier versions lack: channels, whether 16 bits are kept, height and width to fit into.
-LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None}
+# The task, pairs of keypoints for pictures, and the names of the outputs: two by NMS, and those of the task.
+LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None, 'task': 'detect', 'skeleton': ()}
+LATER['outputs'] = None
+PLAIN, WITH_NMS = ['boxes', 'scores'], ['dets', 'labels']
+MASK_STRIDE = 4  # pixels of the network's image for a number of a mask
 
 
 class Detections(NamedTuple):
@@ -37,7 +44,7 @@ class Detections(NamedTuple):
     boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
     scores: np.ndarray  # (n,)
     labels: np.ndarray  # (n,), indices of class names
-    masks: Any = None  # (n, height, width) bool; None where a model has no masks
+    masks: Any = None  # (n, height, width) bool, before restore() logits of a quarter of the size; None without masks
     keypoints: Any = None  # (n, K, 2) in pixels; None where a model has no keypoints
     keypoint_scores: Any = None  # (n, K), whether each is there
 
@@ -62,6 +69,12 @@ class Placement(NamedTuple):
     scale: tuple[float, float]  # horizontal, vertical
     left: float
     top: float
+
+
+def output_names(texts: dict[str, str]) -> list[str]:
+    """Names of the outputs of a graph with these metadata."""
+    stated = json.loads(texts.get('outputs', 'null'))
+    return stated or (WITH_NMS if json.loads(texts.get('nms', 'false')) else PLAIN)
 
 
 class OnnxDetector:
@@ -89,6 +102,8 @@ class OnnxDetector:
         self.channels: int = self.meta['channels']
         self.to_float32: bool = self.meta['to_float32']  # 16 bits are kept, as float32 from 0 to 255
         self.size: list[int] = self.meta['size'] or [self.meta['long_side']] * 2  # height and width to fit into
+        self.skeleton: Sequence[Sequence[int]] = self.meta['skeleton']  # of keypoints, in pictures
+        self.outputs = output_names(texts)
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         """The graph as a function, and its metadata."""
@@ -168,7 +183,7 @@ class OnnxDetector:
             limits: Which detections are kept.
 
         Returns:
-            One item per image, with boxes in pixels of ``images``.
+            One item per image, in pixels of ``images``; :func:`restore` carries it to the original image.
 
         Raises:
             ValueError: There are too many images, or, as :class:`LimitError`, the NMS of the graph differs.
@@ -179,14 +194,19 @@ class OnnxDetector:
         self.check_limits(limits)
         if count < batch:
             images = np.concatenate((images, np.zeros((batch - count, *images.shape[1:]), images.dtype)))
-        first, second = self.run(images)
-        if not self.meta['nms']:
-            return [self.select(*one, limits) for one in zip(first[:count], second[:count])]
+        outputs = self.run(images)
         detections = []
-        for dets, labels in zip(first[:count], second[:count]):
-            wanted = labels >= 0 if limits.classes is None else np.isin(labels, limits.classes)
-            kept = np.flatnonzero((dets[:, 4] > limits.score) & wanted)[: limits.max_detections]
-            detections.append(Detections(dets[kept, :4], dets[kept, 4], labels[kept]))
+        for index in range(count):
+            first, second, *others = (output[index] for output in outputs)
+            if self.meta['nms']:
+                wanted = second >= 0 if limits.classes is None else np.isin(second, limits.classes)
+                rows = np.flatnonzero((first[:, 4] > limits.score) & wanted)[: limits.max_detections]
+                boxes, scores, labels = first[rows, :4], first[rows, 4], second[rows]
+            else:
+                rows, scores, labels = self.select(first, second, limits)
+                boxes = first[rows]
+            extras = dict(zip(self.outputs[2:], others))
+            detections.append(Detections(boxes, scores, labels, **fields_of(extras, rows)))
         return detections
 
     def check_limits(self, limits: Limits) -> None:
@@ -206,13 +226,18 @@ class OnnxDetector:
         if limits.max_detections is not None and limits.max_detections > most:
             raise LimitError(f'invalid number of detections {limits.max_detections}: {self.path} gives {most}; {cure}')
 
-    def select(self, boxes: np.ndarray, scores: np.ndarray, limits: Limits) -> Detections:
+    def select(
+        self, boxes: np.ndarray, scores: np.ndarray, limits: Limits
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """NMS, within each class or among all.
 
         Args:
             boxes: (N, 4).
             scores: (N, classes).
             limits: Which detections are kept.
+
+        Returns:
+            Rows of ``boxes`` by falling score, scores and labels, (n,) each.
         """
         if limits.classes is not None:
             scores = np.where(np.isin(np.arange(scores.shape[1]), limits.classes), scores, 0)
@@ -226,25 +251,82 @@ class OnnxDetector:
         groups: Any = np.zeros_like(labels, np.int32) if limits.agnostic else labels.astype(np.int32)
         order = cv2.dnn.NMSBoxesBatched(sides, values, groups, 0.0, iou) if len(values) else []
         kept = np.array(order, int)[: limits.max_detections or self.meta['max_detections']]
-        return Detections(boxes[indices[kept]], values[kept], labels[kept])
+        return indices[kept], values[kept], labels[kept]
+
+
+def fields_of(extras: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """The fields of :class:`Detections` beside boxes, scores and labels.
+
+    Args:
+        extras: What the graph gave for an image beside boxes and scores, by name.
+        rows: Of the detections.
+    """
+    fields: dict[str, np.ndarray] = {}
+    if 'prototypes' in extras:
+        prototypes = extras['prototypes']  # (C, h, w)
+        logits = extras['coefficients'][rows] @ prototypes.reshape(len(prototypes), -1)
+        fields['masks'] = logits.reshape(-1, *prototypes.shape[1:])
+    if 'masks' in extras:
+        fields['masks'] = extras['masks'][rows]
+    if 'keypoints' in extras:
+        points = extras['keypoints'][rows]  # (n, K, 3)
+        fields['keypoints'], fields['keypoint_scores'] = points[..., :2], points[..., 2]
+    return fields
 
 
 def restore(detections: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
-    """Boxes in pixels of the original image of this height and width."""
-    offset, scale = (np.array(v * 2, np.float32) for v in ((placement.left, placement.top), placement.scale))
-    boxes = (detections.boxes - offset) / scale
-    return detections._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
+    """Detections in pixels of the original image of this height and width."""
+    corner, scale = (np.array(v, np.float32) for v in ((placement.left, placement.top), placement.scale))
+    boxes = (detections.boxes - np.tile(corner, 2)) / np.tile(scale, 2)
+    detections = detections._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
+    if detections.keypoints is not None:
+        points = (detections.keypoints - corner) / scale
+        detections = detections._replace(keypoints=points.clip(0, [size[1], size[0]]))
+    if detections.masks is not None:
+        detections = detections._replace(masks=enlarge(detections.masks, placement, size, detections.boxes))
+    return detections
 
 
-def draw(image: np.ndarray, detections: Detections, names: Sequence[str]) -> np.ndarray:
-    """A BGR uint8 picture of an image, with boxes, class names and scores."""
+def enlarge(logits: np.ndarray, placement: Placement, size: tuple[int, int], boxes: np.ndarray) -> np.ndarray:
+    """Masks of an image: logits without padding, enlarged, then thresholded, then cropped by the boxes.
+
+    Args:
+        logits: (n, h, w), of a quarter of the network's image.
+        placement: Of the image in that of the network.
+        size: Height and width of the image.
+        boxes: (n, 4) in pixels of the image.
+
+    Returns:
+        (n, height, width) bool.
+    """
+    masks = np.zeros((len(logits), *size), bool)
+    sides = [round(side * scale) for side, scale in zip(size, placement.scale[::-1])]  # in the network's image
+    edges = [int(placement.top), int(placement.left)]
+    spans = [(edge, edge + side) for edge, side in zip(edges, sides)]
+    # so large that the padding ends between two numbers
+    factor = next(f for f in (1, 2, MASK_STRIDE) if not any(end * f % MASK_STRIDE for span in spans for end in span))
+    rows, columns = (slice(*(end * factor // MASK_STRIDE for end in span)) for span in spans)
+    for mask, logit, box in zip(masks, logits.astype(np.float32), boxes):
+        if factor > 1:
+            logit = cv2.resize(logit, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
+        logit = cv2.resize(logit[rows, columns], size[::-1], interpolation=cv2.INTER_LINEAR)
+        inside = [np.clip(np.ceil([box[i], box[i + 2]]), 0, None).astype(int) for i in (1, 0)]
+        window = slice(*inside[0]), slice(*inside[1])
+        mask[window] = logit[window] > 0
+    return masks
+
+
+def draw(
+    image: np.ndarray, detections: Detections, names: Sequence[str], skeleton: Sequence[Sequence[int]] = ()
+) -> np.ndarray:
+    """A BGR uint8 picture of an image, with boxes, class names and scores, masks, and keypoints with their skeleton."""
     texts = [f'{names[label]} {score:.2f}' for score, label in zip(detections.scores, detections.labels)]
     colours = [colour_of(label) for label in detections.labels]
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)
     if detections.keypoints is not None:
-        draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours)
+        draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours, skeleton)
     return draw_boxes(picture, detections.boxes, texts, colours)
 
 
@@ -338,7 +420,7 @@ def main(arguments: list[str]) -> int:
         detections = detector(image, args.score)
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(picture), draw(image, detections, detector.names))
+        cv2.imwrite(str(picture), draw(image, detections, detector.names, detector.skeleton))
         if not len(detections.boxes):
             print(f'{path}: no object of a score above {args.score:g}')
         for box, score, label in zip(*detections[:3]):

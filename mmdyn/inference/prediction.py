@@ -44,11 +44,12 @@ class Prediction(DetDataSample):
         detections: Detections,
         path: str | None,
         routing: Routing | None = None,
+        skeleton: Sequence[Sequence[int]] = (),
     ) -> 'Prediction':
-        """Build the prediction of an image (H, W, channels) from detections and class names."""
+        """Build the prediction of an image (H, W, channels) from detections, class names, and pairs of keypoints."""
         size = image.shape[:2]
         values = dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image, routing=routing)
-        sample = cls(metainfo=values)
+        sample = cls(metainfo=values | dict(skeleton=skeleton))
         fields = {name: value for name, value in zip(FIELDS, detections, strict=True) if value is not None}
         sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(v)) for name, v in fields.items()})
         return sample
@@ -79,7 +80,7 @@ class Prediction(DetDataSample):
             picture = draw_masks(picture, masks, colours)
         picture = draw_boxes(picture, boxes, texts, colours)
         if keypoints is not None:
-            draw_keypoints(picture, keypoints, keypoint_scores, colours, self.get('skeleton') or ())
+            draw_keypoints(picture, keypoints, keypoint_scores, colours, self.skeleton)
         return picture if self.routing is None else np.hstack((picture, routing_bars(self.routing, len(picture))))
 
     def rows(self) -> dict[str, Any]:

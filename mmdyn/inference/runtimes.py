@@ -14,7 +14,7 @@ import torch
 
 from mmdyn.errors import UserError
 
-from .onnx_detector import OnnxDetector, RunFunction
+from .onnx_detector import OnnxDetector, RunFunction, output_names
 
 METADATA = 'mmdyn'  # the entry of an OpenVINO or Core ML model, the extra file of a torch.export or LiteRT file
 LITERT_INPUT = 'args_0'  # as its converter names it
@@ -111,7 +111,7 @@ class LiteRTDetector(OnnxDetector):
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             outputs = runner(**{LITERT_INPUT: images})
-            return [outputs[name] for name in sorted(outputs)]  # output_0: boxes, output_1: scores
+            return [outputs[name] for name in sorted(outputs)]  # output_0, output_1, …
 
         return run, texts
 
@@ -127,12 +127,13 @@ class CoreMLDetector(OnnxDetector):
         except ImportError as e:
             raise ValueError('Core ML needs coremltools: pip install coremltools') from e
         model = ct.models.MLModel(self.path)
+        texts = json.loads(model.user_defined_metadata.get(METADATA, '{}'))
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             outputs = model.predict({'images': images})
-            return [outputs[name] for name in ('boxes', 'scores')]
+            return [outputs[name] for name in output_names(texts)]
 
-        return run, json.loads(model.user_defined_metadata.get(METADATA, '{}'))
+        return run, texts
 
 
 class EngineDetector(OnnxDetector):
@@ -156,12 +157,13 @@ class EngineDetector(OnnxDetector):
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             values = {'images': torch.from_numpy(images).cuda()}
-            for name in ('boxes', 'scores'):
+            names = output_names(texts)
+            for name in names:
                 values[name] = torch.empty(tuple(engine.get_tensor_shape(name)), device='cuda')
             for name, value in values.items():
                 context.set_tensor_address(name, value.data_ptr())
             context.execute_async_v3(torch.cuda.current_stream().cuda_stream)
-            return [values[name].cpu().numpy() for name in ('boxes', 'scores')]
+            return [values[name].cpu().numpy() for name in names]
 
         return run, texts
 

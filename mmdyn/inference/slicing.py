@@ -38,6 +38,7 @@ class SlicedDetector:
             raise UserError('tiles need the package supervision: pip install supervision') from e
         self.detector, self.size, self.overlap = detector, size, overlap
         self.names, self.channels, self.to_float32 = detector.names, detector.channels, detector.to_float32
+        self.skeleton: Sequence[Sequence[int]] = ()  # detections have no keypoints
 
     def __call__(
         self,

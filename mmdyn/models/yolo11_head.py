@@ -19,8 +19,9 @@ from mmyolo.models.dense_heads import YOLOv8Head, YOLOv8HeadModule
 from mmyolo.registry import MODELS
 from torch import Tensor, nn
 
+from mmdyn.errors import UserError
 from mmdyn.layers.conv_unit import conv_bn_act
-from mmdyn.tasks import Task, register_task
+from mmdyn.tasks import TASKS, Task, register_task
 
 from .assignment import Positives, Targets, positives_of, targets_of
 from .initialisation import reset_convs
@@ -31,7 +32,6 @@ DETECT = register_task(
         name='detect',
         title='detection',
         original_head='Detect',
-        fields=('bboxes', 'scores', 'labels'),
         metrics={'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
     )
 )
@@ -156,8 +156,17 @@ class YOLO11Head(YOLOv8Head):
         Args:
             x: Features of every level.
             batch_data_samples: What :func:`mmdyn.datasets.collate.collate_targets` makes, or MMYOLO's, or data samples.
+
+        Raises:
+            UserError: They are data samples, and the task needs more than boxes.
         """
         if isinstance(batch_data_samples, list):
+            task = TASKS[self.task]
+            if task.labels is not None:
+                raise UserError(
+                    f'a model of {task.title} is trained on batches with {task.labels}, which data samples lack: set '
+                    "train_dataloader.collate_fn=dict(type='collate_targets') and a YOLO11DataPreprocessor"
+                )
             return super().loss(x, batch_data_samples)
         samples = batch_data_samples
         table, counts = samples['bboxes_labels'], samples.get('counts')
@@ -228,6 +237,19 @@ class YOLO11Head(YOLOv8Head):
             loss_dfl=loss_dfl,
         )
         return {name: self._of_batch(value, len(logits)) for name, value in losses.items()}, positives
+
+    def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """The ``outputs`` of the task in an exported graph.
+
+        Args:
+            others: What the head module of a task returns beside logits and distances.
+            centres: Of every prior, in strides, (N, 2).
+            strides: Of every prior, (N, 1).
+
+        Returns:
+            A tensor for each; what is of a prior is (B, N, …).
+        """
+        return ()
 
     def _of_batch(self, loss: Tensor, images: int) -> Tensor:
         """A loss times the images in all processes, whose gradients are averaged."""

@@ -27,7 +27,6 @@ POSE = register_task(
         name='pose',
         title='pose',
         original_head='Pose',
-        fields=('bboxes', 'scores', 'labels', 'keypoints', 'keypoint_scores'),
         metrics={
             'AP': 'coco/keypoints_mAP',
             'AP50': 'coco/keypoints_mAP_50',
@@ -35,12 +34,19 @@ POSE = register_task(
             'box AP': 'coco/bbox_mAP',
             'box AP50': 'coco/bbox_mAP_50',
         },
+        labels='keypoints',
+        outputs=('keypoints',),
     )
 )
 # Of the 17 keypoints of a person in COCO: nose, eyes, ears, shoulders, elbows, wrists, hips, knees, ankles.
 COCO_SIGMAS: tuple[float, ...] = (
     *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072),
     *(0.062, 0.062, 0.107, 0.107, 0.087, 0.087, 0.089, 0.089),
+)
+# Pairs of these that a line joins in pictures, counted from 1 as in COCO.
+COCO_SKELETON = (
+    *((16, 14), (14, 12), (17, 15), (15, 13), (12, 13), (6, 12), (7, 13), (6, 7), (6, 8), (7, 9)),
+    *((8, 10), (9, 11), (2, 3), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 7)),
 )
 EPS = 1e-9
 
@@ -106,9 +112,11 @@ class YOLO11PoseHead(YOLO11Head):
             of :func:`usual_sigmas`.
         pose_weight: Weight of the loss of positions.
         visibility_weight: Weight of the loss of whether keypoints are there.
+        skeleton: Pairs of keypoints that a line joins in pictures, counted from 1; by default COCO's for 17 keypoints,
+            otherwise none.
 
     Raises:
-        ValueError: There are not K sigmas, or one is not positive.
+        ValueError: There are not K sigmas, or one is not positive; or the skeleton has another keypoint.
 
     Example:
         >>> module = dict(type='YOLO11PoseHeadModule', num_classes=1, in_channels=[64] * 3, keypoint_shape=(4, 3))
@@ -125,6 +133,7 @@ class YOLO11PoseHead(YOLO11Head):
         sigmas: Sequence[float] | None = None,
         pose_weight: float = 12.0,
         visibility_weight: float = 1.0,
+        skeleton: Sequence[Sequence[int]] | None = None,
         **kwargs,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -134,6 +143,10 @@ class YOLO11PoseHead(YOLO11Head):
             raise ValueError(f'sigmas must be {count} positive numbers, one of each keypoint, got {values}')
         self.register_buffer('sigmas', torch.tensor(values), persistent=False)
         self.pose_weight, self.visibility_weight = pose_weight, visibility_weight
+        usual = COCO_SKELETON if count == len(COCO_SIGMAS) else ()
+        self.skeleton = tuple(map(tuple, usual if skeleton is None else skeleton))
+        if any(not 1 <= end <= count for pair in self.skeleton for end in pair):
+            raise ValueError(f'skeleton must have numbers from 1 to {count}, got {self.skeleton}')
 
     def _extra_targets(self, samples: dict, counts: Sequence[int]) -> dict[str, Tensor]:
         rows = torch.cat([samples['keypoints'], samples['keypoints_visible'][..., None]], 2)  # (n, K, 3)
@@ -172,6 +185,14 @@ class YOLO11PoseHead(YOLO11Head):
         places = points[..., :2] * 2 + (centres - 0.5)[..., None, :]
         return torch.cat([places, points[..., 2:]], -1)
 
+    def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """Keypoints, (B, N, K, 3): positions in pixels of the image, and scores."""
+        [levels] = others
+        raw = torch.cat([level.flatten(2) for level in levels], 2).mT.float()  # (B, N, K * D)
+        points = self._decode(raw, centres)
+        places = points[..., :2] * strides[:, None]
+        return (torch.cat([places, _scores(points)[..., None]], -1),)
+
     def _with_fields(
         self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool
     ) -> InstanceData:
@@ -186,8 +207,13 @@ class YOLO11PoseHead(YOLO11Head):
             height, width = meta['ori_shape'][:2]
             places = torch.stack([places[..., 0].clamp(0, width), places[..., 1].clamp(0, height)], -1)
         found.keypoints = places
-        found.keypoint_scores = points[..., 2].sigmoid() if points.shape[2] == 3 else torch.ones_like(points[..., 0])
+        found.keypoint_scores = _scores(points)
         return found
+
+
+def _scores(points: Tensor) -> Tensor:
+    """Of decoded keypoints (…, K, D), whether each is there, (…, K); 1 where the model does not say."""
+    return points[..., 2].sigmoid() if points.shape[-1] == 3 else torch.ones_like(points[..., 0])
 
 
 def keypoint_loss(found: Tensor, wanted: Tensor, there: Tensor, areas: Tensor, sigmas: Tensor) -> Tensor:

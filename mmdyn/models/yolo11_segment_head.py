@@ -28,7 +28,6 @@ SEGMENT = register_task(
         name='segment',
         title='segmentation',
         original_head='Segment',
-        fields=('bboxes', 'scores', 'labels', 'masks'),
         metrics={
             'AP': 'coco/segm_mAP',
             'AP50': 'coco/segm_mAP_50',
@@ -36,6 +35,8 @@ SEGMENT = register_task(
             'box AP': 'coco/bbox_mAP',
             'box AP50': 'coco/bbox_mAP_50',
         },
+        labels='outlines',
+        outputs=('coefficients', 'prototypes'),
     )
 )
 STRIDE = 4  # of the prototypes, in pixels
@@ -148,6 +149,11 @@ class YOLO11SegmentHead(YOLO11Head):
         rows = torch.cat([level.flatten(2) for level in coefficients], 2).mT  # (B, N, C)
         loss = mask_loss(positives.take(rows), prototypes, targets.extras['masks'], positives)
         return losses | dict(loss_mask=self._of_batch(loss * self.mask_weight, len(rows)))
+
+    def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
+        """Mask coefficients (B, N, C) and prototypes (B, C, h, w)."""
+        levels, prototypes = others
+        return torch.cat([level.flatten(2) for level in levels], 2).mT.float(), prototypes.float()
 
     def _with_fields(
         self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool

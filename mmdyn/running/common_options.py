@@ -55,7 +55,7 @@ def set_common_options(
     if lr is not None and not 0 < lr < float('inf'):
         raise UserError(f'invalid --lr {lr:g}: set it to a number above 0')
     if data is not None:
-        source = find_data(data, poses=task_of_config(cfg).name == 'pose')
+        source = find_data(data, task_of_config(cfg).labels)
         print(source)
         use_data(cfg, source)
     if imgsz is not None:
@@ -106,7 +106,7 @@ def use_data(cfg: Config, source: DataSource) -> None:
             cfg[evaluator].pop('ann_file')
             cfg[evaluator].type = 'mmyolo.DatasetCocoMetric'  # of the annotations that the data set has read
     set_class_count(cfg, len(source.classes))
-    if task_of_config(cfg).name == 'pose':
+    if task_of_config(cfg).labels == 'keypoints':
         _use_keypoints(cfg, source)
     _use_channels(cfg, source)
 
@@ -125,6 +125,7 @@ def _use_keypoints(cfg: Config, source: DataSource) -> None:
         )
     cfg.model.bbox_head.head_module.keypoint_shape = arguments['keypoints']
     cfg.model.bbox_head.sigmas = arguments.get('metainfo', {}).get('sigmas')
+    cfg.model.bbox_head.skeleton = source.skeleton
 
 
 def _use_channels(cfg: Config, source: DataSource) -> None:

@@ -223,6 +223,21 @@ def test_a_training_says_what_it_takes(call, digits, tmp_path):
     assert 'No --weights' not in trained.stdout
 
 
+@pytest.mark.parametrize('task', ['segment', 'pose'])
+def test_weights_of_detection_start_another_task_and_are_not_tested_as_one(call, digits, tmp_path, task):
+    _, static = packaged('yolo11n_digits')
+    options = ('--data', digits, '--workers', 0, '--work-dir', tmp_path)
+    tested = call('tools/test.py', f'{task}/yolo11n_digits', static, *options)
+    assert tested.returncode == 1
+    assert 'missing bbox_head.head_module.' in tested.stderr
+    options = (*options, '--weights', static, '--epochs', 1, '--imgsz', 96)
+    trained = call('tools/train.py', f'{task}/yolo11n_digits', *options)
+    assert trained.returncode == 0, trained.stderr
+    branches = dict(segment='mask_preds, prototypes', pose='keypoint_preds')[task]
+    assert branches.split(', ')[0] in trained.stdout
+    assert '10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …' in trained.stdout
+
+
 @pytest.mark.slow
 def test_detect_and_export_take_weights_alone(call, digits, tmp_path):
     pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')

@@ -189,7 +189,7 @@ def test_yolo_labels_of_two_and_three_numbers_are_the_same_objects(tmp_path):
             f'train: images\nval: images\nnames: [cat]\nkpt_shape: [2, {numbers}]\nflip_idx: [1, 0]\n'
             'kpt_oks_sigmas: [0.1, 0.2]\n'
         )
-        dataset = DATASETS.build(find_data(root / 'data.yaml', poses=True).splits['train'])
+        dataset = DATASETS.build(find_data(root / 'data.yaml', 'keypoints').splits['train'])
         assert isinstance(dataset, YOLOTextDataset)
         assert dataset.metainfo['flip_indices'] == [1, 0]
         assert dataset.metainfo['sigmas'] == [0.1, 0.2]

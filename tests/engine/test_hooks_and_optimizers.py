@@ -336,6 +336,25 @@ def test_classes_must_agree(train, val, message):
         ClassCheckHook().before_train(runner)
 
 
+def test_keypoints_must_agree():
+    from types import SimpleNamespace
+
+    from mmdyn.engine import ClassCheckHook
+
+    class Posed(Line):
+        bbox_head = SimpleNamespace(num_classes=1, head_module=SimpleNamespace(keypoint_shape=(17, 3)))
+
+    def runner(keypoints):
+        dataset = SimpleNamespace(metainfo=dict(classes=('a',), ann_file='val.json'), keypoints=keypoints)
+        return SimpleNamespace(model=Posed(), test_dataloader=SimpleNamespace(dataset=dataset))
+
+    ClassCheckHook().before_test(runner((17, 2)))
+    with pytest.raises(
+        UserError, match=r'the model has 17 keypoints, but the data set val.json has 5. Set .* \(5, 2\)'
+    ):
+        ClassCheckHook().before_test(runner((5, 3)))
+
+
 def test_checkpoint_of_other_classes_is_not_tested():
     from types import SimpleNamespace
 

@@ -169,13 +169,13 @@ def test_nms_in_the_graph_is_nms_outside(files, reference, options):
     inside = open_exported(files(nms=True, **options).path)
     outside = open_exported(files().path)
     for found, one_boxes, one_scores in zip(inside.detect(images, Limits(1e-4)), boxes, scores, strict=True):
-        expected = outside.select(one_boxes, one_scores, Limits(1e-4))
-        assert len(found.scores) == len(expected.scores) == 50
-        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
-        same = np.abs(np.diff(expected.scores)) > 1e-5  # equal scores may change places
+        rows, expected, labels = outside.select(one_boxes, one_scores, Limits(1e-4))
+        assert len(found.scores) == len(expected) == 50
+        np.testing.assert_allclose(found.scores, expected, atol=1e-5)
+        same = np.abs(np.diff(expected)) > 1e-5  # equal scores may change places
         same = np.append(same, True) & np.insert(same, 0, True)
-        np.testing.assert_allclose(found.boxes[same], expected.boxes[same], atol=0.05)
-        assert (found.labels[same] == expected.labels[same]).all()
+        np.testing.assert_allclose(found.boxes[same], one_boxes[rows][same], atol=0.05)
+        assert (found.labels[same] == labels[same]).all()
 
 
 def test_nms_equals_that_of_mmcv():
@@ -278,11 +278,30 @@ def test_metadata(files, kind):
     ],
 )
 def test_how_much_an_exported_file_may_differ(monkeypatch, half, pixels, score, agrees):
-    boxes, scores = torch.rand(1, 5, 4) * 100, torch.rand(1, 5, 3) / 2 + 0.2
-    found = SimpleNamespace(run=lambda images: ((boxes + pixels).numpy(), (scores + score).numpy()))
+    expected = dict(boxes=torch.rand(1, 5, 4) * 100, scores=torch.rand(1, 5, 3) / 2 + 0.2)
+    arrays = (expected['boxes'] + pixels).numpy(), (expected['scores'] + score).numpy()
+    found = SimpleNamespace(run=lambda images: arrays, outputs=list(expected))
     monkeypatch.setattr(agreement, 'open_exported', lambda path: found)
     with nullcontext() if agrees else pytest.raises(UserError, match='onnx differs from PyTorch'):
-        agreement.check_agreement('', torch.zeros(1), (boxes, scores), None, ExportOptions(half=half))
+        agreement.check_agreement('', torch.zeros(1), expected, None, ExportOptions(half=half))
+
+
+@pytest.mark.parametrize(
+    ('name', 'off', 'agrees'),
+    [
+        *(('keypoints', 0.009, True), ('keypoints', 0.02, False)),
+        *(('coefficients', 9e-5, True), ('coefficients', 2e-4, False)),
+        *(('prototypes', 9e-5, True), ('prototypes', 2e-4, False)),
+    ],
+)
+def test_how_much_the_outputs_of_a_task_may_differ(monkeypatch, name, off, agrees):
+    shape = (1, 4, 8, 8) if name == 'prototypes' else (1, 5, 3)
+    expected = dict(boxes=torch.rand(1, 5, 4) * 100, scores=torch.rand(1, 5, 3) / 2 + 0.2, **{name: torch.ones(shape)})
+    arrays = [(value + off if key == name else value).numpy() for key, value in expected.items()]
+    found = SimpleNamespace(run=lambda images: arrays, outputs=list(expected))
+    monkeypatch.setattr(agreement, 'open_exported', lambda path: found)
+    with nullcontext() if agrees else pytest.raises(UserError, match=f'boxes by 0 pixels, scores by 0, {name} by'):
+        agreement.check_agreement('', torch.zeros(1), expected, None, ExportOptions())
 
 
 def test_agreement_is_measured_on_normalised_photographs():

@@ -77,9 +77,10 @@ def test_the_selection_of_exported_files_is_that_of_a_slow_search(all_boxes, lim
     detector.meta = dict(iou_threshold=0.7, max_detections=300)
     for _, boxes, scores in all_boxes:
         kept = slow_search(boxes, scores, limits)
-        found = detector.select(boxes, scores, limits)
-        assert found.labels.tolist() == [label for _, label in kept]
-        np.testing.assert_allclose(found.boxes, np.array([boxes[i] for i, _ in kept]).reshape(-1, 4))
+        rows, values, labels = detector.select(boxes, scores, limits)
+        assert labels.tolist() == [label for _, label in kept]
+        np.testing.assert_allclose(boxes[rows], np.array([boxes[i] for i, _ in kept]).reshape(-1, 4))
+        np.testing.assert_array_equal(values, [scores[pair] for pair in kept])
 
 
 def test_a_batch_gives_what_each_image_gives(model, digits):

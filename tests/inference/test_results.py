@@ -73,7 +73,7 @@ class Finds:
     """A detector that finds one box in every image."""
 
     names = ('thing',)
-    channels, to_float32 = 3, False
+    channels, to_float32, skeleton = 3, False, ()
 
     def check_limits(self, limits):
         pass

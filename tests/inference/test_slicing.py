@@ -17,7 +17,7 @@ class FindsSquares:
     """Finds bright squares of an image that is resized as a detector would: those that stay larger than 4 pixels."""
 
     names = ('square',)
-    channels, to_float32 = 3, False
+    channels, to_float32, skeleton = 3, False, ()
 
     def check_limits(self, limits):
         pass

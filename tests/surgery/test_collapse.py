@@ -46,6 +46,8 @@ def on(digits, config: str) -> dict:
 VARIANTS = {
     'yolo11n_dynconv-bn_digits.py': {},
     'yolo11n_dynconv_digits.py': {},
+    'segment/yolo11n_dynconv-bn_digits.py': {},
+    'pose/yolo11n_dynconv_digits.py': {},
     'blocks': {'model.backbone.block_cfg': dict(type='C3k2_DynamicConv', num_experts=3)},
 }
 

@@ -72,13 +72,16 @@ CASES = {
         },
     ),
     'blocks': ('yolo11n_c3k2_dynconv-bn_coco.py', {}),
+    'segmentation': ('segment/yolo11n_dynconv-bn_coco.py', {}),
+    'pose': ('pose/yolo11n_dynconv-bn_coco.py', {}),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_a_detector_computes_the_same_in_float32(alike, case, tmp_path):
-    cfg, static = alike('yolo11n_coco.py')
-    dynamic = load(CASES[case][0], **CASES[case][1])
+    config, options = CASES[case]
+    cfg, static = alike(f'{config.rpartition("/")[0]}/yolo11n_coco.py'.lstrip('/'))
+    dynamic = load(config, **options)
     done = upcycle_checkpoint(static, dynamic, tmp_path / 'dynamic.pth')
     assert done.difference < 1e-6
     assert done.new == done.left == ()

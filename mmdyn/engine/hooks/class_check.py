@@ -1,4 +1,4 @@
-"""Class check: stops before the first iteration if model, data sets and checkpoint have different classes."""
+"""Class check: stops before the first iteration if model, data sets and checkpoint differ in classes or keypoints."""
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
@@ -10,7 +10,7 @@ from mmdyn.errors import UserError, listed_classes
 
 @HOOKS.register_module()
 class ClassCheckHook(Hook):
-    """Compare the head's ``num_classes`` with the data sets, and the data sets' class names with each other.
+    """Compare the head's ``num_classes`` and keypoints with the data sets, and their class names with each other.
 
     Labels are numbers: the same names in a different order would train and test wrongly without an error. The classes
     of a tested checkpoint are compared too.
@@ -62,6 +62,14 @@ class ClassCheckHook(Hook):
                 f'the model has num_classes={count}, but {_file(dataset)} has '
                 f'{listed_classes(classes)}. Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
                 'or by --cfg-options'
+            )
+        there, _ = getattr(getattr(model.bbox_head, 'head_module', None), 'keypoint_shape', (0, 0))
+        given, _ = getattr(dataset, 'keypoints', (0, 0))
+        if there and there != given:
+            raise UserError(
+                f'the model has {there} keypoints, but {_file(dataset)} has {given}. Set '
+                f'model.bbox_head.head_module.keypoint_shape to ({given}, 2) or ({given}, 3), or take the keypoints of '
+                'the data by --data'
             )
 
     @staticmethod
