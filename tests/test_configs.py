@@ -53,6 +53,29 @@ def test_builds_and_the_optimizer_holds_every_trainable_parameter_once(name):
     assert {id(p) for p in model.parameters() if p.requires_grad} <= set(held)
 
 
+@pytest.mark.parametrize('folder', ['copy_paste', 'segment'])
+@pytest.mark.parametrize(('scale', 'share'), [('n', 0.1), ('s', 0.15), ('m', 0.4), ('l', 0.5), ('x', 0.6)])
+def test_the_share_of_objects_that_are_pasted_is_that_of_the_scale(folder, scale, share):
+    cfg = load(f'{folder}/yolo11{scale}_coco.py')
+    pipeline = cfg.train_dataloader.dataset.pipeline
+    for steps in (pipeline, step_named(pipeline, 'YOLO11MixUp').pre_transform):
+        kinds = [step.type for step in steps]
+        place = kinds.index('CopyPaste')
+        assert kinds[place - 1 : place + 2] == ['BufferedMosaic', 'CopyPaste', 'YOLO11RandomAffine']
+        assert steps[place].prob == share
+        assert steps[place + 1] == step_named(pipeline, 'YOLO11RandomAffine')
+    assert not step_named(cfg.last_epochs_pipeline, 'CopyPaste')
+    assert not step_named(load(f'yolo11{scale}_coco.py').train_dataloader.dataset.pipeline, 'CopyPaste')
+
+
+@pytest.mark.parametrize('folder', ['copy_paste', 'segment', 'pose'])
+def test_every_model_of_coco_is_there_for_the_other_folders(folder):
+    names = {path.name for path in (ROOT / 'configs' / folder).glob('*_coco.py')}
+    assert names == {name for name in EXPECTED if name.startswith('yolo11') and name.endswith('_coco.py')} - {
+        'yolo11n_dynconv_1xb4-150e_coco.py'
+    }
+
+
 @pytest.mark.parametrize('name', YOLO)
 def test_states_the_class_count_once(name):
     text = load(name).pretty_text

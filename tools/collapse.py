@@ -36,6 +36,7 @@ def collapse(args) -> None:
     from mmdyn.errors import UserError
     from mmdyn.files import new_file, write_text
     from mmdyn.inference.evaluation import ap_table, evaluate
+    from mmdyn.running.testing import task_of_config
     from mmdyn.surgery.collapse import collapse_checkpoint
 
     target = Path(args.out)
@@ -51,7 +52,7 @@ def collapse(args) -> None:
     text += f'{done.table()}\n'
     if not args.no_eval:
         rows = {'before': evaluate(cfg, args.checkpoint), 'after': evaluate(done.cfg, str(target))}
-        text += f'\n{ap_table(rows)}\n'
+        text += f'\n{ap_table(rows, task_of_config(cfg).name)}\n'
     write_text(report, text)
     print(f'\n{text}\n{target}, its config {target.with_suffix(".py")} and this report {report} are written')
     print(as_typed(f'test it: python tools/test.py {target.with_suffix(".py")} {target}'))

@@ -44,7 +44,9 @@ def make_parser():
     )
     parser.add_argument('--nms', action='store_true', help='put NMS into the graph')
     parser.add_argument(
-        '--masks', action='store_true', help='with --nms: masks instead of the prototypes that they are made of'
+        '--masks',
+        action='store_true',
+        help='with --nms: logits of masks, a quarter of the image wide, instead of the prototypes they are made of',
     )
     parser.add_argument('--half', action='store_true', help='float16; images and results stay float32')
     parser.add_argument(
@@ -90,18 +92,19 @@ def export(args) -> None:
     if not done.compared:
         print('not compared with PyTorch: its runtime does not exist for this system')
     elif done.boxes == done.boxes:
-        extras = f', keypoints or masks {done.extras:.2g}' if done.extras else ''
-        print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}{extras}')
+        masks = f', masks {done.masks:.2g} of their largest number' if done.masks else ''
+        print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}{masks}')
     else:
         print('no box of the photograph is above test_cfg.score_thr, also in PyTorch: no box was compared')
     if args.int8 and not args.no_eval and done.compared:
         from mmdyn.inference.evaluation import ap_table, evaluate
+        from mmdyn.running.testing import task_of_config
 
         rows = {
             'float32': evaluate(cfg, args.checkpoint, square=not args.dynamic_size),
             'int8': evaluate(cfg, done.path),
         }
-        print(f'\n{ap_table(rows)}\n')
+        print(f'\n{ap_table(rows, task_of_config(cfg).name)}\n')
     if args.format != 'torch_export':
         if args.config:
             print(as_typed(f'test it: python tools/test.py {args.config} {done.path}{overrides(args)}'))

@@ -218,8 +218,8 @@ class ArrayDataset(BatchShapePolicyDataset):
         without = np.flatnonzero(~table.outlined & ~table.crowd)
         if len(without) and len(without) == (~table.crowd).sum():
             raise UserError(
-                f'{self.source}: no object has an outline, which segmentation needs: give polygons or masks, or take a '
-                'config of detection'
+                f'{self.source}: no object has an outline, which segmentation and copy-paste need: give polygons or '
+                'masks, or take a config without them, such as yolo11n_coco'
             )
         if len(without):
             first = table.files[table.image_of_object[without[0]]]

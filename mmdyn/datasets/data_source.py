@@ -16,6 +16,7 @@ from mmdyn.annotations.coco import load_coco
 from mmdyn.annotations.voc import class_names, files_of_set
 from mmdyn.errors import UserError, listed_classes
 
+VOC_IMAGES = 'JPEGImages/'
 # A split, and what people call its files and folders.
 NAMES = {'train': ('train',), 'val': ('val', 'valid', 'validation'), 'test': ('test',)}
 
@@ -76,16 +77,17 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
         return _yolo(path)
     if not path.is_dir():
         raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
-    formats = (_yolo_folder, _coco, _voc)
-    found = _yolo_folder(path), _coco(path, labels), _voc(path)
-    sources = [source for source in found if source is not None]
+    coco = _coco(path, labels)
+    # what tools/voc_to_coco.py has made of a VOC data set lies in its folder
+    made = coco is not None and all(split['data_prefix']['img'] == VOC_IMAGES for split in coco.splits.values())
+    sources = [source for source in (_yolo_folder(path), coco, None if made else _voc(path)) if source is not None]
     if len(sources) > 1:
         raise UserError(
             f'--data {path} holds annotations of several formats: {" and ".join(s.format for s in sources)}. '
             'Give the data.yaml, or a folder that has those of one format only'
         )
     if not sources:
-        looked_for = '\n  '.join(str(read.__doc__) for read in formats)
+        looked_for = '\n  '.join(str(read.__doc__) for read in (_yolo_folder, _coco, _voc))
         raise UserError(f'--data {path}: no annotations. Looked for:\n  {looked_for}')
     return sources[0]
 
@@ -244,6 +246,7 @@ def _coco_files(root: Path, names: tuple[str, ...], preferred: str) -> Iterator[
                 root / name,
                 root / 'images' / name,
                 root / 'images',
+                root / VOC_IMAGES,
                 root,
             ]
             yield file, folders

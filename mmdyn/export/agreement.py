@@ -37,9 +37,9 @@ def examples(model: BaseDetector, size: tuple[int, int], count: int) -> Tensor:
 class Differences(NamedTuple):
     """Largest differences of an exported file to PyTorch; NaN if NMS keeps no box."""
 
-    boxes: float = float('nan')  # in pixels
-    scores: float = float('nan')
-    extras: float = 0.0  # of keypoints, in pixels; of what masks are made of, as shares of their largest number
+    boxes: float = float('nan')  # of boxes and keypoints, in pixels
+    scores: float = float('nan')  # of boxes and keypoints
+    masks: float = 0.0  # of what masks are made of, or of their logits, as shares of the largest number
 
 
 def check_agreement(
@@ -60,7 +60,7 @@ def check_agreement(
     session = open_exported(path)
     arrays = (torch.from_numpy(np.asarray(x)) for x in session.run(images.numpy()))
     found = dict(zip(session.outputs, arrays, strict=True))
-    boxes, scores = expected['boxes'], expected['scores']
+    limits = HALF if options.half else FULL
     if kept is not None:
         seen = found['labels'] >= 0
         counts, wanted = seen.sum(1), (kept >= 0).sum(1)
@@ -68,33 +68,49 @@ def check_agreement(
             raise UserError(f'{options.format} keeps {counts.tolist()} boxes after NMS, PyTorch {wanted.tolist()}')
         if not counts.any():
             return Differences()
-        prior = torch.cdist(found['dets'][..., :4].double(), boxes.double()).argmin(2)  # (B, K), the nearest
-        best = of_priors(scores, prior).gather(2, found['labels'].clamp(min=0)[..., None])[..., 0]
-        off = float((found['dets'][..., :4] - of_priors(boxes, prior)).abs()[seen].max())
-        off_score = float((found['dets'][..., 4] - best).abs()[seen].max())
+        found['boxes'], found['scores'] = found['dets'][..., :4], found['dets'][..., 4]
+        prior = _same_detections(found, expected, limits)
+        best = of_priors(expected['scores'], prior).gather(2, found['labels'].clamp(min=0)[..., None])[..., 0]
         others = extras_of(expected, prior, 'masks' in found)
+        expected = dict(boxes=of_priors(expected['boxes'], prior), scores=best, **others)
     else:
-        seen = scores.amax(2) > 0.001  # boxes with a relevant score
-        off = float((found['boxes'] - boxes).abs().amax(2)[seen].max()) if seen.any() else 0.0
-        off_score = float((found['scores'] - scores).abs().max())
-        others = extras_of(expected)
-    off_extra = max((_difference(name, found[name], value, seen) for name, value in others.items()), default=0.0)
-    pixels, share = HALF if options.half else FULL
-    limit = pixels if 'keypoints' in others else share
-    if not options.int8 and not (off <= pixels and off_score <= share and off_extra <= limit):
-        added = f', {" and ".join(others)} by {off_extra:.3g}' if others else ''
+        seen = expected['scores'].amax(2) > 0.001  # boxes with a relevant score
+    differences = _differences(found, expected, seen)
+    if not options.int8 and not all(
+        off <= limit for off, limit in zip(differences, (*limits, limits[1]), strict=True)
+    ):  # nor NaN
+        masks = f', masks by {differences.masks:.3g} of their largest number' if differences.masks else ''
         raise UserError(
-            f'{options.format} differs from PyTorch: boxes by {off:.3g} pixels, scores by {off_score:.3g}{added}. '
-            'Nothing was written; try another --form or --opset'
+            f'{options.format} differs from PyTorch: boxes or keypoints by {differences.boxes:.3g} pixels, scores by '
+            f'{differences.scores:.3g}{masks}. Nothing was written; try another --form or --opset'
         )
-    return Differences(off, off_score, off_extra)
+    return differences
 
 
-def _difference(name: str, found: Tensor, expected: Tensor, seen: Tensor) -> float:
-    """How far an output of a task is off, where a row of it has an object; see :class:`Differences`."""
-    if name != 'prototypes':
-        found, expected = found[seen], expected[seen]
-    if not expected.numel():
-        return 0.0
-    off = (found - expected).abs().max()
-    return float(off if name == 'keypoints' else off / expected.abs().max())
+def _same_detections(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], limits: tuple[float, float]
+) -> Tensor:
+    """For every detection the prior that is nearest in its box and its score, (B, K)."""
+    pixels, share = limits
+    boxes = torch.cdist(found['boxes'].double(), expected['boxes'].double()) / pixels  # (B, K, N)
+    labels = found['labels'].clamp(min=0)[:, None].expand(-1, expected['scores'].shape[1], -1)
+    scores = expected['scores'].gather(2, labels).mT - found['scores'][..., None]  # (B, K, N)
+    return (boxes + scores.abs() / share).argmin(2)
+
+
+def _differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], seen: Tensor) -> Differences:
+    """The largest differences, where a row has an object."""
+    pixels, shares, masks = [0.0], [0.0], [0.0]
+    for name, value in expected.items():
+        off = (found[name] - value).abs()
+        off = off if name == 'prototypes' else off[seen]  # those are of an image
+        if not off.numel():
+            continue
+        if name == 'keypoints':  # horizontal, vertical, score
+            pixels.append(float(off[..., :2].max()))
+            shares.append(float(off[..., 2].max()))
+        elif name in ('boxes', 'scores'):
+            (pixels if name == 'boxes' else shares).append(float(off.max()))
+        else:
+            masks.append(float(off.max() / value.abs().max()))
+    return Differences(*(float(torch.tensor(each).max()) for each in (pixels, shares, masks)))  # NaN, if one is

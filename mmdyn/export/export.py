@@ -58,9 +58,9 @@ class Exported(NamedTuple):
     size: int  # bytes of all its files
     form: ExportForm | None  # None for a static detector
     cost: str  # what the form costs
-    boxes: float  # largest difference of a box to PyTorch, in pixels
+    boxes: float  # largest difference of a box or keypoint to PyTorch, in pixels
     scores: float  # and of a score
-    extras: float = 0.0  # and of keypoints in pixels, or of masks as a share of their largest logit
+    masks: float = 0.0  # and of what masks are made of, as a share of the largest number
     compared: bool = True  # False if the runtime of the file does not run on this machine
 
 
@@ -94,6 +94,7 @@ def _metadata(
         max_detections=test.max_per_img,
         task=getattr(head, 'task', 'detect'),
         skeleton=getattr(head, 'skeleton', ()),
+        keypoint_shape=getattr(head, 'keypoint_shape', None),
         outputs=outputs,
     )
     return {k: json.dumps(v) for k, v in values.items()} | {'mmdyn_version': __version__}

@@ -1,6 +1,7 @@
 """An exported file as a model of MMEngine, so that its runner and evaluators can test it."""
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +24,12 @@ from .prediction import FIELDS
 from .runtimes import RUNTIMES, open_exported
 
 
-class ClassCount:
-    """The class count that :class:`mmdyn.engine.ClassCheckHook` reads from a head."""
+class Counts:
+    """What :class:`mmdyn.engine.ClassCheckHook` reads from a head: numbers of classes and keypoints."""
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, keypoint_shape: Sequence[int] | None) -> None:
         self.num_classes = num_classes
+        self.keypoint_shape = keypoint_shape or (0, 0)
 
 
 @MODELS.register_module()
@@ -55,7 +57,7 @@ class ExportedDetector(BaseModel):
         self.session = open_exported(path)
         self.session.meta['max_detections'] = test_cfg['max_per_img']
         self.test_cfg = test_cfg
-        self.bbox_head = ClassCount(len(self.session.names))
+        self.bbox_head = Counts(len(self.session.names), self.session.meta['keypoint_shape'])
         named = self.session.names[0] != 'class 0'  # otherwise its checkpoint had no names
         self.trained_on = tuple(self.session.names) if named else None
 

@@ -4,7 +4,7 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
 
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 
-Files of segmentation and of poses give masks and keypoints, too.
+Files of segmentation and of poses give masks and keypoints, too::
 
     detector = OnnxDetector('model.onnx')
     for box, score, label in zip(*detector(cv2.imread('image.jpg'))[:3]): ...
@@ -31,9 +31,10 @@ FLAGS = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR}
 KEYS: tuple[str, ...] = ('names', 'stride', 'long_side', 'square', 'batch', 'mean', 'std', 'bgr_to_rgb', 'pad_value')
 KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 # Metadata that files of earlier versions lack: channels, whether 16 bits are kept, height and width to fit into.
-# The task, pairs of keypoints for pictures, and the names of the outputs: two by NMS, and those of the task.
-LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None, 'task': 'detect', 'skeleton': ()}
-LATER['outputs'] = None
+# The task; of poses the number of keypoints, and pairs of them for pictures.
+LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None}
+LATER |= {'task': 'detect', 'keypoint_shape': None, 'skeleton': ()}
+# The first outputs of a graph; the metadatum 'outputs' names all.
 PLAIN, WITH_NMS = ['boxes', 'scores'], ['dets', 'labels']
 MASK_STRIDE = 4  # pixels of the network's image for a number of a mask
 
@@ -44,7 +45,8 @@ class Detections(NamedTuple):
     boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
     scores: np.ndarray  # (n,)
     labels: np.ndarray  # (n,), indices of class names
-    masks: Any = None  # (n, height, width) bool, before restore() logits of a quarter of the size; None without masks
+    # (n, height, width) bool, or before restore() logits of a quarter of the size; None where a model has no masks
+    masks: Any = None
     keypoints: Any = None  # (n, K, 2) in pixels; None where a model has no keypoints
     keypoint_scores: Any = None  # (n, K), whether each is there
 
@@ -306,7 +308,8 @@ def enlarge(logits: np.ndarray, placement: Placement, size: tuple[int, int], box
     # so large that the padding ends between two numbers
     factor = next(f for f in (1, 2, MASK_STRIDE) if not any(end * f % MASK_STRIDE for span in spans for end in span))
     rows, columns = (slice(*(end * factor // MASK_STRIDE for end in span)) for span in spans)
-    for mask, logit, box in zip(masks, logits.astype(np.float32), boxes):
+    for mask, logit, box in zip(masks, logits, boxes):
+        logit = logit.astype(np.float32)
         if factor > 1:
             logit = cv2.resize(logit, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
         logit = cv2.resize(logit[rows, columns], size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -325,9 +328,10 @@ def draw(
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)
+    draw_boxes(picture, detections.boxes, texts, colours)
     if detections.keypoints is not None:
         draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours, skeleton)
-    return draw_boxes(picture, detections.boxes, texts, colours)
+    return picture
 
 
 def draw_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Any]) -> np.ndarray:

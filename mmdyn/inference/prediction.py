@@ -51,7 +51,8 @@ class Prediction(DetDataSample):
         values = dict(img_path=path, ori_shape=size, img_shape=size, names=tuple(names), image=image, routing=routing)
         sample = cls(metainfo=values | dict(skeleton=skeleton))
         fields = {name: value for name, value in zip(FIELDS, detections, strict=True) if value is not None}
-        sample.pred_instances = InstanceData(**{name: torch.from_numpy(np.array(v)) for name, v in fields.items()})
+        arrays = {name: np.ascontiguousarray(value) for name, value in fields.items()}  # masks are large: not copied
+        sample.pred_instances = InstanceData(**{name: torch.from_numpy(v) for name, v in arrays.items()})
         return sample
 
     def __repr__(self) -> str:

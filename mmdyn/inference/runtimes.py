@@ -49,7 +49,7 @@ class NcnnDetector(OnnxDetector):
         net.opt.num_threads = threads or net.opt.num_threads
         if not weights.is_file() or net.load_param(str(path)) or net.load_model(str(weights)):
             raise ValueError(f'{path} and {weights} do not load in ncnn')
-        source, targets = net.input_names()[0], net.output_names()
+        source, targets = net.input_names()[0], sorted(net.output_names())  # out0, out1, …
 
         def run(images: np.ndarray) -> list[np.ndarray]:
             extractor = net.create_extractor()

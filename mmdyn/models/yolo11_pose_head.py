@@ -148,6 +148,11 @@ class YOLO11PoseHead(YOLO11Head):
         if any(not 1 <= end <= count for pair in self.skeleton for end in pair):
             raise ValueError(f'skeleton must have numbers from 1 to {count}, got {self.skeleton}')
 
+    @property
+    def keypoint_shape(self) -> tuple[int, int]:
+        """K and D."""
+        return self.head_module.keypoint_shape
+
     def _extra_targets(self, samples: dict, counts: Sequence[int]) -> dict[str, Tensor]:
         rows = torch.cat([samples['keypoints'], samples['keypoints_visible'][..., None]], 2)  # (n, K, 3)
         return dict(keypoints=padded(rows.to(samples['bboxes_labels']), counts))
@@ -188,7 +193,7 @@ class YOLO11PoseHead(YOLO11Head):
     def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
         """Keypoints, (B, N, K, 3): positions in pixels of the image, and scores."""
         [levels] = others
-        raw = torch.cat([level.flatten(2) for level in levels], 2).mT.float()  # (B, N, K * D)
+        raw = torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float()  # (B, N, K * D)
         points = self._decode(raw, centres)
         places = points[..., :2] * strides[:, None]
         return (torch.cat([places, _scores(points)[..., None]], -1),)

@@ -153,7 +153,8 @@ class YOLO11SegmentHead(YOLO11Head):
     def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
         """Mask coefficients (B, N, C) and prototypes (B, C, h, w)."""
         levels, prototypes = others
-        return torch.cat([level.flatten(2) for level in levels], 2).mT.float(), prototypes.float()
+        # not mT, which pnnx does not know
+        return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float(), prototypes.float()
 
     def _with_fields(
         self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool

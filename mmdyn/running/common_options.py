@@ -55,7 +55,8 @@ def set_common_options(
     if lr is not None and not 0 < lr < float('inf'):
         raise UserError(f'invalid --lr {lr:g}: set it to a number above 0')
     if data is not None:
-        source = find_data(data, task_of_config(cfg).labels)
+        outlines = cfg.get('train_dataloader') and innermost_dataset(cfg.train_dataloader).get('outlines')
+        source = find_data(data, 'outlines' if outlines else task_of_config(cfg).labels)
         print(source)
         use_data(cfg, source)
     if imgsz is not None:
@@ -123,9 +124,16 @@ def _use_keypoints(cfg: Config, source: DataSource) -> None:
             f"{source.path} has no keypoints, which a model of poses needs: a data.yaml says how many by 'kpt_shape', "
             "COCO's annotations have 'keypoints'; or take a config of detection"
         )
-    cfg.model.bbox_head.head_module.keypoint_shape = arguments['keypoints']
-    cfg.model.bbox_head.sigmas = arguments.get('metainfo', {}).get('sigmas')
-    cfg.model.bbox_head.skeleton = source.skeleton
+    head, (count, _) = cfg.model.bbox_head, arguments['keypoints']
+    same = head.head_module.get('keypoint_shape', (17, 3))[0] == count
+    head.head_module.keypoint_shape = arguments['keypoints']
+    head.sigmas = arguments.get('metainfo', {}).get('sigmas')
+    skeleton = source.skeleton
+    if skeleton and not all(1 <= end <= count for pair in skeleton for end in pair):
+        print(f'{source.path}: its skeleton is not drawn, as its numbers are not those of keypoints, 1 to {count}')
+        skeleton = None
+    if skeleton or not same:
+        head.skeleton = skeleton
 
 
 def _use_channels(cfg: Config, source: DataSource) -> None:

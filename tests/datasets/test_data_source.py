@@ -272,6 +272,15 @@ def test_what_is_refused(layout, tmp_path):
         find_data(layout(tmp_path / 'data'))
 
 
+def test_voc_that_was_converted_is_read_as_coco(tmp_path):
+    voc(tmp_path, ('Annotations/a.xml',), ('train', 'val'))
+    for split in ('train', 'val'):
+        coco(tmp_path, f'annotations/{split}.json', 'JPEGImages')
+    source = find_data(tmp_path)
+    assert source.format == 'COCO'
+    assert source.splits['train']['data_prefix'] == dict(img='JPEGImages/')
+
+
 def test_a_config_takes_data_classes_and_numbers(tmp_path):
     cfg = load_config('yolo11n_dynconv_coco')
     pipeline = cfg.train_dataloader.dataset.pipeline

@@ -197,7 +197,7 @@ def test_yolo_labels_of_two_and_three_numbers_are_the_same_objects(tmp_path):
     assert found == [[[15, 10, 2], [45, 30, 1]], [[15, 10, 2], [45, 30, 2]]]
 
 
-def test_a_config_takes_the_keypoints_of_the_data(tmp_path):
+def test_a_config_takes_the_keypoints_of_the_data(tmp_path, capsys):
     from mmdyn.running.common_options import set_common_options
 
     (tmp_path / 'annotations').mkdir()
@@ -213,8 +213,17 @@ def test_a_config_takes_the_keypoints_of_the_data(tmp_path):
     set_common_options(cfg, data=tmp_path)
     assert cfg.model.bbox_head.head_module.keypoint_shape == (2, 3)
     assert cfg.train_dataloader.dataset.ann_file == 'annotations/person_keypoints_train2017.json'
+    assert [list(pair) for pair in cfg.model.bbox_head.skeleton] == [[1, 2]]
     item = DATASETS.build(cfg.train_dataloader.dataset)[0]
     assert item['data_samples'].gt_instances.keypoints.shape[1:] == (2, 2)
+    for file in (tmp_path / 'annotations').glob('*.json'):
+        content = json.loads(file.read_text())
+        content['categories'][0]['skeleton'] = [[0, 1]]
+        file.write_text(json.dumps(content))
+    cfg = load_config('pose/yolo11n_coco')
+    set_common_options(cfg, data=tmp_path)
+    assert not cfg.model.bbox_head.skeleton
+    assert 'its skeleton is not drawn, as its numbers are not those of keypoints, 1 to 2' in capsys.readouterr().out
     for file in (tmp_path / 'annotations').glob('*.json'):
         content = json.loads(file.read_text())
         for each in (*content['annotations'], *content['categories']):

@@ -1,13 +1,21 @@
 """Outlines keep the corners of polygons, follow the border of an image, and become masks of any number of objects."""
 
+import json
+from collections import defaultdict
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures.mask import PolygonMasks
+from mmengine.registry import init_default_scope
 from mmyolo.datasets.transforms import Polygon2Mask
 
+from mmdyn.datasets import find_data
 from mmdyn.datasets.outlines import RATIO, Outlines, resampled, small_mask, visible_box
+from mmdyn.metrics import DatasetCocoMetric
+from mmdyn.running.dataset_images import build_quietly
 
 SIZE = (160, 224)  # height and width
 
@@ -142,3 +150,50 @@ def test_steps_of_mmyolo_take_outlines():
     masks = results['gt_masks']
     assert (masks.height, masks.width) == results['img_shape'][:2] == (320, 320)
     assert np.abs(masks.boxes() - results['gt_bboxes'].numpy()).max() < 1e-3
+
+
+def test_polygons_of_yolo_have_the_precision_of_those_of_coco(digits, tmp_path):
+    """The same masks, moved by some pixels, against the same objects in both formats."""
+    content = json.loads((digits / 'annotations/val.json').read_text())
+    side = content['images'][0]['width']
+    lines, masks = defaultdict(list), defaultdict(list)
+    rng = np.random.default_rng(0)
+    for row in content['annotations']:
+        (part,) = row['segmentation']
+        lines[row['image_id']].append(f'{row["category_id"]} ' + ' '.join(repr(v / side) for v in part))
+        whole = np.zeros((side, side), np.uint8)
+        cv2.fillPoly(whole, [np.reshape(part, (-1, 2)).astype(np.int32)], 1)
+        masks[row['image_id']].append(
+            (np.roll(whole, rng.integers(-3, 4, 2), (0, 1)), row['category_id'], rng.random())
+        )
+    (tmp_path / 'images').symlink_to(digits / 'val')
+    (tmp_path / 'labels').mkdir()
+    for image in content['images']:
+        (tmp_path / 'labels' / image['file_name']).with_suffix('.txt').write_text('\n'.join(lines[image['id']]))
+    names = [c['name'] for c in content['categories']]
+    (tmp_path / 'data.yaml').write_text(f'path: {tmp_path}\ntrain: images\nval: images\nnames: {json.dumps(names)}\n')
+
+    def precision(source):
+        dataset = build_quietly(find_data(source).splits['val'], pipeline=[], test_mode=True, outlines=True)
+        metric = DatasetCocoMetric(metric=['bbox', 'segm'], proposal_nums=(100, 1, 10))
+        metric.dataset_meta = dataset.metainfo
+        ids = {image['file_name']: image['id'] for image in content['images']}
+        for info in dataset:
+            found = masks[ids[Path(info['img_path']).name]]
+            planes = np.array([mask for mask, _, _ in found], bool).reshape(-1, side, side)
+            places = [np.argwhere(plane) for plane in planes]
+            boxes = [[*low[::-1], *(high[::-1] + 1)] for low, high in ((p.min(0), p.max(0)) for p in places)]
+            instances = dict(
+                masks=torch.from_numpy(planes),
+                bboxes=torch.tensor(np.array(boxes, np.float32).reshape(-1, 4)),
+                labels=torch.tensor([label for _, label, _ in found], dtype=torch.long),
+                scores=torch.tensor([score for _, _, score in found]),
+            )
+            metric.process({}, [dict(img_id=info['img_id'], ori_shape=(side, side), pred_instances=instances)])
+        return metric.evaluate(len(dataset))
+
+    init_default_scope('mmyolo')
+    first, second = precision(digits), precision(tmp_path / 'data.yaml')
+    assert 0.1 < first['coco/segm_mAP'] < 0.9
+    assert second['coco/segm_mAP'] == first['coco/segm_mAP']
+    assert second['coco/segm_mAP_50'] == first['coco/segm_mAP_50']

@@ -342,13 +342,14 @@ def test_keypoints_must_agree():
     from mmdyn.engine import ClassCheckHook
 
     class Posed(Line):
-        bbox_head = SimpleNamespace(num_classes=1, head_module=SimpleNamespace(keypoint_shape=(17, 3)))
+        bbox_head = SimpleNamespace(num_classes=1, keypoint_shape=(17, 3))
 
     def runner(keypoints):
         dataset = SimpleNamespace(metainfo=dict(classes=('a',), ann_file='val.json'), keypoints=keypoints)
         return SimpleNamespace(model=Posed(), test_dataloader=SimpleNamespace(dataset=dataset))
 
     ClassCheckHook().before_test(runner((17, 2)))
+    ClassCheckHook().before_test(runner((0, 0)))  # of a data set that wraps another
     with pytest.raises(
         UserError, match=r'the model has 17 keypoints, but the data set val.json has 5. Set .* \(5, 2\)'
     ):

@@ -1,6 +1,7 @@
 """Exported files of segmentation and pose: equal to PyTorch, from the outputs to masks and keypoints of an image."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ from mmdyn.export.graph import DetectionGraph
 from mmdyn.export.options import ExportOptions
 from mmdyn.inference.evaluation import evaluate
 from mmdyn.inference.exported_detector import use_exported
-from mmdyn.inference.onnx_detector import output_names
+from mmdyn.inference.onnx_detector import draw, output_names
 from mmdyn.inference.prediction import run_length
 from mmdyn.inference.runtimes import open_exported
 from mmdyn.running import load_checkpoint_model
@@ -28,13 +29,13 @@ pytestmark = [
     pytest.mark.xdist_group('exported tasks'),  # they are made once
 ]
 TASKS = ('segment', 'pose')
-SUFFIX = {'onnx': '.onnx', 'openvino': '.xml'}
+SUFFIX = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}
 FORMS = [
     ('segment', dict()),
     ('segment', dict(nms=True, masks=True)),
     ('segment', dict(format='openvino', nms=True)),
     ('pose', dict()),
-    ('pose', dict(format='openvino', nms=True)),
+    ('pose', dict(format='openvino', nms=True, batch=2)),
 ]
 
 
@@ -122,8 +123,12 @@ def scored(model_of, digits, tmp_path_factory):
         model = mmdyn.load_model(cfg, checkpoint, device='cpu')
         content = json.loads((digits / 'annotations/val.json').read_text())
         content['annotations'] = []
-        for image in content['images']:
-            for found in model(digits / 'val' / image['file_name'], 1e-4).pred_instances[::3]:
+        for number, image in enumerate(content['images']):
+            height, width = ((320, 320), (230, 320), (320, 170))[number % 3]
+            pixels = cv2.imread(str(digits / 'val' / image['file_name']))[:height, :width]
+            cv2.imwrite(str(folder / image['file_name']), pixels)
+            image.update(width=width, height=height)
+            for found in model(folder / image['file_name'], 1e-4).pred_instances[::3]:
                 left, top, right, bottom = found.bboxes[0].tolist()
                 box = [left, top, right - left, bottom - top]
                 row = dict(id=len(content['annotations']) + 1, image_id=image['id'], category_id=int(found.labels[0]))
@@ -138,7 +143,7 @@ def scored(model_of, digits, tmp_path_factory):
         truth = folder / 'truth.json'
         truth.write_text(json.dumps(content))
         cfg = Config(cfg.to_dict())
-        cfg.test_dataloader.dataset.ann_file = str(truth)
+        cfg.test_dataloader.dataset.update(ann_file=str(truth), data_prefix=dict(img=f'{folder}/'))
         cfg.work_dir, cfg.launcher = str(folder), 'none'
         return cfg, evaluate(cfg, checkpoint, square=True)
 
@@ -175,18 +180,51 @@ def test_the_one_file_draws_masks_and_keypoints(run, files, tmp_path, digits, ta
     detector = open_exported(files(task, **options).path)
     found = detector(cv2.imread(str(image)), 0.001)
     assert len(found.boxes)
+    before = cv2.imread(str(image)).astype(int)
     if task == 'segment':
         inside = found.masks.any(0)
-        change = np.abs(drawn.astype(int) - cv2.imread(str(image)))
+        change = np.abs(drawn - before)
         assert change[inside].mean() > 20 + change[~inside].mean()
     else:
         assert detector.skeleton == [[5, 1], [5, 2], [5, 3], [5, 4]]
+        boxes = draw(before, found._replace(keypoints=None), detector.names)
+        points = found.keypoints[found.keypoint_scores > 0.5].clip(0, 319).astype(int)
+        assert len(points)
+        assert np.abs(drawn.astype(int) - boxes)[points[:, 1], points[:, 0]].mean() > 20
 
 
 def test_the_skeleton_goes_with_the_checkpoint(model_of):
     model = mmdyn.load_model(*model_of('pose'), device='cpu')
     [prediction] = model([np.full((64, 64, 3), 90, np.uint8)], 1e-4)
     assert prediction.skeleton == ((5, 1), (5, 2), (5, 3), (5, 4))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_half_precision_with_nms(files, task):
+    done = files(task, half=True, nms=True, batch=2)
+    assert 0 < done.scores < 0.05
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_ncnn(files, model_of, task):
+    pytest.importorskip('pnnx')
+    done = files(task, format='ncnn', batch=1)
+    assert done.boxes < 0.01
+    assert done.masks < 1e-4
+
+
+def test_the_number_of_keypoints_is_checked(files, model_of, scored):
+    cfg, _ = scored('pose')
+    other = Config(cfg.to_dict())
+    content = json.loads(Path(cfg.test_dataloader.dataset.ann_file).read_text())
+    for row in (*content['annotations'], *content['categories']):
+        row['keypoints'] = row['keypoints'][: 9 if 'bbox' in row else 3]
+        row.pop('skeleton', None)
+    other.test_dataloader.dataset.ann_file = f'{cfg.work_dir}/three.json'
+    Path(other.test_dataloader.dataset.ann_file).write_text(json.dumps(content))
+    other.test_dataloader.dataset.keypoints = (3, 3)
+    with pytest.raises(UserError, match=r'the model has 5 keypoints, but the data set .*three.json has 3'):
+        evaluate(other, files('pose').path)
 
 
 def test_bad_options_and_files(files, model_of, tmp_path):

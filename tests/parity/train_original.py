@@ -95,8 +95,10 @@ def main() -> None:
     parser.add_argument('--epochs', type=int, default=60, help='epochs (60)')
     parser.add_argument('--imgsz', type=int, default=320, help='image size (320)')
     parser.add_argument('--optimizer', default='SGD', help="SGD as published, or auto, the package's own choice (SGD)")
-    parser.add_argument('--first', nargs=2, type=int, metavar=('N', 'M'), help='train on N and score on M images only')
-    parser.add_argument('--weights', help='static checkpoint of mmdyn to start from')
+    parser.add_argument(
+        '--first', nargs=2, type=int, metavar=('N', 'M'), help='train on N and score on M images only, of one size'
+    )
+    parser.add_argument('--weights', help='static checkpoint of mmdyn to start from, of the same task')
     arguments = parser.parse_args()
     out = arguments.out.resolve()
     arguments.data = arguments.data.resolve()

@@ -63,9 +63,9 @@ class ClassCheckHook(Hook):
                 f'{listed_classes(classes)}. Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
                 'or by --cfg-options'
             )
-        there, _ = getattr(getattr(model.bbox_head, 'head_module', None), 'keypoint_shape', (0, 0))
-        given, _ = getattr(dataset, 'keypoints', (0, 0))
-        if there and there != given:
+        there, _ = getattr(model.bbox_head, 'keypoint_shape', (0, 0))
+        given, _ = getattr(dataset, 'keypoints', (0, 0))  # a wrapped data set has none
+        if there and given and there != given:
             raise UserError(
                 f'the model has {there} keypoints, but {_file(dataset)} has {given}. Set '
                 f'model.bbox_head.head_module.keypoint_shape to ({given}, 2) or ({given}, 3), or take the keypoints of '
