@@ -183,7 +183,7 @@ class Trainer(OfVariant, DetectionTrainer):
     """The trainer of detection."""
 
 
-TRAINERS = {'detect': Trainer, 'segment': SegmentationTrainer, 'pose': PoseTrainer}
+TRAINERS = {'detect': DetectionTrainer, 'segment': SegmentationTrainer, 'pose': PoseTrainer}
 VALIDATORS = {'detect': DetectionValidator, 'segment': SegmentationValidator, 'pose': PoseValidator}
 
 
