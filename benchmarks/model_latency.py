@@ -8,7 +8,7 @@ from _timing import ROOT, benchmark_parser, caption, peak_memory, prepare, pyplo
 
 EXAMPLE = """  python benchmarks/model_latency.py --short
   pip install -r requirements/parity.txt        # the original
-  python benchmarks/model_latency.py            # 7 minutes on 2 cores
+  python benchmarks/model_latency.py            # more than 5 minutes on 2 cores
   python benchmarks/model_latency.py --only segment"""
 
 

@@ -30,7 +30,7 @@ from mmdyn.running.loading import class_names, load_checkpoint_model
 from mmdyn.version import __version__
 
 from .agreement import Differences, check_agreement, examples
-from .graph import MASKS, DetectionGraph, DetectionGraphWithNMS
+from .graph import DetectionGraph, DetectionGraphWithNMS
 from .options import ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS, WEIGHTS_ONLY
 from .writers import (
@@ -146,7 +146,7 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     form, cost = choose_form(model, options)
     test = model.bbox_head.test_cfg
     reference = DetectionGraph(model)
-    if options.masks and reference.names[2:] != MASKS:
+    if options.masks and 'prototypes' not in reference.names:
         raise UserError('--masks is for models of segmentation: omit it')
     limits = dict(iou=test.nms.iou_threshold, score=test.score_thr, keep=test.max_per_img, masks=options.masks)
     images = examples(model, test_size(cfg), options.batch or 3)

@@ -14,8 +14,6 @@ from torchvision.ops import nms as torchvision_nms
 from mmdyn.errors import UserError
 from mmdyn.tasks import TASKS
 
-MASKS = ('coefficients', 'prototypes')  # outputs that can be assembled to masks in the graph
-
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
     """ONNX's ``NonMaxSuppression``: (B, N, 4) and (B, C, N) -> rows of (image, class, box), (n, 3).
@@ -166,5 +164,5 @@ def extras_of(outputs: Mapping[str, Tensor], priors: Tensor | None = None, masks
         extras = {k: v if k in of_image else of_priors(v, priors) for k, v in extras.items()}
     if not masks:
         return extras
-    coefficients, prototypes = (extras[name] for name in MASKS)
+    coefficients, prototypes = extras['coefficients'], extras['prototypes']
     return dict(masks=(coefficients @ prototypes.flatten(2)).unflatten(2, prototypes.shape[2:]))

@@ -112,6 +112,11 @@ class YOLO11HeadModule(YOLOv8HeadModule):
         super().init_weights(prior_prob)
 
 
+def rows_of(levels: Sequence[Tensor]) -> Tensor:
+    """What every level says, (B, C, H, W) each, as a row for every prior, (B, N, C)."""
+    return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2)  # pnnx does not know mT
+
+
 def in_original(points: Tensor, meta: dict) -> Tensor:
     """Points (…, 2) of the network's image in the original one: without its padding, at its scale."""
     left, top = meta['pad_param'][2::-2] if meta.get('pad_param') is not None else (0, 0)
@@ -212,7 +217,7 @@ class YOLO11Head(YOLOv8Head):
         Returns:
             ``loss_cls``, ``loss_bbox`` and ``loss_dfl``; and which priors have an object.
         """
-        logits, distances = (torch.cat([level.flatten(2) for level in part], 2).mT for part in outputs[:2])
+        logits, distances = map(rows_of, outputs[:2])
         bins = torch.cat([level.flatten(2) for level in outputs[2]], 1)  # (B, N, 4 * bins)
         priors = self._priors(outputs[0])
         boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
@@ -290,7 +295,7 @@ class YOLO11Head(YOLOv8Head):
             of the task.
         """
         cfg = self.test_cfg if cfg is None else cfg
-        logits, distances = (torch.cat([level.flatten(2) for level in part], 2).mT for part in (cls_scores, bbox_preds))
+        logits, distances = rows_of(cls_scores), rows_of(bbox_preds)
         priors = self._priors(cls_scores)
         boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
         results = []

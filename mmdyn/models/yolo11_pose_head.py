@@ -20,7 +20,7 @@ from mmdyn.layers.conv_unit import conv_bn_act
 from mmdyn.tasks import Task, register_task
 
 from .assignment import Targets, padded
-from .yolo11_head import YOLO11Head, YOLO11HeadModule, in_original
+from .yolo11_head import YOLO11Head, YOLO11HeadModule, in_original, rows_of
 
 POSE = register_task(
     Task(
@@ -160,7 +160,7 @@ class YOLO11PoseHead(YOLO11Head):
     def losses(self, outputs: Sequence[Any], targets: Targets) -> dict[str, Tensor]:
         """The losses of detection, ``loss_keypoint``, and with D = 3 ``loss_visibility``."""
         losses, positives = self.detection_losses(outputs[:3], targets)
-        raw = torch.cat([level.flatten(2) for level in outputs[3]], 2).mT  # (B, N, K * D)
+        raw = rows_of(outputs[3])  # (B, N, K * D)
         priors = positives.take(self._priors(outputs[0]))  # (B, P, 4)
         stride = priors[..., 2:3]
         found = self._decode(positives.take(raw), priors[..., :2] / stride)  # (B, P, K, D) in strides
@@ -193,8 +193,7 @@ class YOLO11PoseHead(YOLO11Head):
     def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
         """Keypoints, (B, N, K, 3): positions in pixels of the image, and scores."""
         [levels] = others
-        raw = torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float()  # (B, N, K * D)
-        points = self._decode(raw, centres)
+        points = self._decode(rows_of(levels).float(), centres)
         places = points[..., :2] * strides[:, None]
         return (torch.cat([places, _scores(points)[..., None]], -1),)
 

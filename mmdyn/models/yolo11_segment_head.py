@@ -21,7 +21,7 @@ from mmdyn.layers.conv_unit import conv_bn_act
 from mmdyn.tasks import Task, register_task
 
 from .assignment import Positives, Targets
-from .yolo11_head import YOLO11Head, YOLO11HeadModule
+from .yolo11_head import YOLO11Head, YOLO11HeadModule, rows_of
 
 SEGMENT = register_task(
     Task(
@@ -146,15 +146,14 @@ class YOLO11SegmentHead(YOLO11Head):
         """The losses of detection, and ``loss_mask``."""
         losses, positives = self.detection_losses(outputs[:3], targets)
         coefficients, prototypes = outputs[3:]
-        rows = torch.cat([level.flatten(2) for level in coefficients], 2).mT  # (B, N, C)
+        rows = rows_of(coefficients)
         loss = mask_loss(positives.take(rows), prototypes, targets.extras['masks'], positives)
         return losses | dict(loss_mask=self._of_batch(loss * self.mask_weight, len(rows)))
 
     def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
         """Mask coefficients (B, N, C) and prototypes (B, C, h, w)."""
         levels, prototypes = others
-        # not mT, which pnnx does not know
-        return torch.cat([level.flatten(2) for level in levels], 2).transpose(1, 2).float(), prototypes.float()
+        return rows_of(levels).float(), prototypes.float()
 
     def _with_fields(
         self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool
