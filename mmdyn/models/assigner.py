@@ -79,7 +79,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
             pred_bboxes, pred_scores, priors[:, :2], gt_labels, gt_bboxes, pad_bbox_flag, batch, boxes
         )
         mask = _one_box_each(candidates, overlaps)  # (B, G, N)
-        which, positive = mask.argmax(1), mask.sum(1)
+        positive, which = mask.max(1)
         labels, targets, scores = self.get_targets(gt_labels, gt_bboxes, which, positive, batch, boxes)
         metrics = metrics * mask
         best = (overlaps * mask).amax(2, keepdim=True) / (metrics.amax(2, keepdim=True) + self.eps)
@@ -201,5 +201,5 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
 
 def _one_box_each(candidates: Tensor, overlaps: Tensor) -> Tensor:
     """Candidates (B, G, N) in which a prior of several boxes keeps the one that it overlaps most."""
-    best = torch.zeros_like(candidates).scatter_(1, overlaps.argmax(1, keepdim=True), 1)
+    best = torch.zeros_like(candidates).scatter_(1, overlaps.max(1, keepdim=True).indices, 1)
     return torch.where(candidates.sum(1, keepdim=True) > 1, best, candidates)
