@@ -34,9 +34,10 @@ lifecycle: .venv/deploy  ## the life of a detector: static, upcycled, fine-tuned
 
 install: .venv/runtime  ## make .venv with the package and what it needs
 
-demo: .venv/runtime  ## detect with packaged weights, then make data, train YOLO11-n with DynamicConv, test it, draw curves
+DEMO = yolo11n_dynconv_digits
+demo: .venv/runtime  ## detect with packaged weights, then make data, train YOLO11-n with DynamicConv, test it, draw curves; DEMO=CONFIG
 	$(BIN)/python tools/mmdyn detect --demo
-	$(BIN)/python demo/digits_demo.py
+	$(BIN)/python demo/digits_demo.py --config $(DEMO)
 
 .venv-mobile/ready: .venv/dev requirements/mobile.txt
 	$(PYTHON) -m venv .venv-mobile

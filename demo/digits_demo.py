@@ -1,6 +1,7 @@
-"""The demo: generate the digits, train YOLO11-n with DynamicConv on them, test it, draw boxes and curves.
+"""The demo: generate the digits, train YOLO11-n with DynamicConv on them, test it, draw predictions and curves.
 
-Needs no data, no download and no GPU. `make demo` runs this.
+Needs no data, no download and no GPU. `make demo` runs this; `make demo DEMO=segment/yolo11n_dynconv_digits` does it
+with masks, `DEMO=pose/yolo11n_dynconv_digits` with keypoints.
 """
 
 import contextlib
@@ -10,14 +11,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / 'tools'))
 
-from _arguments import ROOT, run_tool, tool_parser
+from _arguments import run_tool, tool_parser
 
-EXAMPLE = '  python demo/digits_demo.py --epochs 4'
+EXAMPLE = """  python demo/digits_demo.py --epochs 4
+  python demo/digits_demo.py --config segment/yolo11n_dynconv_digits"""
 
 
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
-    parser.add_argument('--config', default=str(ROOT / 'configs/yolo11n_dynconv_digits.py'), help='config file')
+    parser.add_argument('--config', default='yolo11n_dynconv_digits', help='name or file of a config')
     parser.add_argument('--epochs', type=int, help='number of epochs (that of the config)')
     parser.add_argument('--out-dir', type=Path, default=Path('demo_output'), help='output folder (demo_output)')
     return parser
@@ -33,12 +35,14 @@ def quiet():
 def run_demo(args) -> None:
     import torch
 
-    from mmdyn.analysis.pictures import draw_curves, prediction_grid
+    from mmdyn.analysis.ground_truth import prediction_grid
+    from mmdyn.analysis.pictures import draw_curves
     from mmdyn.engine.optim.wrappers import cpu_has_bf16
     from mmdyn.files import write_image
     from mmdyn.running.amp import enable_amp
     from mmdyn.running.config_file import load_config
     from mmdyn.running.launch import build_runner
+    from mmdyn.tasks import task_of
 
     cfg = load_config(args.config, None, str(args.out_dir / 'work_dir'), 'none')
     if args.epochs:
@@ -55,11 +59,14 @@ def run_demo(args) -> None:
     with quiet():
         tester = build_runner(cfg, train=False)
     metrics = tester.test()
+    ap = ', '.join(
+        f'{name} {metrics[key]:.3f}' for name, key in task_of(tester.model).metrics.items() if key in metrics
+    )
     grid, curves = args.out_dir / 'predictions.png', args.out_dir / 'curves.png'
     write_image(grid, prediction_grid(cfg, checkpoint, list(range(8))))
     draw_curves(runner.work_dir, curves)
     print(
-        f'\nValidation set: box AP {metrics["coco/bbox_mAP"]:.3f}, AP50 {metrics["coco/bbox_mAP_50"]:.3f}\n'
+        f'\nValidation set: {ap}\n'
         f'checkpoint   {checkpoint}\n'
         f'predictions  {grid} (left: ground truth, right: model)\n'
         f'curves       {curves}\n'

@@ -114,7 +114,7 @@ def draw_steps(models: dict, args) -> dict[str, str]:
 
     from mmdyn.files import write_image
     from mmdyn.inference.checkpoint_detector import CheckpointDetector
-    from mmdyn.inference.onnx_detector import draw
+    from mmdyn.inference.onnx_detector import captions, draw
     from mmdyn.inference.runtimes import open_exported
 
     images = [cv2.imread(str(p)) for p in sorted(Path(args.data_root, 'val').iterdir())[:SHOWN_IMAGES]]
@@ -122,7 +122,7 @@ def draw_steps(models: dict, args) -> dict[str, str]:
     for name, (cfg, path, _) in models.items():
         detector = CheckpointDetector(cfg, path) if path.suffix == '.pth' else open_exported(path)
         found = detector(images, LEAST_SCORE)
-        strip = np.hstack([draw(i, f, detector.names) for i, f in zip(images, found, strict=True)])
+        strip = np.hstack([draw(i, f, captions(f, detector.names)) for i, f in zip(images, found, strict=True)])
         strips[name] = f'{name.replace(", ", "-").replace(" ", "-")}.jpg'
         write_image(args.out_dir / strips[name], strip)
     return strips

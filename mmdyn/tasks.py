@@ -21,6 +21,7 @@ class Task(NamedTuple):
     name: str  # as in the ``task`` of a head
     title: str  # in messages
     original_head: str  # name of the last layer's class in the Ultralytics package
+    parts: str  # of objects, whose AP judges a model
     metrics: dict[str, str]  # table heading -> key of the evaluator; comparisons use the first
     labels: str | None = None  # what is read of an object beside its box: 'outlines' or 'keypoints'
     outputs: tuple[str, ...] = ()  # of an exported graph, beside boxes and scores

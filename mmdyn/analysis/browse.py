@@ -10,14 +10,12 @@ from mmengine.config import Config
 from mmyolo.registry import DATASETS
 from tqdm import tqdm
 
-from mmdyn.datasets import LoadImage
-from mmdyn.datasets.pixels import read_pixels
-from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.errors import UserError
 from mmdyn.files import render_page, write_image, write_text
-from mmdyn.inference.onnx_detector import colour_of, draw_boxes, draw_masks, viewable
+from mmdyn.inference.onnx_detector import Detections, colour_of, draw, draw_masks, viewable
 from mmdyn.running.dataset_images import dataset_of_split
 
+from .ground_truth import labelled
 from .pictures import figure_image
 
 matplotlib.use('Agg')
@@ -54,7 +52,7 @@ def write_page(
     pairs = []
     for index in tqdm(chosen, desc='drawing', unit='image'):
         info = dataset.get_data_info(index)
-        before, after = _before(dataset, info), _after(dataset, index)
+        before, after = (_drawn(*each, dataset) for each in (labelled(dataset, index), _after(dataset, index)))
         name = f'pictures/{index:06d}.jpg'
         write_image(folder / name, np.hstack([before, np.full((HEIGHT, 12, 3), 255, np.uint8), after]))
         pairs.append(dict(file=name, name=Path(info['img_path']).name, objects=len(info['instances'])))
@@ -117,46 +115,30 @@ def draw_statistics(dataset: Any) -> np.ndarray:
     return figure_image(figure)
 
 
-def _before(dataset: Any, info: dict) -> np.ndarray:
-    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
-    image = read_pixels(info['img_path'], load.channels)
-    instances = info['instances']
-    masks = np.zeros((0, *image.shape[:2]), bool)
-    if dataset.outlines:
-        height, width = image.shape[:2]
-        parts = [parts_of(i['mask'], height, width, info['img_path']) if 'mask' in i else [] for i in instances]
-        masks = np.array([_filled(each, (height, width)) for each in parts]).reshape(-1, height, width)
-    boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
-    return _drawn(image, boxes, labels, dataset.metainfo['classes'], masks)
-
-
-def _filled(parts: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
-    """The mask (H, W) of polygons."""
-    mask = np.zeros(size, np.uint8)
-    for part in parts:
-        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
-    return mask > 0
-
-
-def _after(dataset: Any, index: int) -> np.ndarray:
-    result = dataset[index]
-    instances = result['data_samples'].gt_instances
+def _after(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
+    """An image and its objects after the pipeline."""
+    sample = dataset[index]
+    instances, image = sample['data_samples'].gt_instances, sample['inputs'].permute(1, 2, 0).numpy()
     boxes = instances.bboxes.tensor if hasattr(instances.bboxes, 'tensor') else instances.bboxes
-    image = result['inputs'].permute(1, 2, 0).numpy()  # (C, H, W) -> (H, W, C)
-    masks = np.zeros((0, *image.shape[:2]), bool)
-    if 'gt_planes' in result['data_samples']:  # as the loss sees them: a quarter of the size, the smallest on top
-        plane = result['data_samples'].gt_planes.planes[0].numpy()
+    objects = Detections(boxes.numpy(), np.ones(len(boxes)), instances.labels.numpy())
+    if 'gt_planes' in sample['data_samples']:  # as the loss sees them: a quarter of the size, the smallest on top
+        plane = sample['data_samples'].gt_planes.planes[0].numpy()
         plane = cv2.resize(plane.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        masks = plane == np.arange(1, len(boxes) + 1)[:, None, None]
-    return _drawn(image, boxes.tolist(), instances.labels.tolist(), dataset.metainfo['classes'], masks)
+        objects = objects._replace(masks=plane == np.arange(1, len(boxes) + 1)[:, None, None])
+    if 'keypoints' in instances:
+        points, seen = instances.keypoints.numpy(), instances.keypoints_visible.numpy() > 0
+        objects = objects._replace(keypoints=points, keypoint_scores=seen)
+    return image, objects
 
 
-def _drawn(image: np.ndarray, boxes: list, labels: list[int], names: tuple[str, ...], masks: np.ndarray) -> np.ndarray:
-    """An image with boxes and masks (n, H, W), (HEIGHT, width, 3)."""
+def _drawn(image: np.ndarray, objects: Detections, dataset: Any) -> np.ndarray:
+    """An image with its objects, (HEIGHT, width, 3)."""
     scale = HEIGHT / image.shape[0]
-    size = max(1, round(image.shape[1] * scale)), HEIGHT
-    colours = [colour_of(label) for label in labels]
-    image = draw_masks(viewable(image), masks, colours) if len(masks) else viewable(image)
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    corners = np.array(boxes, float).reshape(-1, 4) * scale
-    return draw_boxes(image, corners, [names[label] for label in labels], colours)
+    picture, labels = viewable(image), objects.labels.tolist()
+    if objects.masks is not None:
+        draw_masks(picture, objects.masks, [colour_of(label) for label in labels])
+    picture = cv2.resize(picture, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
+    points = None if objects.keypoints is None else objects.keypoints * scale
+    small = objects._replace(boxes=objects.boxes * scale, keypoints=points, masks=None)
+    names = [dataset.metainfo['classes'][label] for label in labels]
+    return draw(picture, small, names, dataset.annotations.skeleton)

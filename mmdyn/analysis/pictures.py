@@ -1,21 +1,13 @@
-"""Pictures of a run: predictions next to ground truth, and losses and average precision over the epochs."""
+"""Matplotlib's figures as pictures, and the curves of a run."""
 
 from pathlib import Path
 
 import matplotlib
 import numpy as np
-import torch
-from mmdet.apis import init_detector
-from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS
 
-from mmdyn.checkpoints import check_checkpoint, refuse_other_architecture
-from mmdyn.datasets.pixels import read_pixels
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
-from mmdyn.inference.onnx_detector import viewable
 from mmdyn.logs import METRICS, log_records, metric_of
-from mmdyn.models.build import input_channels
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -27,44 +19,6 @@ def figure_image(figure) -> np.ndarray:
     image = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1].copy()
     plt.close(figure)
     return image
-
-
-@torch.no_grad()
-def prediction_grid(
-    cfg: Config, checkpoint: str, indices: list[int], columns: int = 2, score: float = 0.3, device: str = 'cpu'
-) -> np.ndarray:
-    """Draw ground truth (left) and predictions (right) of some images of the test set.
-
-    Args:
-        cfg: Config of the run.
-        checkpoint: Checkpoint file.
-        indices: Indices of the images in the test set.
-        columns: Number of pairs in a row.
-        score: Score threshold of the predictions that are drawn.
-        device: Device of the model.
-
-    Returns:
-        The grid as a BGR uint8 array; all images must have the same size.
-    """
-    content = check_checkpoint(checkpoint)
-    model = init_detector(cfg, checkpoint, palette='random', device=device)
-    if content is not None:
-        refuse_other_architecture(model, content, checkpoint)
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    visualizer = VISUALIZERS.build(dict(cfg.visualizer, name='prediction_grid', vis_backends=None))
-    visualizer.dataset_meta = model.dataset_meta
-    tiles = []
-    for index in indices:
-        data = dataset[index]
-        batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
-        sample = model.test_step(batch)[0].cpu()
-        image = viewable(read_pixels(sample.img_path, input_channels(model)))[..., ::-1]
-        visualizer.add_datasample('grid', image, sample, draw_gt=True, pred_score_thr=score)
-        tiles.append(visualizer.get_image()[..., ::-1])
-    blank = np.full_like(tiles[0], 255)
-    tiles += [blank] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)
 
 
 def draw_curves(work_dir: str | Path, path: str | Path) -> None:

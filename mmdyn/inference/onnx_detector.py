@@ -319,12 +319,23 @@ def enlarge(logits: np.ndarray, placement: Placement, size: tuple[int, int], box
     return masks
 
 
+def captions(detections: Detections, names: Sequence[str]) -> list[str]:
+    """Class name and score of every detection."""
+    return [f'{names[label]} {score:.2f}' for score, label in zip(detections.scores, detections.labels)]
+
+
 def draw(
-    image: np.ndarray, detections: Detections, names: Sequence[str], skeleton: Sequence[Sequence[int]] = ()
+    image: np.ndarray,
+    detections: Detections,
+    texts: Sequence[str],
+    skeleton: Sequence[Sequence[int]] = (),
+    numbers: Any = None,
 ) -> np.ndarray:
-    """A BGR uint8 picture of an image, with boxes, class names and scores, masks, and keypoints with their skeleton."""
-    texts = [f'{names[label]} {score:.2f}' for score, label in zip(detections.scores, detections.labels)]
-    colours = [colour_of(label) for label in detections.labels]
+    """A BGR uint8 picture of an image, with masks, boxes with texts, and keypoints with their skeleton.
+
+    The colour of a detection is that of its label, or of its number.
+    """
+    colours = [colour_of(number) for number in (detections.labels if numbers is None else numbers)]
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)
@@ -424,7 +435,7 @@ def main(arguments: list[str]) -> int:
         detections = detector(image, args.score)
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(picture), draw(image, detections, detector.names, detector.skeleton))
+        cv2.imwrite(str(picture), draw(image, detections, captions(detections, detector.names), detector.skeleton))
         if not len(detections.boxes):
             print(f'{path}: no object of a score above {args.score:g}')
         for box, score, label in zip(*detections[:3]):

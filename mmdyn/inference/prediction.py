@@ -11,7 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from pycocotools import mask as coco_mask
 
-from .onnx_detector import Detections, colour_of, draw_boxes, draw_keypoints, draw_masks, viewable
+from .onnx_detector import Detections, captions, colour_of, draw, viewable
 
 # Of instances, in the order of Detections.
 FIELDS = ('bboxes', 'scores', 'labels', 'masks', 'keypoints', 'keypoint_scores')
@@ -67,21 +67,15 @@ class Prediction(DetDataSample):
             The image (H, W, 3) with boxes, class names, scores, and numbers and trails of tracked objects; with
             ``routing`` it is wider, by the weights of the experts as bars.
         """
-        boxes, scores, labels, masks, keypoints, keypoint_scores = self.detections()
-        texts = [f'{self.names[label]} {score:.2f}' for score, label in zip(scores, labels, strict=True)]
-        keys, picture = labels, viewable(self.image)
+        found, numbers, picture = self.detections(), None, self.image
+        texts = captions(found, self.names)
         if 'instances_id' in self.pred_instances:
-            keys = self.pred_instances.instances_id.cpu().numpy()
-            texts = [f'#{key} {text}' for key, text in zip(keys, texts, strict=True)]
-            for key in keys:
-                trail = np.round(self.trails[int(key)]).astype(np.int32)
-                cv2.polylines(picture, [trail], False, colour_of(key), max(1, round(max(picture.shape) / 400)))
-        colours = [colour_of(key) for key in keys]
-        if masks is not None:
-            picture = draw_masks(picture, masks, colours)
-        picture = draw_boxes(picture, boxes, texts, colours)
-        if keypoints is not None:
-            draw_keypoints(picture, keypoints, keypoint_scores, colours, self.skeleton)
+            numbers, picture = self.pred_instances.instances_id.tolist(), viewable(picture)
+            texts = [f'#{number} {text}' for number, text in zip(numbers, texts, strict=True)]
+            for number in numbers:
+                trail = np.round(self.trails[number]).astype(np.int32)
+                cv2.polylines(picture, [trail], False, colour_of(number), max(1, round(max(picture.shape) / 400)))
+        picture = draw(picture, found, texts, self.skeleton, numbers)
         return picture if self.routing is None else np.hstack((picture, routing_bars(self.routing, len(picture))))
 
     def rows(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ POSE = register_task(
         name='pose',
         title='pose',
         original_head='Pose',
+        parts='keypoints',
         metrics={
             'AP': 'coco/keypoints_mAP',
             'AP50': 'coco/keypoints_mAP_50',

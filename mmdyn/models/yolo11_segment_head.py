@@ -28,6 +28,7 @@ SEGMENT = register_task(
         name='segment',
         title='segmentation',
         original_head='Segment',
+        parts='masks',
         metrics={
             'AP': 'coco/segm_mAP',
             'AP50': 'coco/segm_mAP_50',

@@ -18,7 +18,7 @@ from mmdyn.export.graph import DetectionGraph
 from mmdyn.export.options import ExportOptions
 from mmdyn.inference.evaluation import evaluate
 from mmdyn.inference.exported_detector import use_exported
-from mmdyn.inference.onnx_detector import draw, output_names
+from mmdyn.inference.onnx_detector import captions, draw, output_names
 from mmdyn.inference.prediction import run_length
 from mmdyn.inference.runtimes import open_exported
 from mmdyn.running import load_checkpoint_model
@@ -187,7 +187,7 @@ def test_the_one_file_draws_masks_and_keypoints(run, files, tmp_path, digits, ta
         assert change[inside].mean() > 20 + change[~inside].mean()
     else:
         assert detector.skeleton == [[5, 1], [5, 2], [5, 3], [5, 4]]
-        boxes = draw(before, found._replace(keypoints=None), detector.names)
+        boxes = draw(before, found._replace(keypoints=None), captions(found, detector.names))
         points = found.keypoints[found.keypoint_scores > 0.5].clip(0, 319).astype(int)
         assert len(points)
         assert np.abs(drawn.astype(int) - boxes)[points[:, 1], points[:, 0]].mean() > 20

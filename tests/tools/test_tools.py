@@ -197,7 +197,8 @@ def test_det_inferencer_works_with_config_and_checkpoint(run, trained, digits, t
 
 
 def test_pictures_of_a_run(trained, digits, tmp_path):
-    from mmdyn.analysis.pictures import draw_curves, prediction_grid
+    from mmdyn.analysis.ground_truth import prediction_grid
+    from mmdyn.analysis.pictures import draw_curves
     from mmdyn.files import write_image
     from mmdyn.running.config_file import load_config
 

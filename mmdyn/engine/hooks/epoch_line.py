@@ -8,6 +8,8 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmdyn.logs import metric_of
+
 
 def _clock(seconds: float) -> str:
     """Hours, minutes and seconds."""
@@ -19,16 +21,16 @@ class EpochLineHook(Hook):
     """Print ``epoch 3/18  loss 21.3  AP 0.214  02:10 spent, 10:50 left``; AP only if the epoch was validated.
 
     Args:
-        metric: Key of the metric, and its label.
+        metric: Key of the metric, and its label; by default the AP of the task.
 
     Example:
-        >>> HOOKS.build(dict(type='EpochLineHook', metric=('coco/bbox_mAP', 'AP'))).metric
-        ('coco/bbox_mAP', 'AP')
+        >>> HOOKS.build(dict(type='EpochLineHook', metric=('coco/bbox_mAP', 'box AP'))).metric
+        ('coco/bbox_mAP', 'box AP')
     """
 
     priority = 'VERY_LOW'
 
-    def __init__(self, metric: tuple[str, str] = ('coco/bbox_mAP', 'AP')) -> None:
+    def __init__(self, metric: tuple[str, str] | None = None) -> None:
         self.metric = metric
         self._began, self._first, self._line = 0.0, 0, ''
 
@@ -44,7 +46,7 @@ class EpochLineHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Store the metric of the validation."""
-        key, name = self.metric
+        key, name = self.metric or (metric_of(metrics or {}), 'AP')
         if self._line and metrics and key in metrics:
             self._line += f'  {name} {metrics[key]:.3f}'
 

@@ -1,0 +1,79 @@
+"""The objects of a data set as detections, and pictures of them beside predictions."""
+
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmyolo.registry import DATASETS
+
+from mmdyn.datasets import LoadImage
+from mmdyn.datasets.pixels import read_pixels
+from mmdyn.datasets.transforms.outlines import parts_of
+from mmdyn.inference.load import load_model
+from mmdyn.inference.onnx_detector import Detections, draw
+
+
+def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
+    """An image of a data set as it is in its file, and its objects, each with a score of 1.
+
+    Args:
+        dataset: A data set of :mod:`mmdyn.datasets`.
+        index: Index of the image.
+
+    Returns:
+        The image (H, W, channels), and boxes, labels, and the masks or keypoints that the data set reads.
+    """
+    load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
+    info = dataset.get_data_info(index)
+    image, instances = read_pixels(info['img_path'], load.channels), info['instances']
+    boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
+    objects = Detections(np.array(boxes, float).reshape(-1, 4), np.ones(len(labels)), np.array(labels, int))
+    if dataset.outlines:
+        size = image.shape[:2]
+        parts = [parts_of(i['mask'], *size, info['img_path']) if 'mask' in i else [] for i in instances]
+        objects = objects._replace(masks=np.array([_filled(each, size) for each in parts]).reshape(-1, *size))
+    if dataset.keypoints[0]:
+        points = np.array([i['keypoints'] for i in instances]).reshape(len(labels), -1, 3)
+        objects = objects._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
+    return image, objects
+
+
+def _filled(parts: list[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
+    """The mask (H, W) of polygons."""
+    mask = np.zeros(size, np.uint8)
+    for part in parts:
+        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
+    return mask > 0
+
+
+def prediction_grid(
+    cfg: Config,
+    checkpoint: str,
+    indices: list[int],
+    columns: int = 2,
+    score: float = 0.3,
+    device: str | None = None,
+) -> np.ndarray:
+    """Draw ground truth (left) and predictions (right) of some images of the test set, in the terms of the task.
+
+    Args:
+        cfg: Config of the run.
+        checkpoint: Checkpoint file.
+        indices: Indices of the images in the test set.
+        columns: Number of pairs in a row.
+        score: Score threshold of the predictions that are drawn.
+        device: Device of the model; by default a GPU if available.
+
+    Returns:
+        The grid as a BGR uint8 array; all images must have the same size.
+    """
+    model = load_model(cfg, checkpoint, device)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    tiles = []
+    for index in indices:
+        image, objects = labelled(dataset, index)
+        names = [dataset.metainfo['classes'][label] for label in objects.labels]
+        tiles += [draw(image, objects, names, dataset.annotations.skeleton), model(image, score).draw()]
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % (2 * columns))
+    return np.vstack([np.hstack(tiles[i : i + 2 * columns]) for i in range(0, len(tiles), 2 * columns)])
