@@ -81,8 +81,8 @@ def describe(comparison: Comparison) -> list[str]:
         f'{loader.get("batch_size", "?")}{f", gradients summed to {nominal}" if nominal else ""}'
         f'{", mixed precision" if cfg.get("amp") else ""}. {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
         f'{" in the control; other arms have their own recipe, see below" if own else ""}.',
-        f'AP is COCO AP of {task_of_config(cfg).parts} on the validation set after the last epoch; "best" is that of the '
-        'best validation, which is optimistic.',
+        f'AP is COCO AP of {task_of_config(cfg).parts} on the validation set after the last epoch; "best" is that of '
+        'the best validation, which is optimistic.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
         "arm alone. p is Dunnett's with seeds as blocks, of all arms together: the probability, if no arm differed, "
         'that the largest difference is at least as large. A difference is shown where the interval excludes zero and '
