@@ -12,11 +12,11 @@ from tqdm import tqdm
 
 from mmdyn.errors import UserError
 from mmdyn.files import render_page, write_image, write_text
-from mmdyn.inference.onnx_detector import Detections, colour_of, draw, draw_masks, viewable
+from mmdyn.inference.onnx_detector import Detections
 from mmdyn.running.dataset_images import dataset_of_split
 
 from .ground_truth import labelled
-from .pictures import figure_image
+from .pictures import draw_small, figure_image
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -132,13 +132,5 @@ def _after(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
 
 
 def _drawn(image: np.ndarray, objects: Detections, dataset: Any) -> np.ndarray:
-    """An image with its objects, (HEIGHT, width, 3)."""
-    scale = HEIGHT / image.shape[0]
-    picture, labels = viewable(image), objects.labels.tolist()
-    if objects.masks is not None:
-        draw_masks(picture, objects.masks, [colour_of(label) for label in labels])
-    picture = cv2.resize(picture, (max(1, round(image.shape[1] * scale)), HEIGHT), interpolation=cv2.INTER_AREA)
-    points = None if objects.keypoints is None else objects.keypoints * scale
-    small = objects._replace(boxes=objects.boxes * scale, keypoints=points, masks=None)
-    names = [dataset.metainfo['classes'][label] for label in labels]
-    return draw(picture, small, names, dataset.annotations.skeleton)
+    names = [dataset.metainfo['classes'][label] for label in objects.labels]
+    return draw_small(image, objects, names, HEIGHT, skeleton=dataset.annotations.skeleton)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 from mmengine.config import Config
 from mmyolo.registry import DATASETS
@@ -12,6 +11,8 @@ from mmdyn.datasets.pixels import read_pixels
 from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.inference.load import load_model
 from mmdyn.inference.onnx_detector import Detections, draw
+
+from .pictures import filled
 
 
 def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
@@ -30,21 +31,14 @@ def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
     boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
     objects = Detections(np.array(boxes, float).reshape(-1, 4), np.ones(len(labels)), np.array(labels, int))
     if dataset.outlines:
-        size = image.shape[:2]
-        parts = [parts_of(i['mask'], *size, info['img_path']) if 'mask' in i else [] for i in instances]
-        objects = objects._replace(masks=np.array([_filled(each, size) for each in parts]).reshape(-1, *size))
+        height, width = image.shape[:2]
+        parts = [parts_of(i['mask'], height, width, info['img_path']) if 'mask' in i else [] for i in instances]
+        masks = [filled(each, (height, width)) for each in parts]
+        objects = objects._replace(masks=np.array(masks).reshape(-1, height, width))
     if dataset.keypoints[0]:
         points = np.array([i['keypoints'] for i in instances]).reshape(len(labels), -1, 3)
         objects = objects._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
     return image, objects
-
-
-def _filled(parts: list[np.ndarray], size: tuple[int, ...]) -> np.ndarray:
-    """The mask (H, W) of polygons."""
-    mask = np.zeros(size, np.uint8)
-    for part in parts:
-        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
-    return mask > 0
 
 
 def prediction_grid(

@@ -1,12 +1,15 @@
-"""Matplotlib's figures as pictures, and the curves of a run."""
+"""Pictures: Matplotlib's figures, objects on small images, and the curves of a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import matplotlib
 import numpy as np
 
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
+from mmdyn.inference.onnx_detector import Detections, colour_of, draw, draw_masks, viewable
 from mmdyn.logs import METRICS, log_records, metric_of
 
 matplotlib.use('Agg')
@@ -19,6 +22,54 @@ def figure_image(figure) -> np.ndarray:
     image = np.asarray(figure.canvas.buffer_rgba())[..., 2::-1].copy()
     plt.close(figure)
     return image
+
+
+def filled(parts: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
+    """The mask (H, W) of an object, of the polygons (p, 2) of its parts."""
+    mask = np.zeros(size, np.uint8)
+    for part in parts:
+        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
+    return mask > 0
+
+
+def draw_small(
+    image: np.ndarray,
+    objects: Detections,
+    texts: Sequence[str],
+    height: int,
+    most_width: int | None = None,
+    skeleton: Sequence[Sequence[int]] = (),
+    colours: Sequence[Sequence[int]] | None = None,
+) -> np.ndarray:
+    """An image of another size with what is in it, and texts that can be read at that size.
+
+    Args:
+        image: (H, W, channels).
+        objects: In pixels of the image.
+        texts: Of every object.
+        height: Of the result, in pixels.
+        most_width: The result is less high where it would be wider.
+        skeleton: Pairs of keypoints that are joined, counted from 1.
+        colours: Of every object, BGR; by default those of the labels.
+
+    Returns:
+        A BGR uint8 array.
+
+    Example:
+        >>> one = Detections(np.array([[40, 40, 90, 90]]), np.ones(1), np.zeros(1, int))
+        >>> draw_small(np.zeros((200, 400, 3), np.uint8), one, ['cat'], 100, most_width=100).shape
+        (50, 100, 3)
+    """
+    scale = min(height / image.shape[0], (most_width or np.inf) / image.shape[1])
+    picture = viewable(image)
+    colours = [colour_of(label) for label in objects.labels] if colours is None else colours
+    if objects.masks is not None:
+        draw_masks(picture, objects.masks, colours)
+    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
+    picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+    points = None if objects.keypoints is None else objects.keypoints * scale
+    small = objects._replace(boxes=objects.boxes * scale, keypoints=points, masks=None)
+    return draw(picture, small, texts, skeleton, colours)
 
 
 def draw_curves(work_dir: str | Path, path: str | Path) -> None:

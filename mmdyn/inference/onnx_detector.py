@@ -329,13 +329,14 @@ def draw(
     detections: Detections,
     texts: Sequence[str],
     skeleton: Sequence[Sequence[int]] = (),
-    numbers: Any = None,
+    colours: Any = None,
 ) -> np.ndarray:
     """A BGR uint8 picture of an image, with masks, boxes with texts, and keypoints with their skeleton.
 
-    The colour of a detection is that of its label, or of its number.
+    Colours (BGR) are those of the labels by default.
     """
-    colours = [colour_of(number) for number in (detections.labels if numbers is None else numbers)]
+    if colours is None:
+        colours = [colour_of(label) for label in detections.labels]
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)

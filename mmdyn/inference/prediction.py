@@ -67,15 +67,16 @@ class Prediction(DetDataSample):
             The image (H, W, 3) with boxes, class names, scores, and numbers and trails of tracked objects; with
             ``routing`` it is wider, by the weights of the experts as bars.
         """
-        found, numbers, picture = self.detections(), None, self.image
+        found, colours, picture = self.detections(), None, self.image
         texts = captions(found, self.names)
         if 'instances_id' in self.pred_instances:
             numbers, picture = self.pred_instances.instances_id.tolist(), viewable(picture)
+            colours = [colour_of(number) for number in numbers]
             texts = [f'#{number} {text}' for number, text in zip(numbers, texts, strict=True)]
-            for number in numbers:
+            for number, colour in zip(numbers, colours, strict=True):
                 trail = np.round(self.trails[number]).astype(np.int32)
-                cv2.polylines(picture, [trail], False, colour_of(number), max(1, round(max(picture.shape) / 400)))
-        picture = draw(picture, found, texts, self.skeleton, numbers)
+                cv2.polylines(picture, [trail], False, colour, max(1, round(max(picture.shape) / 400)))
+        picture = draw(picture, found, texts, self.skeleton, colours)
         return picture if self.routing is None else np.hstack((picture, routing_bars(self.routing, len(picture))))
 
     def rows(self) -> dict[str, Any]:

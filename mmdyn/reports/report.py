@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
+from faster_coco_eval.core import mask as coco_mask
 
+from mmdyn.analysis.pictures import draw_small, filled
 from mmdyn.datasets.pixels import read_pixels
+from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.files import csv_text, render_page, write_json, write_text
-from mmdyn.inference.onnx_detector import draw_boxes, viewable
+from mmdyn.inference.onnx_detector import Detections, captions
 from mmdyn.logs import is_validation, log_records
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted, with_sides
 
@@ -278,20 +280,33 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     objects = table.objects(image.row)
     kept = ~table.crowd[objects] & np.isin(table.labels[objects], evaluation.columns)
     corners = table.boxes[objects][kept] + np.pad(table.boxes[objects][kept][:, :2], ((0, 0), (2, 0)))
-    pixels = viewable(read_pixels(report.paths[i]))
+    pixels = read_pixels(report.paths[i])
+    numbers = np.arange(objects.start, objects.stop)[kept]
+    there = Detections(corners, np.ones(len(numbers)), report.matches[i].object_labels)
+    found = Detections(image.boxes, image.scores, image.labels)
+    kind = None if report.other is None else report.other.iou_type
+    if kind == 'segm':
+        size = pixels.shape[:2]
+        outlines = [parts_of(table.segmentation(k) or [], *size) for k in numbers]
+        there = there._replace(masks=[filled(parts, size) for parts in outlines])
+        found = found._replace(masks=np.array([coco_mask.decode(m) > 0 for m in image.masks]).reshape(-1, *size))
+    elif kind == 'keypoints':
+        points = table.keypoints[numbers]
+        there = there._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
+        points = image.keypoints.reshape(len(image.boxes), -1, 3)
+        found = found._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2])
     shown = np.flatnonzero(image.scores >= report.curves.best_score)
-    names = [evaluation.classes[k] for k in report.matches[i].object_labels]
-    left = _drawn(pixels, corners, names, [MISSED if m else FOUND for m in missed])
-    texts = [f'{evaluation.classes[image.labels[j]]} {image.scores[j]:.2f}' for j in shown]
-    right = _drawn(pixels, image.boxes[shown], texts, [COLOURS[k] if k >= 0 else (150, 150, 150) for k in kinds])
+    fields: list[Any] = [None if each is None else each[shown] for each in found]
+    found = Detections(*fields)
+    names = [evaluation.classes[k] for k in there.labels]
+    sides = (
+        (there, names, [MISSED if m else FOUND for m in missed]),
+        (found, captions(found, evaluation.classes), [COLOURS[k] if k >= 0 else (150, 150, 150) for k in kinds]),
+    )
+    left, right = (
+        draw_small(pixels, each, texts, HEIGHT, MAX_WIDTH, table.skeleton, colours) for each, texts, colours in sides
+    )
     return np.hstack([left, np.full((len(left), 8, 3), 255, np.uint8), right])
-
-
-def _drawn(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[tuple]) -> np.ndarray:
-    scale = min(HEIGHT / image.shape[0], MAX_WIDTH / image.shape[1])
-    size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
-    image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    return draw_boxes(image, np.asarray(boxes, float).reshape(-1, 4) * scale, texts, colours)
 
 
 def _embedded(image: np.ndarray, suffix: str) -> str:

@@ -18,7 +18,7 @@ from mmdyn.datasets import CheckedCocoDataset
 from mmdyn.inference.packaged import packaged
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
 from mmdyn.reports import make_report, write_report
-from mmdyn.reports.report import epoch_rows
+from mmdyn.reports.report import epoch_rows, worst_images
 
 SIGMAS = (0.25,) * 5
 
@@ -124,6 +124,23 @@ def test_the_page_holds_everything_and_needs_nothing_else(evaluation, digits, tm
     assert len(report.table().splitlines()) == 1 + 11 + 2
     objects = sum(row['objects'] for row in content['classes'][1:])
     assert objects == content['classes'][0]['objects'] == len(evaluation.annotations.boxes)
+
+
+@pytest.mark.parametrize('kind', ['segm', 'keypoints'])
+def test_the_worst_images_show_masks_and_keypoints(digits, kind):
+    table = load_coco(digits / 'annotations/train.json', kind == 'segm', kind == 'keypoints')
+    predictions = [with_more(table, image) for image in made_up(table)]
+    boxes = CocoEvaluation(table, predictions)
+    other = CocoEvaluation(table, predictions, iou_type=kind, sigmas=SIGMAS)
+    plain = {name: image for name, image, _ in worst_images(make_report(boxes, digits / 'train'), 2)}
+    more = {name: image for name, image, _ in worst_images(make_report(boxes, digits / 'train', {}, other), 2)}
+    assert len(more) == 2
+    assert plain.keys() == more.keys()
+    for name in more:
+        changed = (more[name] != plain[name]).any(2)
+        assert changed[:, :300].any()  # of the objects
+        assert changed[:, 308:].any()  # of the predictions
+        assert not changed[:, 300:308].any()
 
 
 def test_names_cannot_break_the_page(evaluation, tmp_path):
