@@ -283,21 +283,19 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     pixels = read_pixels(report.paths[i])
     numbers = np.arange(objects.start, objects.stop)[kept]
     there = Detections(corners, np.ones(len(numbers)), report.matches[i].object_labels)
-    found = Detections(image.boxes, image.scores, image.labels)
+    shown = np.flatnonzero(image.scores >= report.curves.best_score)
+    found = Detections(image.boxes[shown], image.scores[shown], image.labels[shown])
     kind = None if report.other is None else report.other.iou_type
     if kind == 'segm':
         size = pixels.shape[:2]
         outlines = [parts_of(table.segmentation(k) or [], *size) for k in numbers]
         there = there._replace(masks=[filled(parts, size) for parts in outlines])
-        found = found._replace(masks=np.array([coco_mask.decode(m) > 0 for m in image.masks]).reshape(-1, *size))
+        found = found._replace(masks=[coco_mask.decode(image.masks[k]) > 0 for k in shown.tolist()])
     elif kind == 'keypoints':
         points = table.keypoints[numbers]
         there = there._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
-        points = image.keypoints.reshape(len(image.boxes), -1, 3)
+        points = image.keypoints[shown]
         found = found._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2])
-    shown = np.flatnonzero(image.scores >= report.curves.best_score)
-    fields: list[Any] = [None if each is None else each[shown] for each in found]
-    found = Detections(*fields)
     names = [evaluation.classes[k] for k in there.labels]
     sides = (
         (there, names, [MISSED if m else FOUND for m in missed]),

@@ -143,6 +143,15 @@ def test_the_worst_images_show_masks_and_keypoints(digits, kind):
         assert not changed[:, 300:308].any()
 
 
+@pytest.mark.parametrize('kind', ['segm', 'keypoints'])
+def test_images_without_a_prediction_have_a_picture(digits, kind):
+    table = load_coco(digits / 'annotations/val.json', kind == 'segm', kind == 'keypoints')
+    nothing = [Predicted(row, np.zeros((0, 4)), np.zeros(0), np.zeros(0, int)) for row in range(len(table))]
+    other = CocoEvaluation(table, nothing, iou_type=kind, sigmas=SIGMAS)
+    report = make_report(CocoEvaluation(table, nothing), digits / 'val', {}, other)
+    assert [image.shape for _, image, _ in worst_images(report, 2)] == [(300, 608, 3)] * 2
+
+
 def test_names_cannot_break_the_page(evaluation, tmp_path):
     from dataclasses import replace
 
