@@ -63,7 +63,7 @@ def run_demo(args) -> None:
         f'{name} {metrics[key]:.3f}' for name, key in task_of(tester.model).metrics.items() if key in metrics
     )
     grid, curves = args.out_dir / 'predictions.png', args.out_dir / 'curves.png'
-    write_image(grid, prediction_grid(cfg, checkpoint, list(range(8))))
+    write_image(grid, prediction_grid(cfg, checkpoint, list(range(min(8, len(tester.test_dataloader.dataset))))))
     draw_curves(runner.work_dir, curves)
     print(
         f'\nValidation set: {ap}\n'

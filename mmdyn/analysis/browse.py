@@ -6,6 +6,7 @@ from typing import Any, Literal
 import cv2
 import matplotlib
 import numpy as np
+from mmcv.transforms import LoadAnnotations, Resize
 from mmengine.config import Config
 from mmyolo.registry import DATASETS
 from tqdm import tqdm
@@ -52,7 +53,8 @@ def write_page(
     pairs = []
     for index in tqdm(chosen, desc='drawing', unit='image'):
         info = dataset.get_data_info(index)
-        before, after = (_drawn(*each, dataset) for each in (labelled(dataset, index), _after(dataset, index)))
+        image, objects = labelled(dataset, index)
+        before, after = (_drawn(*each, dataset) for each in ((image, objects), after_pipeline(dataset, index, objects)))
         name = f'pictures/{index:06d}.jpg'
         write_image(folder / name, np.hstack([before, np.full((HEIGHT, 12, 3), 255, np.uint8), after]))
         pairs.append(dict(file=name, name=Path(info['img_path']).name, objects=len(info['instances'])))
@@ -115,10 +117,23 @@ def draw_statistics(dataset: Any) -> np.ndarray:
     return figure_image(figure)
 
 
-def _after(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
-    """An image and its objects after the pipeline."""
+def after_pipeline(dataset: Any, index: int, objects: Detections) -> tuple[np.ndarray, Detections]:
+    """An image and its objects as the pipeline gives them to the model.
+
+    Args:
+        dataset: As for :func:`facts`.
+        index: Index of the image.
+        objects: As they are in the file.
+    """
     sample = dataset[index]
     instances, image = sample['data_samples'].gt_instances, sample['inputs'].permute(1, 2, 0).numpy()
+    steps = [type(step) for step in dataset.pipeline.transforms]
+    load, resize = (
+        next((i for i, step in enumerate(steps) if issubclass(step, kind)), len(steps))
+        for kind in (LoadAnnotations, Resize)
+    )
+    if resize < load:  # for a test: labels stay as they are in the file
+        return image, _placed(objects, sample['data_samples'].metainfo, image.shape[:2])
     boxes = instances.bboxes.tensor if hasattr(instances.bboxes, 'tensor') else instances.bboxes
     objects = Detections(boxes.numpy(), np.ones(len(boxes)), instances.labels.numpy())
     if 'gt_planes' in sample['data_samples']:  # as the loss sees them: a quarter of the size, the smallest on top
@@ -129,6 +144,21 @@ def _after(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
         points, seen = instances.keypoints.numpy(), instances.keypoints_visible.numpy() > 0
         objects = objects._replace(keypoints=points, keypoint_scores=seen)
     return image, objects
+
+
+def _placed(objects: Detections, meta: dict, size: tuple[int, int]) -> Detections:
+    """Objects of a file in its image after resizing and padding, which has this height and width."""
+    scale = np.array(meta['scale_factor'])
+    corner = np.zeros(2) if meta.get('pad_param') is None else np.array(meta['pad_param'])[[2, 0]]
+    boxes = objects.boxes * np.tile(scale, 2) + np.tile(corner, 2)
+    objects = objects._replace(boxes=boxes)
+    if objects.keypoints is not None:
+        objects = objects._replace(keypoints=objects.keypoints * scale + corner)
+    if objects.masks is not None:
+        matrix = np.column_stack([np.diag(scale), corner])
+        masks = [cv2.warpAffine(mask.astype(np.uint8), matrix, size[::-1]) > 0 for mask in objects.masks]
+        objects = objects._replace(masks=masks)
+    return objects
 
 
 def _drawn(image: np.ndarray, objects: Detections, dataset: Any) -> np.ndarray:

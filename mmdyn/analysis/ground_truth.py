@@ -8,11 +8,10 @@ from mmyolo.registry import DATASETS
 
 from mmdyn.datasets import LoadImage
 from mmdyn.datasets.pixels import read_pixels
-from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.inference.load import load_model
 from mmdyn.inference.onnx_detector import Detections, draw
 
-from .pictures import filled
+from .pictures import CocoMasks
 
 
 def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
@@ -27,16 +26,14 @@ def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
     """
     load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
     info = dataset.get_data_info(index)
-    image, instances = read_pixels(info['img_path'], load.channels), info['instances']
+    image, instances = read_pixels(info['img_path'], load.channels, load.to_float32), info['instances']
     boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
     objects = Detections(np.array(boxes, float).reshape(-1, 4), np.ones(len(labels)), np.array(labels, int))
     if dataset.outlines:
-        height, width = image.shape[:2]
-        parts = [parts_of(i['mask'], height, width, info['img_path']) if 'mask' in i else [] for i in instances]
-        masks = [filled(each, (height, width)) for each in parts]
-        objects = objects._replace(masks=np.array(masks).reshape(-1, height, width))
+        masks = CocoMasks([i.get('mask') for i in instances], image.shape[:2], info['img_path'])
+        objects = objects._replace(masks=masks)
     if dataset.keypoints[0]:
-        points = np.array([i['keypoints'] for i in instances]).reshape(len(labels), -1, 3)
+        points = np.array([i['keypoints'] for i in instances]).reshape(len(labels), dataset.keypoints[0], 3)
         objects = objects._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
     return image, objects
 
@@ -60,7 +57,7 @@ def prediction_grid(
         device: Device of the model; by default a GPU if available.
 
     Returns:
-        The grid as a BGR uint8 array; all images must have the same size.
+        The grid as a BGR uint8 array; smaller images have a white border.
     """
     model = load_model(cfg, checkpoint, device)
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -69,5 +66,12 @@ def prediction_grid(
         image, objects = labelled(dataset, index)
         names = [dataset.metainfo['classes'][label] for label in objects.labels]
         tiles += [draw(image, objects, names, dataset.annotations.skeleton), model(image, score).draw()]
+    height, width = np.max([tile.shape[:2] for tile in tiles], 0)
+    tiles = [_padded(tile, height, width) for tile in tiles]
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % (2 * columns))
     return np.vstack([np.hstack(tiles[i : i + 2 * columns]) for i in range(0, len(tiles), 2 * columns)])
+
+
+def _padded(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    down, across = height - picture.shape[0], width - picture.shape[1]
+    return np.pad(picture, ((0, down), (0, across), (0, 0)), constant_values=255)

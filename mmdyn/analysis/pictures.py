@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import matplotlib
 import numpy as np
+from faster_coco_eval.core import mask as coco_mask
 
+from mmdyn.datasets.outlines import run_lengths
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
 from mmdyn.inference.onnx_detector import Detections, colour_of, draw, draw_masks, viewable
@@ -24,12 +27,30 @@ def figure_image(figure) -> np.ndarray:
     return image
 
 
-def filled(parts: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
-    """The mask (H, W) of an object, of the polygons (p, 2) of its parts."""
-    mask = np.zeros(size, np.uint8)
-    for part in parts:
-        cv2.fillPoly(mask, [np.round(part).astype(np.int32)], 1)
-    return mask > 0
+class CocoMasks(Sequence[np.ndarray]):
+    """Masks of objects as COCO's evaluator sees them. Each is made when it is asked for, as together they are large.
+
+    Args:
+        segmentations: COCO's ``segmentation`` of every object; None for one without.
+        size: Height and width of the image.
+        where: The image, for messages.
+
+    Example:
+        >>> CocoMasks([None, [[0, 0, 4, 0, 4, 4, 0, 4]]], (8, 8))[1].sum()
+        np.int64(16)
+    """
+
+    def __init__(self, segmentations: Sequence[Any], size: tuple[int, int], where: str = '') -> None:
+        self.segmentations, self.size, self.where = segmentations, size, where
+
+    def __len__(self) -> int:
+        return len(self.segmentations)
+
+    def __getitem__(self, index: Any) -> Any:
+        segmentation = self.segmentations[index]
+        if not segmentation:
+            return np.zeros(self.size, bool)
+        return coco_mask.decode(run_lengths(segmentation, *self.size, self.where)) > 0
 
 
 def draw_small(

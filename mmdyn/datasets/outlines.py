@@ -12,7 +12,10 @@ from typing import Any
 
 import cv2
 import numpy as np
+from faster_coco_eval.core import mask as coco_mask
 from mmdet.structures.mask import PolygonMasks
+
+from mmdyn.errors import UserError
 
 POINTS = 1000
 RATIO = 4  # of an image to its masks
@@ -124,6 +127,44 @@ class Outlines(PolygonMasks):
             part = plane[top : top + mask.shape[0], left : left + mask.shape[1]]
             part[mask > 0] = i + 1
         return plane
+
+
+def run_lengths(segmentation: Any, height: int, width: int, where: str = '') -> Any:
+    """COCO's ``segmentation`` of an object as compressed run-length codes.
+
+    Args:
+        segmentation: Polygons, or run-length codes, compressed or not.
+        height: Of the image.
+        width: Of the image.
+        where: What it belongs to, for messages.
+
+    Raises:
+        UserError: Run-length codes are of another size than the image.
+    """
+    if isinstance(segmentation, list):
+        polygons = [part for part in segmentation if len(part) >= 6] or [[0] * 6]  # which has no area
+        return coco_mask.merge(coco_mask.frPyObjects(polygons, height, width))
+    size = list(segmentation['size'])
+    if size != [height, width]:
+        raise UserError(
+            f'{where}: a mask of {size[1]} x {size[0]} pixels in an image of {width} x {height}: correct it'
+        )
+    if isinstance(segmentation['counts'], list):
+        return coco_mask.frPyObjects(segmentation, height, width)
+    return segmentation
+
+
+def parts_of(segmentation: Any, height: int, width: int, where: str = '') -> list[np.ndarray]:
+    """The parts of an object, each (p, 2); arguments are those of :func:`run_lengths`.
+
+    Raises:
+        UserError: As there.
+    """
+    if isinstance(segmentation, list):
+        return [np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6]
+    mask = coco_mask.decode(run_lengths(segmentation, height, width, where))
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    return [contour.reshape(-1, 2).astype(np.float64) for contour in contours]
 
 
 def resampled(polygon: np.ndarray, count: int) -> np.ndarray:

@@ -348,14 +348,17 @@ def draw(
 
 def draw_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Any]) -> np.ndarray:
     """Tint masks (n, H, W), the best one on top, into a BGR uint8 picture, which is returned."""
-    for mask, colour in reversed(list(zip(masks, colours))):
-        image[mask] = (0.5 * image[mask] + 0.5 * np.array(colour)).astype(np.uint8)
+    for i in reversed(range(len(masks))):
+        mask = masks[i]
+        image[mask] = (0.5 * image[mask] + 0.5 * np.array(colours[i])).astype(np.uint8)
     return image
 
 
 def draw_boxes(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Any]) -> np.ndarray:
     """Draw boxes (n, 4), each with a text and in a colour (BGR), into a BGR uint8 picture, which is returned."""
     thick = max(1, round(max(image.shape) / 500))
+    if len(texts) != len(boxes):
+        raise ValueError(f'{len(texts)} texts for {len(boxes)} boxes: give one for each, such as captions() makes')
     for box, text, colour in zip(boxes, texts, colours):
         left, top, right, bottom = (round(float(v)) for v in box)
         cv2.rectangle(image, (left, top), (right, bottom), colour, thick)

@@ -15,7 +15,6 @@ from mmengine.structures import InstanceData
 from mmyolo.models.utils import make_divisible
 from mmyolo.registry import MODELS
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from mmdyn.layers.conv_unit import conv_bn_act
 from mmdyn.tasks import Task, register_task
@@ -224,7 +223,7 @@ class _SumOfMaskLosses(torch.autograd.Function):
                 share = torch.einsum('ph,pw->phw', inside * shares[rows][:, None], along)
                 sign = 1 - 2 * (masks[image] == objects[rows][:, None, None] + 1).to(share.dtype)
                 logits = torch.einsum('pc,chw->phw', coefficients[rows], prototypes[image]).mul_(sign)
-                total += _softplus(logits).mul_(share).sum()
+                total += F.softplus(logits).mul_(share).sum()
                 slope = logits.sigmoid_().mul_(sign).mul_(share)
                 slopes[0][rows] = torch.einsum('phw,chw->pc', slope, prototypes[image])
                 slopes[1][image] += torch.einsum('pc,phw->chw', coefficients[rows], slope)
@@ -232,14 +231,10 @@ class _SumOfMaskLosses(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if torch.is_grad_enabled():  # otherwise the second derivative would be wrong, and nobody told
+            raise RuntimeError('the loss of masks has no second derivative: leave it out where create_graph=True')
         return (*(slope * gradient for slope in ctx.saved_tensors), None, None, None, None, None)
-
-
-def _softplus(x: Tensor) -> Tensor:
-    """log(1 + exp(x)) within 1e-7 or the rounding of x: PyTorch's own takes ten times as long on a CPU, for log1p."""
-    return x.relu().sub_(x.abs().sigmoid_().log_())
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
+from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
 from mmdyn.metrics.coco_evaluation import CocoEvaluation
 
@@ -157,7 +158,7 @@ def _report(
         boxes, *others = evaluations.values()
         report = make_report(boxes, folder, milliseconds, *others)
         page = write_report(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
-    except (OSError, ValueError, cv2.error) as e:  # the run is done, and its results are written
+    except (OSError, ValueError, UserError, cv2.error) as e:  # the run is done, and its results are written
         print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
         return
     print_log(f'\n{report.table()}\nreport: {page}', logger='current')

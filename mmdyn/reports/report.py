@@ -9,9 +9,8 @@ import cv2
 import numpy as np
 from faster_coco_eval.core import mask as coco_mask
 
-from mmdyn.analysis.pictures import draw_small, filled
+from mmdyn.analysis.pictures import CocoMasks, draw_small
 from mmdyn.datasets.pixels import read_pixels
-from mmdyn.datasets.transforms.outlines import parts_of
 from mmdyn.files import csv_text, render_page, write_json, write_text
 from mmdyn.inference.onnx_detector import Detections, captions
 from mmdyn.logs import is_validation, log_records
@@ -287,10 +286,9 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     found = Detections(image.boxes[shown], image.scores[shown], image.labels[shown])
     kind = None if report.other is None else report.other.iou_type
     if kind == 'segm':
-        size = pixels.shape[:2]
-        outlines = [parts_of(table.segmentation(k) or [], *size) for k in numbers]
-        there = there._replace(masks=[filled(parts, size) for parts in outlines])
-        found = found._replace(masks=[coco_mask.decode(image.masks[k]) > 0 for k in shown.tolist()])
+        of_image = pixels.shape[:2], str(report.paths[i])
+        there = there._replace(masks=CocoMasks([table.segmentation(int(k)) for k in numbers], *of_image))
+        found = found._replace(masks=CocoMasks([image.masks[k] for k in shown.tolist()], *of_image))
     elif kind == 'keypoints':
         points = table.keypoints[numbers]
         there = there._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)

@@ -104,6 +104,13 @@ def test_loss_of_many_objects_is_that_of_all_at_once(monkeypatch):
         torch.testing.assert_close(some, all_at_once)
 
 
+def test_a_second_derivative_is_refused():
+    found, coefficients = positives([2]), torch.rand(1, 5, 4, requires_grad=True)
+    loss = mask_loss(coefficients, torch.rand(1, 4, 40, 40), torch.ones(1, 40, 40, dtype=torch.int32), found)
+    with pytest.raises(RuntimeError, match='no second derivative'):
+        torch.autograd.grad(loss + coefficients.square().sum(), coefficients, create_graph=True)
+
+
 def test_prototypes_are_resized_to_the_masks():
     found = positives((3, 2))
     torch.manual_seed(0)

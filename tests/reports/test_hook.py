@@ -1,5 +1,7 @@
 """Which validation a report is of, and that a report that cannot be written ends no run."""
 
+import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ from mmdyn.annotations.coco import load_coco
 from mmdyn.metrics import DatasetCocoMetric
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
 from mmdyn.reports import ReportHook
+from mmdyn.reports import hook as report_hook
 from mmdyn.reports.hook import Stopwatch
 
 
@@ -85,6 +88,25 @@ def test_a_folder_that_cannot_be_written_to_ends_no_run(table, digits, tmp_path,
     hook.after_val_epoch(runner)
     hook.after_train(runner)
     assert not (tmp_path / 'file/report').exists()
+
+
+def test_a_mask_of_another_size_than_its_image_ends_no_run(digits, tmp_path, monkeypatch):
+    content = json.loads((digits / 'annotations/val.json').read_text())
+    wrong = {'size': [160, 160], 'counts': [100, 50, 25450]}
+    for annotation in content['annotations']:
+        annotation['segmentation'] = wrong
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    table, said = load_coco(tmp_path / 'val.json', outlines=True), []
+    monkeypatch.setattr(report_hook, 'print_log', lambda message, **_: said.append(message))
+    runner, hook = runner_of(tmp_path, digits), ReportHook()
+    runner.val_evaluator = evaluated(table, 0.0)
+    [metric] = runner.val_evaluator.metrics
+    nothing = [image._replace(masks=[]) for image in metric.evaluations['bbox'].predictions]
+    metric.evaluations |= {'segm': CocoEvaluation(table, nothing, iou_type='segm')}
+    hook.after_val_epoch(runner)
+    hook.after_train(runner)
+    assert len(said) == 2
+    assert re.search(r'no report was written: .*\.jpg: a mask of 160 x 160 pixels in an image of 320 x 320', said[1])
 
 
 class Parts(nn.Module):

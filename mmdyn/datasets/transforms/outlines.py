@@ -1,15 +1,11 @@
 """Steps of a pipeline for outlines: loading, pasting copies, and drawing masks."""
 
-from typing import Any
-
 import cv2
 import numpy as np
-from faster_coco_eval.core import mask as coco_mask
 from mmyolo.datasets.transforms import LoadAnnotations
 from mmyolo.registry import TRANSFORMS
 
-from mmdyn.datasets.outlines import Outlines
-from mmdyn.errors import UserError
+from mmdyn.datasets.outlines import Outlines, parts_of
 
 
 @TRANSFORMS.register_module()
@@ -42,32 +38,6 @@ class LoadOutlines(LoadAnnotations):
             return self.merge_multi_segment([part.reshape(-1) for part in parts])[0].reshape(-1, 2)
         left, top, right, bottom = box
         return parts[0] if parts else np.array([[left, top], [right, top], [right, bottom], [left, bottom]])
-
-
-def parts_of(segmentation: Any, height: int, width: int, where: str = '') -> list[np.ndarray]:
-    """The parts of an object, each (p, 2), of COCO's ``segmentation``.
-
-    Args:
-        segmentation: Polygons, or run-length codes, compressed or not.
-        height: Of the image.
-        width: Of the image.
-        where: What it belongs to, for messages.
-
-    Raises:
-        UserError: Run-length codes are of another size than the image.
-    """
-    if isinstance(segmentation, list):
-        return [np.asarray(part, np.float64).reshape(-1, 2) for part in segmentation if len(part) >= 6]
-    size = list(segmentation['size'])
-    if size != [height, width]:
-        raise UserError(
-            f'{where}: a mask of {size[1]} x {size[0]} pixels in an image of {width} x {height}: correct it'
-        )
-    coded = segmentation
-    if isinstance(segmentation['counts'], list):
-        coded = coco_mask.frPyObjects(segmentation, height, width)
-    contours, _ = cv2.findContours(coco_mask.decode(coded), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    return [contour.reshape(-1, 2).astype(np.float64) for contour in contours]
 
 
 @TRANSFORMS.register_module()

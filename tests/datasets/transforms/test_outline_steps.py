@@ -10,8 +10,7 @@ from faster_coco_eval.core import mask as coco_mask
 from mmdet.structures.bbox import HorizontalBoxes
 
 from mmdyn.datasets import CopyPaste, DrawMasks, LoadOutlines
-from mmdyn.datasets.outlines import Outlines
-from mmdyn.datasets.transforms.outlines import parts_of
+from mmdyn.datasets.outlines import Outlines, parts_of
 from mmdyn.errors import UserError
 
 
