@@ -214,6 +214,8 @@ class Annotations:
         text, ends = self.segmentations.data, self.segmentations.ends
         starts = np.concatenate([[0], ends[:-1]])
         present = ends > starts
+        if not len(text):  # no object has a segmentation
+            return present
         starts = np.minimum(starts, len(text) - 1)
         commas = np.add.reduceat(text == ord(','), starts, dtype=np.int32)
         return present & ((text[starts] == ord('{')) | (commas >= 5))

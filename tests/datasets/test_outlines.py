@@ -12,8 +12,9 @@ from mmdet.structures.mask import PolygonMasks
 from mmengine.registry import init_default_scope
 from mmyolo.datasets.transforms import Polygon2Mask
 
-from mmdyn.datasets import find_data
+from mmdyn.datasets import CheckedCocoDataset, find_data
 from mmdyn.datasets.outlines import RATIO, Outlines, resampled, small_mask, visible_box
+from mmdyn.errors import UserError
 from mmdyn.metrics import DatasetCocoMetric
 from mmdyn.running.dataset_images import build_quietly
 
@@ -130,6 +131,20 @@ def test_outlines_move_as_their_boxes():
     assert len(outlines[3]) == 1
     with pytest.raises(NotImplementedError, match='LongSideResize'):
         outlines.rescale(2)
+
+
+@pytest.mark.parametrize('none', [{}, dict(segmentation=[]), dict(segmentation=[[1, 1, 9, 9]])])
+def test_a_file_without_outlines_is_refused(digits, tmp_path, none):
+    content = json.loads((digits / 'annotations/val.json').read_text())
+    content['annotations'] = [
+        {key: value for key, value in each.items() if key != 'segmentation'} | none for each in content['annotations']
+    ]
+    (tmp_path / 'val.json').write_text(json.dumps(content))
+    dataset = CheckedCocoDataset(
+        ann_file=str(tmp_path / 'val.json'), data_prefix=dict(img=str(digits / 'val')), outlines=True, lazy_init=True
+    )
+    with pytest.raises(UserError, match='no object has an outline, which segmentation and copy-paste need'):
+        dataset.full_init()
 
 
 def test_steps_of_mmyolo_take_outlines():
