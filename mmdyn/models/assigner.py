@@ -70,7 +70,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
         if boxes == 0:
             return dict(
                 assigned_labels=gt_bboxes.new_full((batch, count), self.num_classes),
-                assigned_bboxes=gt_bboxes.new_zeros(batch, count, 4),
+                assigned_bboxes=gt_bboxes.new_zeros(batch, count, gt_bboxes.shape[2]),
                 assigned_scores=gt_bboxes.new_zeros(pred_scores.shape),
                 fg_mask_pre_prior=gt_bboxes.new_zeros(batch, count, dtype=torch.bool),
                 assigned_gt_idxs=gt_bboxes.new_zeros(batch, count, dtype=torch.long),
@@ -119,7 +119,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
             a prior lies outside of the box.
         """
         metrics, overlaps = self.get_box_metrics(pred_bboxes, pred_scores, gt_labels, gt_bboxes, batch_size, num_gt)
-        inside = select_candidates_in_gts(priors, self._enlarged(gt_bboxes)) * pad_bbox_flag  # (B, G, N)
+        inside = self.inside(priors, gt_bboxes) * pad_bbox_flag  # (B, G, N)
         metrics, overlaps = metrics * inside, overlaps * inside
         top = self.select_topk_candidates(metrics, topk_mask=pad_bbox_flag.repeat(1, 1, self.topk).bool())
         return top * inside, metrics, overlaps
@@ -141,10 +141,18 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
             return super().get_box_metrics(pred_bboxes, pred_scores, gt_labels, gt_bboxes, batch_size, num_gt)
         labels = gt_labels.long().expand(-1, -1, pred_scores.shape[1])  # (B, G, N)
         scores = pred_scores.transpose(1, 2).gather(1, labels)
-        overlaps = bbox_overlaps(
+        overlaps = self.overlaps(pred_bboxes, gt_bboxes)
+        return scores.pow(self.alpha) * overlaps.pow(self.beta), overlaps
+
+    def overlaps(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
+        """Overlaps of predictions (B, N, 4) and boxes (B, G, 4), (B, G, N), at least 0."""
+        return bbox_overlaps(
             pred_bboxes[:, None], gt_bboxes[:, :, None], iou_mode='ciou', bbox_format='xyxy'
         ).clamp(min=0)
-        return scores.pow(self.alpha) * overlaps.pow(self.beta), overlaps
+
+    def inside(self, priors: Tensor, gt_bboxes: Tensor) -> Tensor:
+        """Which priors (N, 2) are in which boxes (B, G, 4), none of whose sides is below ``min_side``, (B, G, N)."""
+        return select_candidates_in_gts(priors, self._enlarged(gt_bboxes))
 
     def select_topk_candidates(
         self, alignment_gt_metrics: Tensor, using_largest_topk: bool = True, topk_mask: Tensor | None = None
@@ -187,7 +195,7 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
             Labels (B, N), boxes (B, N, 4), and scores (B, N, classes), 1 for the label of a positive prior.
         """
         labels = gt_labels.squeeze(-1).long().gather(1, assigned_gt_idxs).clamp(min=0)
-        boxes = gt_bboxes.gather(1, assigned_gt_idxs[..., None].expand(-1, -1, 4))
+        boxes = gt_bboxes.gather(1, assigned_gt_idxs[..., None].expand(-1, -1, gt_bboxes.shape[2]))
         scores = gt_bboxes.new_zeros(*labels.shape, self.num_classes)
         positive = (fg_mask_pre_prior > 0)[..., None].to(scores.dtype)
         return labels, boxes, scores.scatter_(2, labels[..., None], positive)

@@ -22,7 +22,7 @@ class Targets(NamedTuple):
 
     Args:
         labels: (B, G, 1).
-        boxes: Corners in pixels, (B, G, 4).
+        boxes: Corners in pixels, (B, G, 4); or whatever else an assigner and a head take for a box.
         present: 1 for an object, 0 for padding, (B, G, 1).
         counts: Objects of every image, of length B.
         extras: What a task adds, by name: masks (B, h, w), keypoints (B, G, K, 3), ….
@@ -80,7 +80,7 @@ class Positives(NamedTuple):
         object: Which object of its image, (B, P).
         present: Whether it is one, (B, P) bool.
         weight: Its score as a target, (B, P).
-        boxes: Corners of its object in pixels, (B, P, 4); where it is none, of a box as large as its cell.
+        boxes: Of its object, as in :class:`Targets`; where it is none, its cell.
         counts: Upper bounds of the positives of every image, of length B.
     """
 
@@ -98,12 +98,12 @@ class Positives(NamedTuple):
         return values.gather(1, self.prior[..., None].expand(-1, -1, values.shape[-1]))
 
 
-def positives_of(assigned: dict[str, Tensor], priors: Tensor, counts: Sequence[int], topk: int) -> Positives:
+def positives_of(assigned: dict[str, Tensor], cells: Tensor, counts: Sequence[int], topk: int) -> Positives:
     """The positives of an assignment.
 
     Args:
         assigned: Result of :class:`YOLO11Assigner`.
-        priors: Centre and strides of every prior in pixels, (N, 4).
+        cells: The cell of every prior as a box, (N, 4).
         counts: Objects of every image.
         topk: Most priors of an object.
     """
@@ -118,14 +118,13 @@ def positives_of(assigned: dict[str, Tensor], priors: Tensor, counts: Sequence[i
     prior = torch.zeros(len(mask), size + 1, dtype=torch.long, device=mask.device).scatter_(1, rank, numbers)[:, :size]
     present = torch.arange(size, device=mask.device) < mask.sum(1, keepdim=True)  # (B, P)
     scores = assigned['assigned_scores'].sum(-1).gather(1, prior)
-    boxes = assigned['assigned_bboxes'].gather(1, prior[..., None].expand(-1, -1, 4))
-    centre, stride = priors[prior].split(2, -1)  # (B, P, 2)
-    cell = torch.cat([centre - stride / 2, centre + stride / 2], -1).to(boxes)
+    boxes = assigned['assigned_bboxes']
+    boxes = boxes.gather(1, prior[..., None].expand(-1, -1, boxes.shape[2]))
     return Positives(
         prior=prior,
         object=assigned['assigned_gt_idxs'].gather(1, prior),
         present=present,
         weight=scores * present,
-        boxes=torch.where(present[..., None], boxes, cell),
+        boxes=torch.where(present[..., None], boxes, cells[prior].to(boxes)),
         counts=bounds,
     )

@@ -203,7 +203,7 @@ class YOLO11Head(YOLOv8Head):
             outputs: What the head module returns in training.
             targets: The objects.
         """
-        return self.detection_losses(outputs[:3], targets)[0]
+        return self.detection_losses(outputs, targets)[0]
 
     def detection_losses(
         self, outputs: Sequence[Sequence[Tensor]], targets: Targets
@@ -212,7 +212,7 @@ class YOLO11Head(YOLOv8Head):
 
         Args:
             outputs: Class logits (B, classes, H, W), distances in strides (B, 4, H, W), and logits of their bins
-                (B, H * W, 4, bins), each of every level.
+                (B, H * W, 4, bins), each of every level; and what else the head module returns.
             targets: The objects.
 
         Returns:
@@ -221,16 +221,12 @@ class YOLO11Head(YOLOv8Head):
         logits, distances = map(rows_of, outputs[:2])
         bins = torch.cat([level.flatten(2) for level in outputs[2]], 1)  # (B, N, 4 * bins)
         priors = self._priors(outputs[0])
-        boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
+        boxes = self._boxes(priors, distances, outputs[3:])  # (B, N, 4)
         assigned = self.assigner(boxes.detach().to(targets.boxes), logits.detach().sigmoid(), priors, *targets[:3])
         scores = assigned['assigned_scores']
         total = scores.sum().clamp(min=1)
-        positives = positives_of(assigned, priors, targets.counts, self.assigner.topk)
-        own = positives.take(priors)  # (B, P, 4)
-        centre, stride = own[..., :2], own[..., 2:3]
-        wanted = positives.boxes / stride
-        apart = self.loss_bbox(positives.take(boxes) / stride, wanted, reduction_override='none')  # (B, P)
-        sides = self.bbox_coder.encode(centre / stride, wanted, max_dis=self.head_module.reg_max - 1, eps=0.01)
+        positives = positives_of(assigned, self._cells(priors), targets.counts, self.assigner.topk)
+        apart, sides = self._apart(positives.take(boxes), positives.boxes, positives.take(priors))
         loss_dfl = self.loss_dfl(
             positives.take(bins).reshape(-1, self.head_module.reg_max),
             sides.reshape(-1),
@@ -243,6 +239,28 @@ class YOLO11Head(YOLOv8Head):
             loss_dfl=loss_dfl,
         )
         return {name: self._of_batch(value, len(logits)) for name, value in losses.items()}, positives
+
+    def _boxes(self, priors: Tensor, distances: Tensor, others: Sequence[Any]) -> Tensor:
+        """Boxes in pixels of all priors, of distances (B, N, 4) in strides."""
+        return self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])
+
+    def _cells(self, priors: Tensor) -> Tensor:
+        """The cell of every prior as a box in pixels."""
+        centre, stride = priors.split(2, 1)
+        return torch.cat([centre - stride / 2, centre + stride / 2], 1)
+
+    def _apart(self, found: Tensor, wanted: Tensor, priors: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss of each box (B, P), and the distances that were wanted, in strides (B, P, 4).
+
+        Args:
+            found: Predicted boxes in pixels, (B, P, 4).
+            wanted: Boxes of the objects in pixels, (B, P, 4).
+            priors: Where they were predicted, centre and strides in pixels, (B, P, 4).
+        """
+        centre, stride = priors[..., :2], priors[..., 2:3]
+        wanted = wanted / stride
+        sides = self.bbox_coder.encode(centre / stride, wanted, max_dis=self.head_module.reg_max - 1, eps=0.01)
+        return self.loss_bbox(found / stride, wanted, reduction_override='none'), sides
 
     def exported(self, others: Sequence[Any], centres: Tensor, strides: Tensor) -> tuple[Tensor, ...]:
         """The ``outputs`` of the task in an exported graph.
@@ -298,13 +316,11 @@ class YOLO11Head(YOLOv8Head):
         cfg = self.test_cfg if cfg is None else cfg
         logits, distances = rows_of(cls_scores), rows_of(bbox_preds)
         priors = self._priors(cls_scores)
-        boxes = self.bbox_coder.decode(priors[:, :2], distances, priors[:, 2])  # (B, N, 4)
+        boxes = self._boxes(priors, distances, others)  # (B, N, 4)
         results = []
         for image, meta in enumerate(batch_img_metas):
             found = self._candidates(logits[image].sigmoid(), boxes[image], cfg)
-            if rescale:
-                found.bboxes = in_original(found.bboxes.unflatten(1, (2, 2)), meta).flatten(1)
-            found = self._bbox_post_process(found, cfg, with_nms=with_nms, img_meta=meta)
+            found = self._selected(found, meta, cfg, rescale, with_nms)
             if rescale and cfg.get('clip_boxes', True):
                 found.bboxes[:, 0::2].clamp_(0, meta['ori_shape'][1])
                 found.bboxes[:, 1::2].clamp_(0, meta['ori_shape'][0])
@@ -323,6 +339,12 @@ class YOLO11Head(YOLOv8Head):
         if cfg.get('classes') is not None:
             found = found[torch.isin(labels, labels.new_tensor(cfg['classes']))]
         return found
+
+    def _selected(self, found: InstanceData, meta: dict, cfg: dict, rescale: bool, with_nms: bool) -> InstanceData:
+        """What is left of an image after NMS; arguments are those of :meth:`predict_by_feat`."""
+        if rescale:
+            found.bboxes = in_original(found.bboxes.unflatten(1, (2, 2)), meta).flatten(1)
+        return self._bbox_post_process(found, cfg, with_nms=with_nms, img_meta=meta)
 
     def _with_fields(
         self, found: InstanceData, image: int, others: Sequence[Any], meta: dict, rescale: bool

@@ -160,7 +160,7 @@ class YOLO11PoseHead(YOLO11Head):
 
     def losses(self, outputs: Sequence[Any], targets: Targets) -> dict[str, Tensor]:
         """The losses of detection, ``loss_keypoint``, and with D = 3 ``loss_visibility``."""
-        losses, positives = self.detection_losses(outputs[:3], targets)
+        losses, positives = self.detection_losses(outputs, targets)
         raw = rows_of(outputs[3])  # (B, N, K * D)
         priors = positives.take(self._priors(outputs[0]))  # (B, P, 4)
         stride = priors[..., 2:3]

@@ -144,7 +144,7 @@ class YOLO11SegmentHead(YOLO11Head):
 
     def losses(self, outputs: Sequence[Any], targets: Targets) -> dict[str, Tensor]:
         """The losses of detection, and ``loss_mask``."""
-        losses, positives = self.detection_losses(outputs[:3], targets)
+        losses, positives = self.detection_losses(outputs, targets)
         coefficients, prototypes = outputs[3:]
         rows = rows_of(coefficients)
         loss = mask_loss(positives.take(rows), prototypes, targets.extras['masks'], positives)
