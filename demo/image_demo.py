@@ -44,6 +44,7 @@ def make_parser():
     kept.add_argument('--overlap', type=float, default=0.2, metavar='X', help='share that tiles overlap by (0.2)')
     output = add_output_arguments(parser, 'demo_output')
     output.add_argument('--save-txt', action='store_true', help="also write labels as YOLO's text files")
+    output.add_argument('--save-dota', action='store_true', help="also write oriented boxes as DOTA's result files")
     output.add_argument('--save-crop', action='store_true', help='also write a picture of every object')
     output.add_argument('--show-routing', action='store_true', help='draw the weights of the experts beside an image')
     return parser
@@ -74,7 +75,7 @@ def detect(args) -> None:
     media = model.open(args.inputs, args.vid_stride)
     predictions = model.stream(media, batch=args.batch, routing=args.show_routing, **limits_of(args))
     lines = sys.stdout if args.json_lines else None
-    outputs = Outputs(labels=args.save_txt, crops=args.save_crop, lines=lines, show=args.show)
+    outputs = Outputs(args.save_txt, args.save_dota, args.save_crop, lines, show=args.show)
     images, objects = write_results(media, predictions, args.out_dir, outputs)
     print(
         f'{objects} objects in {images} image{"" if images == 1 else "s"}: pictures are in {args.out_dir / "vis"}, '

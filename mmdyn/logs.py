@@ -26,7 +26,7 @@ def log_records(work_dir: str | Path, last_only: bool = False) -> Iterator[dict]
 
 
 # Average precision over thresholds, that of a task before that of its boxes.
-METRICS = ('coco/segm_mAP', 'coco/keypoints_mAP', 'coco/bbox_mAP')
+METRICS = ('coco/segm_mAP', 'coco/keypoints_mAP', 'coco/oriented_mAP', 'coco/bbox_mAP')
 
 
 def metric_of(record: dict) -> str | None:

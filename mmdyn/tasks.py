@@ -23,12 +23,13 @@ class Task(NamedTuple):
     original_head: str  # name of the last layer's class in the Ultralytics package
     parts: str  # of objects, whose AP judges a model
     metrics: dict[str, str]  # table heading -> key of the evaluator; comparisons use the first
-    labels: str | None = None  # what is read of an object beside its box: 'outlines' or 'keypoints'
+    data: str = 'coco'  # ends the names of the configs of published models
+    labels: str | None = None  # what is read of an object beside its box: 'outlines', 'keypoints' or 'corners'
     outputs: tuple[str, ...] = ()  # of an exported graph, beside boxes and scores
 
 
 TASKS: dict[str, Task] = {}
-FOLDERS = ('copy_paste', 'pose', 'segment')  # of configs that have the names of those of detection
+FOLDERS = ('copy_paste', 'obb', 'pose', 'segment')  # of configs that have the names of those of detection
 
 
 def register_task(task: Task) -> Task:

@@ -76,6 +76,11 @@ def test_every_model_of_coco_is_there_for_the_other_folders(folder):
     }
 
 
+def test_every_model_is_there_for_oriented_boxes():
+    names = {path.name.removesuffix('_dota.py') for path in (ROOT / 'configs/obb').glob('*_dota.py')}
+    assert names == {f'yolo11{scale}{variant}' for scale in 'nsmlx' for variant in VARIANTS}
+
+
 @pytest.mark.parametrize('name', YOLO)
 def test_states_the_class_count_once(name):
     text = load(name).pretty_text

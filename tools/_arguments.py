@@ -34,6 +34,7 @@ COMMANDS = {
     'ablate': Command('tools/ablate.py', 'compare configs fairly, with seeds and intervals'),
     'routing': Command('tools/analyze_routing.py', 'how the dynamic layers of a checkpoint route'),
     'flops': Command('tools/get_flops.py', 'parameters and multiply-adds of a config'),
+    'tile': Command('tools/tile_images.py', 'cut large images with oriented boxes into tiles'),
     'browse': Command('tools/browse_dataset.py', 'the data set as training sees it'),
     'configs': Command('tools/list_configs.py', 'the configs of the package'),
     'completion': Command('tools/completion.py', 'completion for a shell'),

@@ -140,6 +140,8 @@ def after_pipeline(dataset: Any, index: int, objects: Detections) -> tuple[np.nd
         plane = sample['data_samples'].gt_planes.planes[0].numpy()
         plane = cv2.resize(plane.astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         objects = objects._replace(masks=plane == np.arange(1, len(boxes) + 1)[:, None, None])
+    if 'oriented_boxes' in instances:
+        objects = objects._replace(oriented_boxes=instances.oriented_boxes.numpy())
     if 'keypoints' in instances:
         points, seen = instances.keypoints.numpy(), instances.keypoints_visible.numpy() > 0
         objects = objects._replace(keypoints=points, keypoint_scores=seen)
@@ -154,6 +156,10 @@ def _placed(objects: Detections, meta: dict, size: tuple[int, int]) -> Detection
     objects = objects._replace(boxes=boxes)
     if objects.keypoints is not None:
         objects = objects._replace(keypoints=objects.keypoints * scale + corner)
+    if objects.oriented_boxes is not None:
+        turned = objects.oriented_boxes
+        centres, sides = turned[:, :2] * scale + corner, turned[:, 2:4] * scale.min()
+        objects = objects._replace(oriented_boxes=np.concatenate([centres, sides, turned[:, 4:]], 1))
     if objects.masks is not None:
         matrix = np.column_stack([np.diag(scale), corner])
         masks = [cv2.warpAffine(mask.astype(np.uint8), matrix, size[::-1]) > 0 for mask in objects.masks]

@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmyolo.registry import DATASETS
 
 from mmdyn.datasets import LoadImage
+from mmdyn.datasets.oriented import oriented_box
+from mmdyn.datasets.outlines import parts_of
 from mmdyn.datasets.pixels import read_pixels
 from mmdyn.inference.load import load_model
 from mmdyn.inference.onnx_detector import Detections, draw
@@ -22,14 +24,20 @@ def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
         index: Index of the image.
 
     Returns:
-        The image (H, W, channels), and boxes, labels, and the masks or keypoints that the data set reads.
+        The image (H, W, channels), and boxes, labels, and the masks, keypoints or oriented boxes that the data set
+        reads.
     """
     load = next((step for step in dataset.pipeline.transforms if isinstance(step, LoadImage)), LoadImage())
     info = dataset.get_data_info(index)
     image, instances = read_pixels(info['img_path'], load.channels, load.to_float32), info['instances']
     boxes, labels = ([instance[key] for instance in instances] for key in ('bbox', 'bbox_label'))
     objects = Detections(np.array(boxes, float).reshape(-1, 4), np.ones(len(labels)), np.array(labels, int))
-    if dataset.outlines:
+    if dataset.corners:
+        height, width = image.shape[:2]
+        parts = [parts_of(i['mask'], height, width, info['img_path']) for i in instances]
+        turned = [oriented_box(np.concatenate(each)) for each in parts]
+        objects = objects._replace(oriented_boxes=np.array(turned).reshape(-1, 5))
+    elif dataset.outlines:
         masks = CocoMasks([i.get('mask') for i in instances], image.shape[:2], info['img_path'])
         objects = objects._replace(masks=masks)
     if dataset.keypoints[0]:

@@ -89,7 +89,8 @@ def draw_small(
     size = [max(1, round(side * scale)) for side in image.shape[1::-1]]
     picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     points = None if objects.keypoints is None else objects.keypoints * scale
-    small = objects._replace(boxes=objects.boxes * scale, keypoints=points, masks=None)
+    turned = None if objects.oriented_boxes is None else objects.oriented_boxes * [*[scale] * 4, 1]
+    small = objects._replace(boxes=objects.boxes * scale, keypoints=points, masks=None, oriented_boxes=turned)
     return draw(picture, small, texts, skeleton, colours)
 
 

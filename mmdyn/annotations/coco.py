@@ -19,6 +19,7 @@ from .image_files import file_states
 from .table import Annotations, Identifier
 
 SHOWN_FAULTS = 3
+FULL_TURN = 6.3  # in radians; larger angles are degrees
 
 HELP_COCO = (
     'Download the data set (the top of its config says how; COCO 2017: https://cocodataset.org/#download), or set '
@@ -53,6 +54,10 @@ class _Outlined(_Annotation, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b'')
 
 
+class _Oriented(_Outlined, gc=False):
+    bbox: list[float]  # type: ignore[assignment]
+
+
 class _Posed(_Annotation, gc=False):
     keypoints: list[float] = []
 
@@ -72,6 +77,10 @@ class _FileWithOutlines(_File):
     annotations: list[_Outlined]  # type: ignore[assignment]
 
 
+class _FileWithCorners(_File):
+    annotations: list[_Oriented]  # type: ignore[assignment]
+
+
 class _FileWithKeypoints(_File):
     annotations: list[_Posed]  # type: ignore[assignment]
     categories: list[_PosedCategory]  # type: ignore[assignment]
@@ -84,7 +93,9 @@ MEANING |= dict.fromkeys(('width', 'height'), 'a positive number') | dict(
 )
 
 
-def read_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = False) -> Annotations:
+def read_coco(
+    ann_file: str | Path, outlines: bool = False, keypoints: bool = False, corners: bool = False
+) -> Annotations:
     """Read a COCO annotation file.
 
     An area that is missing or zero becomes that of the box, as many exporters write none.
@@ -93,6 +104,8 @@ def read_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = Fa
         ann_file: The JSON file.
         outlines: Keep polygons and run-length codes, too.
         keypoints: Keep keypoints, too, instead of outlines.
+        corners: Keep outlines, and take a ``bbox`` of five numbers for an oriented box: its centre, width, height, and
+            angle in radians, clockwise.
 
     Raises:
         UserError: The file does not exist, is not JSON or lists no image, a key is missing or has an invalid value, an
@@ -101,8 +114,12 @@ def read_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = Fa
     path = Path(ann_file)
     if not path.is_file():
         raise UserError(f'no annotation file at {path.absolute()}. {HELP_COCO}')
-    content = _decode(path, _FileWithKeypoints if keypoints else _FileWithOutlines if outlines else _File)
+    outlines = outlines or corners
+    form = _FileWithKeypoints if keypoints else _FileWithOutlines if outlines else _File
+    content = _decode(path, _FileWithCorners if corners else form)
     images, categories, annotations = content.images, content.categories, content.annotations
+    if corners:
+        _corners_for_outlines(path, annotations)
     if not images:
         raise UserError(f'{path} lists no image: set ann_file to a file with images')
     for kind, records in (('image', images), ('category', categories), ('annotation', annotations)):
@@ -131,6 +148,33 @@ def read_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = Fa
     )
 
 
+def _corners_for_outlines(path: Path, annotations: list[Any]) -> None:
+    """Give objects whose box has five numbers their corners as an outline, and the upright box around them."""
+    wrong = next((a for a in annotations if len(a.bbox) not in (4, 5)), None)
+    if wrong is not None:
+        raise UserError(f'{path}: annotation {wrong.id} has bbox {wrong.bbox}, which is not four or five numbers')
+    turned = [a for a in annotations if len(a.bbox) == 5]
+    if not turned:
+        return
+    boxes = np.array([a.bbox for a in turned])
+    if (np.abs(boxes[:, 4]) > FULL_TURN).any():
+        worst = turned[int(np.abs(boxes[:, 4]).argmax())]
+        raise UserError(
+            f'{path}: annotation {worst.id} has the angle {worst.bbox[4]:g}, which is more than a full turn: angles '
+            'are in radians, so multiply degrees by pi / 180'
+        )
+    centre, (width, height, angle) = boxes[:, None, :2], boxes[:, 2:].T
+    along = np.stack([width * np.cos(angle), width * np.sin(angle)], 1)[:, None] / 2
+    across = np.stack([-height * np.sin(angle), height * np.cos(angle)], 1)[:, None] / 2
+    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])[None]
+    points = centre + signs[..., :1] * along + signs[..., 1:] * across  # (n, 4, 2)
+    low, high = points.min(1), points.max(1)
+    for each, corners, box in zip(turned, points, np.concatenate([low, high - low], 1), strict=True):
+        each.bbox = box.tolist()
+        if not bytes(each.segmentation).strip(b' []'):
+            each.segmentation = msgspec.Raw(msgspec.json.encode([corners.ravel().tolist()]))
+
+
 def _keypoints(path: Path, content: Any) -> dict[str, Any]:
     """Keypoints of all objects, (N, K, 3), not labelled where an object has none; and what a category says of them."""
     lengths = {len(a.keypoints) for a in content.annotations} - {0}
@@ -151,12 +195,14 @@ def _keypoints(path: Path, content: Any) -> dict[str, Any]:
     )
 
 
-def load_coco(ann_file: str | Path, outlines: bool = False, keypoints: bool = False) -> Annotations:
+def load_coco(
+    ann_file: str | Path, outlines: bool = False, keypoints: bool = False, corners: bool = False
+) -> Annotations:
     """What :func:`read_coco` reads, from the cache if the file has not changed."""
     path = Path(ann_file)
-    kept = ' with keypoints' if keypoints else ' with outlines' if outlines else ''
+    kept = ' with corners' if corners else ' with keypoints' if keypoints else ' with outlines' if outlines else ''
     name = f'COCO annotations of {path.absolute()}{kept}'
-    arrays, origin = cached(name, file_states([path]), lambda: read_coco(path, outlines, keypoints).arrays())
+    arrays, origin = cached(name, file_states([path]), lambda: read_coco(path, outlines, keypoints, corners).arrays())
     return Annotations.from_arrays(arrays, origin)
 
 

@@ -16,24 +16,13 @@ from tqdm import tqdm
 from mmdyn.errors import UserError
 
 from .cache import cached
+from .faults import Fault, refuse_faults
 from .image_files import MANY, ImageFiles, file_states, look_at_images
 from .table import Annotations
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
-SHOWN_LINES = 5
 ROUNDING = 1e-3  # by which coordinates may leave the image
 NO_CORNERS = np.empty((0, 2))
-
-
-class Fault(NamedTuple):
-    """A line that is not a label."""
-
-    file: Path
-    line: int
-    why: str
-
-    def __str__(self) -> str:
-        return f'{self.file}:{self.line}: {self.why}'
 
 
 class _Labels(NamedTuple):
@@ -139,10 +128,7 @@ def _read(
         )
         parsed = list(rows)
     faults = [fault for each in parsed for fault in each.faults]
-    if faults:
-        more = f'\n  and {len(faults) - SHOWN_LINES} more' if len(faults) > SHOWN_LINES else ''
-        shown = '\n  '.join(map(str, faults[:SHOWN_LINES]))
-        raise UserError(f'{what}: {len(faults)} lines are not labels:\n  {shown}{more}\nCorrect or remove them')
+    refuse_faults(what, faults)
     sizes = files.shown_sizes()
     counts = [len(each.classes) for each in parsed]
     of_object = np.repeat(np.arange(len(images)), counts)

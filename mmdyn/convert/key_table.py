@@ -28,11 +28,13 @@ HEADS = {
         (r'^bbox_head\.head_module\.prototypes\.upsample\.', 'model.23.proto.upsample.'),
     ),
     'pose': (*BOXES, (r'^bbox_head\.head_module\.keypoint_preds\.', 'model.23.cv4.')),
+    'obb': (*BOXES, (r'^bbox_head\.head_module\.angle_preds\.', 'model.23.cv4.')),
 }
 # A tensor that only the head of this task has: its name here.
 MARKS = {
     'segment': 'bbox_head.head_module.prototypes.upsample.weight',
     'pose': 'bbox_head.head_module.keypoint_preds.0.2.weight',
+    'obb': 'bbox_head.head_module.angle_preds.0.2.weight',
 }
 # Names inside a part. All matches apply, in this order: the third convolution of a C3k before that of a C3k2.
 INSIDE = (

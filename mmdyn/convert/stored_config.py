@@ -16,6 +16,7 @@ from mmdyn.errors import UserError
 from mmdyn.running.config_file import CONFIGS
 from mmdyn.running.image_channels import keeps_sixteen_bits
 from mmdyn.running.image_size import test_size
+from mmdyn.tasks import TASKS
 
 OWN_TYPES = (
     *('DynamicConv', 'C3k2_DynamicConv', 'mmdyn.DynamicConv', 'mmdyn.C3k2_DynamicConv', 'Conv2d'),
@@ -105,8 +106,9 @@ def _present(key: ast.expr | None) -> ast.expr:
 
 @lru_cache(maxsize=1)
 def known_types() -> frozenset[str]:
-    """All types in the models of COCO's configs, and those of the layers; no other config has more, says a test."""
-    models = [Config.fromfile(path).get('model') for path in CONFIGS.rglob('yolo11n*_coco.py')]
+    """All types in the models of published data, and those of the layers; no other config has more, says a test."""
+    files = [path for task in TASKS.values() for path in CONFIGS.rglob(f'yolo11n*_{task.data}.py')]
+    models = [Config.fromfile(path).get('model') for path in dict.fromkeys(files)]
     return frozenset(OWN_TYPES).union(*map(_types, models))
 
 

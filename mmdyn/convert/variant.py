@@ -27,11 +27,10 @@ DYNAMIC_PARTS = {
 }
 # Class of the last layer -> kind of model.
 OTHER_HEADS = {
-    'OBB': 'a model of oriented boxes (OBB)',
     'Classify': 'a classifier',
 }
 PROTOTYPES = 'model.23.proto.upsample.weight'
-KEYPOINTS = 'model.23.cv4.0.2.weight'  # of a pose model, too
+BRANCH = 'model.23.cv4.0.2.weight'  # that a task has beside boxes and classes: keypoints, or one angle
 CLASS_LOGITS = 'model.23.cv3.0.2.weight'
 YOLO11 = {
     STEM,
@@ -111,16 +110,18 @@ def find_variant(
     kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
     by_head = {task.original_head: name for name, task in TASKS.items()}
     task = by_head[head] if head else _task(state_dict)
-    config = f'{task}/yolo11{scale}{kind}_coco.py'.removeprefix('detect/')
+    config = f'{task}/yolo11{scale}{kind}_{TASKS[task].data}.py'.removeprefix('detect/')
     options = _options(config, classes, experts)
-    if task == 'pose' and KEYPOINTS in state_dict:
-        shape = _keypoint_shape(state_dict[KEYPOINTS].shape[:1].numel(), keypoints, path)
+    if task == 'pose' and BRANCH in state_dict:
+        shape = _keypoint_shape(state_dict[BRANCH].shape[:1].numel(), keypoints, path)
         options |= {'model.bbox_head.head_module.keypoint_shape': shape} if shape != (17, 3) else {}
     return Variant(scale, classes, config, options, task)
 
 
 def _task(state_dict: dict[str, Tensor]) -> str:
-    return 'segment' if PROTOTYPES in state_dict else 'pose' if KEYPOINTS in state_dict else 'detect'
+    if PROTOTYPES in state_dict or BRANCH not in state_dict:
+        return 'segment' if PROTOTYPES in state_dict else 'detect'
+    return 'obb' if state_dict[BRANCH].shape[:1].numel() == 1 else 'pose'
 
 
 def _keypoint_shape(outputs: int, stated: tuple[int, int] | None, path: Path) -> tuple[int, int]:
@@ -146,8 +147,6 @@ def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
         return 'a YOLO26, or another model without NMS'
     if head is not None and head not in {task.original_head for task in TASKS.values()}:
         return OTHER_HEADS.get(head, f'a model that ends in {head}')
-    if head is None and _task(state_dict) == 'pose' and state_dict[KEYPOINTS].shape[:1].numel() == 1:
-        return OTHER_HEADS['OBB']
     if 'model.22.cv2.0.0.conv.weight' in state_dict:  # its head is one layer earlier
         return 'a YOLOv8 or YOLOv9'
     return None if state_dict.keys() >= YOLO11 else 'another YOLO'

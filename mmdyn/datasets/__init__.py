@@ -5,8 +5,10 @@ from .checked_coco import CheckedCocoDataset
 from .collate import collate_targets
 from .data_source import DataSource, find_data
 from .digits import DigitsDataset, make_digits, make_digits_video
+from .dota import DOTADataset
 from .image_cache import ImageCache
 from .keypoints import Keypoints
+from .oriented import OrientedOutlines
 from .outlines import Outlines
 from .photograph import photograph
 from .rectangles import ImageShapePolicy, SameShapeBatchSampler
@@ -18,8 +20,10 @@ from .transforms import (
     LetterBox,
     LoadImage,
     LoadKeypoints,
+    LoadOrientedBoxes,
     LoadOutlines,
     LongSideResize,
+    OrientBoxes,
     PackInputs,
     YOLO11HSVRandomAug,
     YOLO11MixUp,
@@ -34,6 +38,7 @@ __all__ = [
     'BufferedMosaic',
     'CheckedCocoDataset',
     'CopyPaste',
+    'DOTADataset',
     'DataSource',
     'DigitsDataset',
     'DrawMasks',
@@ -44,8 +49,11 @@ __all__ = [
     'LetterBox',
     'LoadImage',
     'LoadKeypoints',
+    'LoadOrientedBoxes',
     'LoadOutlines',
     'LongSideResize',
+    'OrientBoxes',
+    'OrientedOutlines',
     'Outlines',
     'PackInputs',
     'SameShapeBatchSampler',

@@ -20,6 +20,7 @@ from mmdyn.errors import UserError
 
 from .image_cache import ImageCache, Kind
 from .keypoints import mirrored
+from .oriented import corners_cross, on_a_line, quadrilaterals
 from .transforms import BufferedMosaic, LoadImage, LongSideResize
 from .transforms.resize import fitted_size
 
@@ -44,6 +45,7 @@ class ArrayDataset(BatchShapePolicyDataset):
             trained on, but evaluation counts them.
         single_class: Take all objects as of one class, ``'object'``.
         outlines: Objects need an outline, for segmentation; those without are not trained on.
+        corners: Likewise four corners or an outline, for oriented boxes; those that are too thin are not trained on.
         keypoints: How many keypoints an object has, for a model of poses, and how many numbers of each are learned: 2,
             or 3 with the visibility; ``(17, 3)``. What ``metainfo`` says of them: ``flip_indices``, which keypoint each
             becomes in a mirrored image, and ``sigmas``.
@@ -77,6 +79,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         on_bad_boxes: OnFault = 'skip',
         single_class: bool = False,
         outlines: bool = False,
+        corners: bool = False,
         keypoints: Sequence[int] = (0, 3),
         cache: Kind | None = None,
         **kwargs,
@@ -90,7 +93,8 @@ class ArrayDataset(BatchShapePolicyDataset):
         self.on_bad_images = on_bad_images
         self.on_bad_boxes = on_bad_boxes
         self.single_class = single_class
-        self.outlines = outlines
+        self.corners = corners
+        self.outlines = outlines or corners
         self.keypoints = (keypoints[0], keypoints[1])
         self.cache = cache
         self.cached_rows: np.ndarray | None = None
@@ -136,6 +140,8 @@ class ArrayDataset(BatchShapePolicyDataset):
         if self.outlines:
             self._trained &= table.outlined | table.crowd
             self._report_outlines()
+        if self.corners:
+            self._check_corners()
         if self.keypoints[0]:
             self._settle_keypoints()
         if not self.test_mode:
@@ -217,9 +223,14 @@ class ArrayDataset(BatchShapePolicyDataset):
         table = self.annotations
         without = np.flatnonzero(~table.outlined & ~table.crowd)
         if len(without) and len(without) == (~table.crowd).sum():
+            needs = (
+                'oriented boxes need: give their four corners, polygons'
+                if self.corners
+                else ('segmentation and copy-paste need: give polygons')
+            )
             raise UserError(
-                f'{self.source}: no object has an outline, which segmentation and copy-paste need: give polygons or '
-                'masks, or take a config without them, such as yolo11n_coco'
+                f'{self.source}: no object has an outline, which {needs} or masks, or take a config without them, such '
+                'as yolo11n_coco'
             )
         if len(without):
             first = table.files[table.image_of_object[without[0]]]
@@ -228,6 +239,24 @@ class ArrayDataset(BatchShapePolicyDataset):
                 logger='current',
                 level=logging.WARNING,
             )
+
+    def _check_corners(self) -> None:
+        """Say which objects have corners that cross; leave out those whose corners are on a line."""
+        table, (rows, corners) = self.annotations, quadrilaterals(self.annotations)
+        flat = rows[on_a_line(corners)]
+        faults = {
+            'cross: the rectangle around them is taken': rows[corners_cross(corners)],
+            'are on a line: omitted of training': flat,
+        }
+        for fault, found in faults.items():
+            if len(found):
+                first = table.files[table.image_of_object[found[0]]]
+                print_log(
+                    f'{self.source}: {len(found)} objects (the first in {first}) have corners that {fault}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+        self._trained[flat] = False
 
     def _sort_by_shape(self) -> None:
         """Let the policy sort the images and give each a rectangle."""

@@ -42,7 +42,7 @@ class CheckedCocoDataset(ArrayDataset):
     def read(self) -> tuple[Annotations, ImageFiles | None]:
         """Read the annotation file, or take what was read from it before."""
         self._metainfo['ann_file'] = self.source
-        return load_coco(self.ann_file, self.outlines or self.with_mask, self.keypoints[0] > 0), None
+        return load_coco(self.ann_file, self.outlines or self.with_mask, self.keypoints[0] > 0, self.corners), None
 
     def _posed(self) -> np.ndarray:
         """Objects with a labelled keypoint: in COCO, most people have none."""

@@ -17,7 +17,7 @@ def collate_targets(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
     Returns:
         ``inputs`` (B, C, H, W), and ``data_samples`` with ``bboxes_labels``, the image, the label and the corners of
         all n objects, (n, 6); ``counts``, a tuple of length B; and, where the images have them, ``masks`` (B, h, w),
-        ``keypoints`` (n, K, 2) and ``keypoints_visible`` (n, K).
+        ``keypoints`` (n, K, 2) and ``keypoints_visible`` (n, K), or ``oriented_boxes`` (n, 5).
     """
     samples = [each['data_samples'] for each in batch]
     objects = [sample.gt_instances for sample in samples]
@@ -28,7 +28,7 @@ def collate_targets(batch: Sequence[dict[str, Any]]) -> dict[str, Any]:
     targets: dict[str, Any] = dict(bboxes_labels=torch.cat(rows), counts=tuple(map(len, rows)))
     if 'gt_planes' in samples[0]:
         targets['masks'] = torch.cat([sample.gt_planes.planes.int() for sample in samples])
-    for key in ('keypoints', 'keypoints_visible'):
+    for key in ('keypoints', 'keypoints_visible', 'oriented_boxes'):
         if key in objects[0]:
             targets[key] = torch.cat([each[key] for each in objects])
     return dict(inputs=torch.stack([each['inputs'] for each in batch]), data_samples=targets)

@@ -1,7 +1,7 @@
 """Any data set in one path: which format it has, its splits, its classes, and the data set of a config for each.
 
 YOLO's ``data.yaml`` (https://docs.ultralytics.com/datasets/detect/), COCO files in the folders of COCO 2017 and of
-Roboflow, and Pascal VOC.
+Roboflow, Pascal VOC, and DOTA.
 """
 
 import re
@@ -13,6 +13,7 @@ import yaml
 
 from mmdyn.annotations import Annotations
 from mmdyn.annotations.coco import load_coco
+from mmdyn.annotations.dota import classes_of, in_order
 from mmdyn.annotations.voc import class_names, files_of_set
 from mmdyn.errors import UserError, listed_classes
 
@@ -26,7 +27,7 @@ class DataSource(NamedTuple):
 
     Args:
         path: What was given.
-        format: ``'YOLO'``, ``'COCO'`` or ``'VOC'``.
+        format: ``'YOLO'``, ``'COCO'``, ``'VOC'`` or ``'DOTA'``.
         classes: Names.
         splits: Of ``'train'``, ``'val'`` and ``'test'`` those that there are: arguments of their data sets.
         channels: Channels of an image.
@@ -61,8 +62,8 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
 
     Args:
         path: A ``data.yaml``, or a folder.
-        labels: What is to be read of the objects beside boxes, ``'outlines'`` or ``'keypoints'``; of COCO, files with
-            keypoints are then preferred to others.
+        labels: What is to be read of the objects beside boxes, ``'outlines'``, ``'keypoints'`` or ``'corners'``; of
+            COCO, files with keypoints are then preferred to others.
 
     Raises:
         UserError: It holds none of the formats, or one that is incomplete.
@@ -80,14 +81,15 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
     coco = _coco(path, labels)
     # what tools/voc_to_coco.py has made of a VOC data set lies in its folder
     made = coco is not None and all(split['data_prefix']['img'] == VOC_IMAGES for split in coco.splits.values())
-    sources = [source for source in (_yolo_folder(path), coco, None if made else _voc(path)) if source is not None]
+    found = _yolo_folder(path), coco, None if made else _voc(path), _dota(path)
+    sources = [source for source in found if source is not None]
     if len(sources) > 1:
         raise UserError(
             f'--data {path} holds annotations of several formats: {" and ".join(s.format for s in sources)}. '
             'Give the data.yaml, or a folder that has those of one format only'
         )
     if not sources:
-        looked_for = '\n  '.join(str(read.__doc__) for read in (_yolo_folder, _coco, _voc))
+        looked_for = '\n  '.join(str(read.__doc__) for read in (_yolo_folder, _coco, _voc, _dota))
         raise UserError(f'--data {path}: no annotations. Looked for:\n  {looked_for}')
     return sources[0]
 
@@ -196,7 +198,7 @@ def _coco(root: Path, labels: str | None) -> DataSource | None:
         for file, folders in _coco_files(root, names, preferred):
             if file.is_file():
                 # read as the data set will, so that it is read once
-                table = load_coco(file, outlines=labels == 'outlines', keypoints=labels == 'keypoints')
+                table = load_coco(file, **({labels: True} if labels else {}))
                 tables[split] = table
                 splits[split] = dict(
                     type='mmyolo.CheckedCocoDataset',
@@ -281,3 +283,19 @@ def _voc(root: Path) -> DataSource | None:
     classes = class_names(files, str(root.absolute()))
     arguments = dict(metainfo=dict(classes=classes))
     return DataSource(root, 'VOC', classes, {split: each | arguments for split, each in splits.items()})
+
+
+def _dota(root: Path) -> DataSource | None:
+    """DOTA: train and val, each with images and labelTxt* (text files of corners and class names)."""
+    splits: dict[str, dict[str, Any]] = {}
+    for split, names in NAMES.items():
+        for name in names:
+            folders = [f for f in sorted((root / name).glob('labelTxt*')) if any(f.glob('*.txt'))]
+            if folders and (root / name / 'images').is_dir():
+                splits[split] = dict(type='mmyolo.DOTADataset', data_root=f'{root / name}/', labels=folders[0].name)
+                break
+    if not splits:
+        return None
+    folders = [Path(arguments['data_root'], arguments['labels']) for arguments in splits.values()]
+    classes = in_order(set().union(*map(classes_of, folders)))
+    return DataSource(root, 'DOTA', classes, {k: v | dict(metainfo=dict(classes=classes)) for k, v in splits.items()})

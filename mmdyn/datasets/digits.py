@@ -29,6 +29,7 @@ from .checked_coco import CheckedCocoDataset
 
 IMAGE_SIZE = 320
 DIGIT_SIZES = (12, 120)
+TURN = 20  # degrees by which a digit may be turned, either way
 MOVING_SIZES = (30, 90)  # of a video
 MAX_DIGITS = 10
 MIN_VISIBLE = 0.5
@@ -125,19 +126,19 @@ def _background(material: SplitMaterial, rng: Generator) -> np.ndarray:
     return image * rng.uniform(0.5, 1.2) + rng.uniform(-20, 20)
 
 
-def _sprite(material: SplitMaterial, rng: Generator) -> Sprite:
+def _sprite(material: SplitMaterial, rng: Generator, turn: float = TURN) -> Sprite:
     index = rng.integers(len(material.digits))
     size = np.exp(rng.uniform(*np.log(DIGIT_SIZES)))
     side = max(int(size * 1.5), 8)
     scale = size / 8
-    turn = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-20, 20), scale)
-    turn[0] *= rng.uniform(0.8, 1.25)  # aspect
-    turn[:, 2] = (side - 1) / 2 - turn[:, :2] @ (3.5, 3.5)  # centred
-    opacity = cv2.warpAffine(material.digits[index], turn, (side, side), flags=cv2.INTER_CUBIC)
+    matrix = cv2.getRotationMatrix2D((3.5, 3.5), rng.uniform(-turn, turn), scale)
+    matrix[0] *= rng.uniform(0.8, 1.25)  # aspect
+    matrix[:, 2] = (side - 1) / 2 - matrix[:, :2] @ (3.5, 3.5)  # centred
+    opacity = cv2.warpAffine(material.digits[index], matrix, (side, side), flags=cv2.INTER_CUBIC)
     opacity = np.clip((opacity - 0.15) * 1.6, 0, 1)
     rows, columns = (np.flatnonzero((opacity > INK).any(axis)) for axis in (1, 0))
     if not len(rows):
-        return _sprite(material, rng)
+        return _sprite(material, rng, turn)
     return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(material.labels[index]))
 
 
@@ -190,12 +191,15 @@ def _place(sprite: Sprite, owner: np.ndarray, areas: list[int], rng: Generator) 
     return None
 
 
-def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, list[PlacedDigit], np.ndarray]:
+def make_image(
+    material: SplitMaterial, rng: Generator, turn: float = TURN
+) -> tuple[np.ndarray, list[PlacedDigit], np.ndarray]:
     """Generate one image.
 
     Args:
         material: Digits and photographs of the split.
         rng: Random generator.
+        turn: Degrees by which a digit may be turned, either way.
 
     Returns:
         BGR uint8 image (320, 320, 3), the digits in it, and the number of the digit on top at every pixel, -1 for none.
@@ -206,7 +210,7 @@ def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, lis
     areas: list[int] = []
     placed: list[PlacedDigit] = []
     for _ in range(rng.integers(0, MAX_DIGITS + 1)):
-        sprite = _sprite(material, rng)
+        sprite = _sprite(material, rng, turn)
         place = _place(sprite, owner, areas, rng)
         if place is None:
             continue
@@ -216,12 +220,14 @@ def make_image(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, lis
     return np.clip(image, 0, 255).astype(np.uint8), placed, owner
 
 
-def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, rng: Generator, progress: tqdm) -> None:
+def _write_split(
+    folder: Path, split: str, count: int, material: SplitMaterial, rng: Generator, turn: float, progress: tqdm
+) -> None:
     (folder / split).mkdir(parents=True)
     images: list[dict] = []
     annotations: list[dict] = []
     for image_id in range(count):
-        image, placed, owner = make_image(material, rng)
+        image, placed, owner = make_image(material, rng, turn)
         name = f'{image_id:06d}.jpg'
         cv2.imwrite(str(folder / split / name), image, [cv2.IMWRITE_JPEG_QUALITY, 92])
         images.append(dict(id=image_id, file_name=name, width=IMAGE_SIZE, height=IMAGE_SIZE))
@@ -247,13 +253,14 @@ def _write_split(folder: Path, split: str, count: int, material: SplitMaterial, 
     (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
-def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLITS) -> Path:
+def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLITS, turn: float = TURN) -> Path:
     """Generate the data set atomically.
 
     Args:
         folder: Output folder; a folder that is not empty remains unchanged.
         seed: The same seed gives the same files.
         splits: Number of images in ``'train'`` and ``'val'``.
+        turn: Degrees by which a digit may be turned, either way.
 
     Returns:
         ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
@@ -267,7 +274,8 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
         materials = _split_materials(seed)
         with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
             for index, (split, count) in enumerate(splits.items()):
-                _write_split(work, split, count, materials[split], np.random.default_rng([seed, index]), progress)
+                rng = np.random.default_rng([seed, index])
+                _write_split(work, split, count, materials[split], rng, turn, progress)
         work.chmod(0o755)
         os.rename(work, folder)
     except OSError:
@@ -349,6 +357,7 @@ class DigitsDataset(CheckedCocoDataset):
 
     Args:
         seed: Seed of the generated data.
+        turn: Degrees by which a digit may be turned, either way.
         **kwargs: As in :class:`CheckedCocoDataset`; ``data_root`` is the folder of the data set.
 
     Example:
@@ -358,11 +367,11 @@ class DigitsDataset(CheckedCocoDataset):
         8
     """
 
-    def __init__(self, *args, seed: int = 0, **kwargs) -> None:
-        self.seed = seed
+    def __init__(self, *args, seed: int = 0, turn: float = TURN, **kwargs) -> None:
+        self.seed, self.turn = seed, turn
         super().__init__(*args, **kwargs)
 
     def read(self) -> tuple[Annotations, ImageFiles | None]:
         """Generate the digits if they are missing, then read their annotations."""
-        make_digits(self.data_root, self.seed)
+        make_digits(self.data_root, self.seed, turn=self.turn)
         return super().read()

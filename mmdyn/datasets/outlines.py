@@ -57,11 +57,11 @@ class Outlines(PolygonMasks):
 
     def __getitem__(self, index: Any) -> 'Outlines':
         index = index if isinstance(index, slice) else np.atleast_1d(np.asarray(index))
-        return Outlines(self.points[index], self.height, self.width)
+        return type(self)(self.points[index], self.height, self.width)
 
     def copy(self) -> 'Outlines':
         """With an array of its own."""
-        return Outlines(self.points.copy(), self.height, self.width)
+        return type(self)(self.points.copy(), self.height, self.width)
 
     def boxes(self) -> np.ndarray:
         """Corners of the boxes around the outlines, (n, 4)."""
@@ -73,7 +73,7 @@ class Outlines(PolygonMasks):
         """Of the image in another height and width."""
         height, width = out_shape
         scale = np.array([width / self.width, height / self.height], np.float32)
-        return Outlines(self.points * scale, height, width)
+        return type(self)(self.points * scale, height, width)
 
     def rescale(self, scale: Any, interpolation: Any = None) -> 'Outlines':
         """Not needed by the pipelines here."""
@@ -88,7 +88,13 @@ class Outlines(PolygonMasks):
 
     def moved(self, by: tuple[float, float], height: int, width: int) -> 'Outlines':
         """Moved by x and y, in an image of this height and width."""
-        return Outlines(self.points + np.array(by, np.float32), height, width)
+        return type(self)(self.points + np.array(by, np.float32), height, width)
+
+    def warped(self, matrix: np.ndarray, height: int, width: int) -> 'Outlines':
+        """Under an affine matrix (3, 3), in an image of this height and width."""
+        kind = self.points.dtype
+        points = self.points @ matrix[:2, :2].T.astype(kind) + matrix[:2, 2].astype(kind)
+        return type(self)(points, height, width)
 
     def flip(self, flip_direction: str = 'horizontal') -> 'Outlines':
         """Mirrored, ``'horizontal'``, ``'vertical'`` or ``'diagonal'`` (both)."""
@@ -97,11 +103,11 @@ class Outlines(PolygonMasks):
             points[..., 0] = self.width - points[..., 0]
         if flip_direction != 'horizontal':
             points[..., 1] = self.height - points[..., 1]
-        return Outlines(points, self.height, self.width)
+        return type(self)(points, self.height, self.width)
 
     def clipped(self, boxes: np.ndarray) -> 'Outlines':
         """Every point moved into the box of its object, (n, 4) or (1, 4)."""
-        return Outlines(np.clip(self.points, boxes[:, None, :2], boxes[:, None, 2:]), self.height, self.width)
+        return type(self)(np.clip(self.points, boxes[:, None, :2], boxes[:, None, 2:]), self.height, self.width)
 
     @classmethod
     def cat(cls, masks: Iterable['Outlines']) -> 'Outlines':

@@ -1,8 +1,10 @@
 """A data set of images with YOLO text labels, read in place: nothing is written beside the data."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from mmengine.logging import print_log
 from mmyolo.registry import DATASETS
 
@@ -62,6 +64,14 @@ class YOLOTextDataset(ArrayDataset):
             f'have none, {notes["orphans"]} label files have no image, {notes["repeated"]} repeated lines are left out',
             'current',
         )
+        lengths = np.diff(annotations.point_starts)
+        if not self.outlines and len(lengths) and (lengths == 4).all():
+            print_log(
+                f'{self.source}: every object has four corners, as oriented boxes have: the upright boxes around them '
+                'are taken; obb/yolo11n_dota and other configs in configs/obb are of oriented boxes',
+                'current',
+                level=logging.WARNING,
+            )
         return annotations, files
 
     def _folder(self) -> Path:

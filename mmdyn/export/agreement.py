@@ -68,7 +68,7 @@ def check_agreement(
             raise UserError(f'{options.format} keeps {counts.tolist()} boxes after NMS, PyTorch {wanted.tolist()}')
         if not counts.any():
             return Differences()
-        found['boxes'], found['scores'] = found['dets'][..., :4], found['dets'][..., 4]
+        found['boxes'], found['scores'] = found['dets'][..., :-1], found['dets'][..., -1]
         prior = _same_detections(found, expected, limits)
         best = of_priors(expected['scores'], prior).gather(2, found['labels'].clamp(min=0)[..., None])[..., 0]
         others = extras_of(expected, prior, 'masks' in found)

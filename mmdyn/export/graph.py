@@ -3,7 +3,7 @@
 Shapes: B batch, N priors of all levels, C classes, K detections kept of an image, n boxes that NMS keeps of a batch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torchvision.ops import nms as torchvision_nms
 
 from mmdyn.errors import UserError
+from mmdyn.models.oriented import prob_iou
 from mmdyn.tasks import TASKS
+
+CANDIDATES = 1000  # of an image, for Fast NMS: their overlaps are a square
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
@@ -60,6 +63,7 @@ class DetectionGraph(nn.Module):
         self.model = model.half() if half else model
         self.half_precision = half
         self.strides = tuple(head.featmap_strides)
+        self.oriented = hasattr(head, 'exported_boxes')  # boxes have five numbers
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Decode every prior.
@@ -68,20 +72,29 @@ class DetectionGraph(nn.Module):
             images: Normalised images, (B, 3, H, W).
 
         Returns:
-            Boxes as left, top, right, bottom in pixels of ``images``, (B, N, 4), scores of classes, (B, N, C), and what
-            the task has: mask coefficients (B, N, P) and prototypes (B, P, H / 4, W / 4), or keypoints (B, N, K, 3).
+            Boxes as left, top, right, bottom in pixels of ``images``, (B, N, 4), or oriented ones, (B, N, 5); scores of
+            classes, (B, N, C); and what the task has: mask coefficients (B, N, P) and prototypes (B, P, H / 4, W / 4),
+            or keypoints (B, N, K, 3).
         """
         images = images.half() if self.half_precision else images
         logits, distances, *others = self.model(images, None, mode='tensor')
-        boxes = torch.cat([_decode(d.float(), s) for d, s in zip(distances, self.strides, strict=True)], dim=1)
+        if self.oriented:
+            head: Any = self.model.bbox_head
+            boxes = head.exported_boxes(distances, others, *self._cells(logits))
+        else:
+            boxes = torch.cat([_decode(d.float(), s) for d, s in zip(distances, self.strides, strict=True)], dim=1)
         scores = torch.cat([level.flatten(2) for level in logits], dim=2).float().sigmoid()  # (B, C, N)
         extras: tuple[Tensor, ...] = ()
         if len(self.names) > 2:
-            centres = [_centres(level).flatten(1).T for level in logits]
-            strides = [torch.full_like(c[:, :1], s) for c, s in zip(centres, self.strides, strict=True)]
-            head: Any = self.model.bbox_head
-            extras = head.exported(others, torch.cat(centres), torch.cat(strides))
+            head = self.model.bbox_head
+            extras = head.exported(others, *self._cells(logits))
         return boxes, scores.transpose(1, 2), *extras
+
+    def _cells(self, levels: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Centres in strides (N, 2), and strides (N, 1), of all priors."""
+        centres = [_centres(level).flatten(1).T for level in levels]
+        strides = [torch.full_like(c[:, :1], s) for c, s in zip(centres, self.strides, strict=True)]
+        return torch.cat(centres), torch.cat(strides)
 
 
 def _centres(level: Tensor) -> Tensor:
@@ -127,10 +140,13 @@ class DetectionGraphWithNMS(nn.Module):
             images: Normalised images, (B, 3, H, W).
 
         Returns:
-            Boxes and scores, best first, (B, K, 5), and labels, (B, K); unused entries have score 0, label -1. What the
-            task has is of these detections, (B, K, …); logits of masks are (B, K, H / 4, W / 4).
+            Boxes and scores, best first, (B, K, 5), or (B, K, 6) of oriented boxes, and labels, (B, K); unused entries
+            have score 0, label -1. What the task has is of these detections, (B, K, …); logits of masks are
+            (B, K, H / 4, W / 4).
         """
         boxes, scores, *extras = self.detector(images)
+        if self.detector.oriented:
+            return fast_nms(boxes, scores, self.iou, self.score, self.keep)
         by_class = scores.transpose(1, 2).contiguous()  # (B, C, N)
         image, label, prior = self.nms(boxes, by_class, self.iou, self.score).unbind(1)
         kept = torch.zeros_like(scores)
@@ -142,6 +158,31 @@ class DetectionGraphWithNMS(nn.Module):
         dets = torch.cat((of_priors(boxes, priors), values[..., None]), dim=2)
         outputs = dict(zip(self.detector.names, (boxes, scores, *extras), strict=True))
         return dets, labels, *extras_of(outputs, priors, self.masks).values()
+
+
+def fast_nms(boxes: Tensor, scores: Tensor, iou: float, score: float, keep: int) -> tuple[Tensor, Tensor]:
+    """Fast NMS of oriented boxes by ProbIoU within classes, among the best :data:`CANDIDATES` of an image.
+
+    Args:
+        boxes: (B, N, 5).
+        scores: (B, N, C).
+        iou: As in :class:`DetectionGraphWithNMS`.
+        score: As there.
+        keep: As there.
+
+    Returns:
+        Boxes and scores (B, K, 6), and labels (B, K).
+    """
+    classes = scores.shape[2]
+    values, order = scores.flatten(1).topk(min(CANDIDATES, scores[0].numel()), dim=1)  # (B, M) of N * C
+    boxes, labels = of_priors(boxes, order // classes), order % classes
+    places = torch.arange(values.shape[1], device=values.device)
+    rivals = (labels[:, :, None] == labels[:, None]) & (places[:, None] < places)  # (B, better, M)
+    dropped = ((prob_iou(boxes[:, :, None], boxes[:, None]) > iou) & rivals).any(1)
+    kept = torch.where(dropped | (values <= score), torch.zeros_like(values), values)
+    values, order = kept.topk(min(keep, kept.shape[1]), dim=1)
+    labels = torch.where(values > 0, labels.gather(1, order), -1)
+    return torch.cat((of_priors(boxes, order), values[..., None]), dim=2), labels
 
 
 def of_priors(values: Tensor, priors: Tensor) -> Tensor:

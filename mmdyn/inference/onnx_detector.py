@@ -4,7 +4,7 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
 
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 
-Files of segmentation and of poses give masks and keypoints, too::
+Files of segmentation, of poses and of oriented boxes give masks, keypoints and turned boxes, too::
 
     detector = OnnxDetector('model.onnx')
     for box, score, label in zip(*detector(cv2.imread('image.jpg'))[:3]): ...
@@ -49,6 +49,8 @@ class Detections(NamedTuple):
     masks: Any = None
     keypoints: Any = None  # (n, K, 2) in pixels; None where a model has no keypoints
     keypoint_scores: Any = None  # (n, K), whether each is there
+    # (n, 5), centre, width and height in pixels, and angle in radians, clockwise; None where boxes are upright
+    oriented_boxes: Any = None
 
 
 class Limits(NamedTuple):
@@ -202,13 +204,16 @@ class OnnxDetector:
             first, second, *others = (output[index] for output in outputs)
             if self.meta['nms']:
                 wanted = second >= 0 if limits.classes is None else np.isin(second, limits.classes)
-                rows = np.flatnonzero((first[:, 4] > limits.score) & wanted)[: limits.max_detections]
-                boxes, scores, labels = first[rows, :4], first[rows, 4], second[rows]
+                rows = np.flatnonzero((first[:, -1] > limits.score) & wanted)[: limits.max_detections]
+                boxes, scores, labels = first[rows, :-1], first[rows, -1], second[rows]
             else:
                 rows, scores, labels = self.select(first, second, limits)
                 boxes = first[rows]
             extras = dict(zip(self.outputs[2:], others))
-            detections.append(Detections(boxes, scores, labels, **fields_of(extras, rows)))
+            fields = fields_of(extras, rows)
+            if boxes.shape[1] == 5:
+                fields['oriented_boxes'], boxes = boxes, around(corners_of(boxes))
+            detections.append(Detections(boxes, scores, labels, **fields))
         return detections
 
     def check_limits(self, limits: Limits) -> None:
@@ -231,10 +236,10 @@ class OnnxDetector:
     def select(
         self, boxes: np.ndarray, scores: np.ndarray, limits: Limits
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """NMS, within each class or among all.
+        """NMS, within each class or among all; of oriented boxes Fast NMS by ProbIoU, as in PyTorch.
 
         Args:
-            boxes: (N, 4).
+            boxes: (N, 4) or (N, 5).
             scores: (N, classes).
             limits: Which detections are kept.
 
@@ -248,12 +253,64 @@ class OnnxDetector:
         best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
         indices, labels, values = indices[best], labels[best], values[best]
         corners = boxes[indices].astype(np.float64)
-        sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
         iou = self.meta['iou_threshold'] if limits.iou is None else limits.iou
+        order: Any
         groups: Any = np.zeros_like(labels, np.int32) if limits.agnostic else labels.astype(np.int32)
-        order = cv2.dnn.NMSBoxesBatched(sides, values, groups, 0.0, iou) if len(values) else []
+        if boxes.shape[1] == 5:
+            order = np.flatnonzero(~overlaps_a_better_one(corners, groups, iou))
+        else:
+            sides: Any = np.concatenate((corners[:, :2], corners[:, 2:] - corners[:, :2]), axis=1)
+            order = cv2.dnn.NMSBoxesBatched(sides, values, groups, 0.0, iou) if len(values) else []
         kept = np.array(order, int)[: limits.max_detections or self.meta['max_detections']]
         return indices[kept], values[kept], labels[kept]
+
+
+def corners_of(boxes: np.ndarray) -> np.ndarray:
+    """Corners of oriented boxes (n, 5) in turn, (n, 4, 2)."""
+    boxes = np.asarray(boxes).reshape(-1, 5)
+    cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    along = np.stack([cos, sin], 1) * boxes[:, 2:3] / 2
+    across = np.stack([-sin, cos], 1) * boxes[:, 3:4] / 2
+    centre = boxes[:, :2]
+    turns = [centre - along - across, centre + along - across, centre + along + across, centre - along + across]
+    return np.stack(turns, 1)
+
+
+def around(corners: np.ndarray) -> np.ndarray:
+    """The upright boxes around corners (n, 4, 2), (n, 4)."""
+    return np.concatenate([corners.min(1), corners.max(1)], 1)
+
+
+def prob_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Overlap of oriented boxes (n, 5) and (m, 5) as Gaussians, (n, m): ProbIoU, https://arxiv.org/abs/2106.06072."""
+    eps = 1e-7
+    one, other = (_covariances(each) for each in (boxes, others))
+    xx, yy, xy = (a[:, None] + b[None] for a, b in zip(one, other))
+    dx, dy = ((boxes[:, None, i] - others[None, :, i]) for i in (0, 1))
+    joint = (xx * yy - xy**2).clip(0)  # rounding may take that of lines below
+    apart = (xx * dy**2 + yy * dx**2) / (joint + eps) / 4 - xy * dx * dy / (joint + eps) / 2
+    own, theirs = ((a * b - c**2).clip(0) for a, b, c in (one, other))
+    shape = np.log(joint / (4 * np.sqrt(own[:, None] * theirs[None]) + eps) + eps) / 2
+    return 1 - np.sqrt(1 - np.exp(-(apart + shape).clip(eps, 100)) + eps)
+
+
+def _covariances(boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Variances along x and y, and covariance, of oriented boxes (n, 5), (n,) each."""
+    along, across = (boxes[:, 2:4] ** 2 / 12).T
+    cos, sin = np.cos(boxes[:, 4]), np.sin(boxes[:, 4])
+    return along * cos**2 + across * sin**2, along * sin**2 + across * cos**2, (along - across) * cos * sin
+
+
+def overlaps_a_better_one(boxes: np.ndarray, groups: np.ndarray, iou: float) -> np.ndarray:
+    """Fast NMS: which oriented boxes (n, 5), by falling score, overlap one before them of the same group, (n,) bool."""
+    dropped = np.zeros(len(boxes), bool)
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        for start in range(0, len(rows), 512):  # so many overlaps are in memory
+            part = rows[start : start + 512]
+            overlaps = prob_iou(boxes[rows[: start + 512]], boxes[part])
+            dropped[part] = (np.triu(overlaps, 1 - start) > iou).any(0)
+    return dropped
 
 
 def fields_of(extras: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -280,6 +337,11 @@ def restore(detections: Detections, placement: Placement, size: tuple[int, int],
     """Detections in pixels of the original image of this height and width."""
     corner, scale = (np.array(v, np.float32) for v in ((placement.left, placement.top), placement.scale))
     boxes = (detections.boxes - np.tile(corner, 2)) / np.tile(scale, 2)
+    if detections.oriented_boxes is not None:
+        turned = detections.oriented_boxes.astype(np.float32)
+        centres, sides = (turned[:, :2] - corner) / scale, turned[:, 2:4] / scale.min()
+        turned = np.concatenate([centres, sides, turned[:, 4:]], 1)
+        detections, boxes = detections._replace(oriented_boxes=turned), around(corners_of(turned))
     detections = detections._replace(boxes=boxes.clip(0, [size[1], size[0]] * 2) if clip else boxes)
     if detections.keypoints is not None:
         points = (detections.keypoints - corner) / scale
@@ -340,7 +402,7 @@ def draw(
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)
-    draw_boxes(picture, detections.boxes, texts, colours)
+    draw_boxes(picture, detections.boxes, texts, colours, detections.oriented_boxes)
     if detections.keypoints is not None:
         draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours, skeleton)
     return picture
@@ -354,14 +416,24 @@ def draw_masks(image: np.ndarray, masks: np.ndarray, colours: Sequence[Any]) -> 
     return image
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Any]) -> np.ndarray:
-    """Draw boxes (n, 4), each with a text and in a colour (BGR), into a BGR uint8 picture, which is returned."""
+def draw_boxes(
+    image: np.ndarray, boxes: np.ndarray, texts: Sequence[str], colours: Sequence[Any], turned: Any = None
+) -> np.ndarray:
+    """Draw boxes (n, 4), each with a text and in a colour (BGR), into a BGR uint8 picture, which is returned.
+
+    With oriented boxes ``turned`` (n, 5) these are drawn, and their texts above their highest corners.
+    """
     thick = max(1, round(max(image.shape) / 500))
     if len(texts) != len(boxes):
         raise ValueError(f'{len(texts)} texts for {len(boxes)} boxes: give one for each, such as captions() makes')
-    for box, text, colour in zip(boxes, texts, colours):
+    rectangles = None if turned is None else np.round(corners_of(turned)).astype(np.int32)
+    for i, (box, text, colour) in enumerate(zip(boxes, texts, colours)):
         left, top, right, bottom = (round(float(v)) for v in box)
-        cv2.rectangle(image, (left, top), (right, bottom), colour, thick)
+        if rectangles is None:
+            cv2.rectangle(image, (left, top), (right, bottom), colour, thick)
+        else:
+            cv2.polylines(image, [rectangles[i]], True, colour, thick, cv2.LINE_AA)
+            left, top = rectangles[i][rectangles[i][:, 1].argmin()].tolist()
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
         top = max(top, height + base)
         cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)

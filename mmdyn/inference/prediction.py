@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from .onnx_detector import Detections, captions, colour_of, draw, viewable
 
 # Of instances, in the order of Detections.
-FIELDS = ('bboxes', 'scores', 'labels', 'masks', 'keypoints', 'keypoint_scores')
+FIELDS = ('bboxes', 'scores', 'labels', 'masks', 'keypoints', 'keypoint_scores', 'oriented_boxes')
 Routing = Mapping[str, np.ndarray]  # weights of the experts, (M,), by name of the layer
 
 
@@ -22,9 +22,10 @@ class Prediction(DetDataSample):
     """mmdet's data sample of one image, which can draw itself.
 
     ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,); of a model of segmentation
-    ``masks`` (n, H, W), of one of poses ``keypoints`` (n, K, 2) and ``keypoint_scores`` (n, K), and of a tracked video
-    ``instances_id`` (n,). ``trails`` has the centres of each tracked object so far, (frames, 2) by its number, and
-    ``routing`` the weights of the experts by layer, where they were asked for.
+    ``masks`` (n, H, W), of one of poses ``keypoints`` (n, K, 2) and ``keypoint_scores`` (n, K), of one of oriented
+    boxes ``oriented_boxes`` (n, 5), and of a tracked video ``instances_id`` (n,). ``trails`` has the centres of each
+    tracked object so far, (frames, 2) by its number, and ``routing`` the weights of the experts by layer, where they
+    were asked for.
 
     Example:
         >>> from mmdyn.inference.onnx_detector import Detections
@@ -81,7 +82,7 @@ class Prediction(DetDataSample):
 
     def rows(self) -> dict[str, Any]:
         """The predictions as JSON: the fields of mmdet's ``DetInferencer``, and what else there is."""
-        boxes, scores, labels, masks, keypoints, keypoint_scores = self.detections()
+        boxes, scores, labels, masks, keypoints, keypoint_scores, turned = self.detections()
         rows: dict[str, Any] = dict(
             labels=labels.tolist(),
             scores=[round(float(score), 5) for score in scores],
@@ -93,6 +94,8 @@ class Prediction(DetDataSample):
         if keypoints is not None:  # as in COCO: x, y and score in turn
             points = np.concatenate([np.round(keypoints, 2), np.round(keypoint_scores, 5)[..., None]], 2)
             rows['keypoints'] = points.astype(float).round(5).reshape(len(points), -1).tolist()
+        if turned is not None:  # centre, width and height in pixels, angle in radians
+            rows['oriented_boxes'] = [[*(round(float(v), 2) for v in b[:4]), round(float(b[4]), 5)] for b in turned]
         if 'instances_id' in self.pred_instances:
             rows['ids'] = self.pred_instances.instances_id.tolist()
         if self.routing is not None:

@@ -20,7 +20,7 @@ from mmdyn.errors import UserError
 from mmdyn.files import move_into_place, partial_path, write_image, write_json, write_text
 
 from .media import IMAGES, EndsEarlyError, Media
-from .onnx_detector import viewable
+from .onnx_detector import corners_of, viewable
 from .prediction import Prediction
 
 WINDOW = 'mmdyn'
@@ -44,6 +44,7 @@ class Outputs(NamedTuple):
     """
 
     labels: bool = False  # text files as YOLO's labels
+    dota: bool = False  # a text file of every class, as DOTA's evaluation takes them
     crops: bool = False  # a picture of every object
     lines: TextIO | None = None  # a line of JSON for every image, as it comes
     tracks: bool = False  # a text file as of the MOT challenge, and the picture of every track
@@ -179,7 +180,7 @@ class JsonLines(Output):
 class Labels(Output):
     """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image.
 
-    Masks are written as polygons instead, an object's largest part each.
+    Masks are written as polygons instead, an object's largest part each, and oriented boxes as their four corners.
     """
 
     def __init__(self, folder: Path, names: Names) -> None:
@@ -188,9 +189,14 @@ class Labels(Output):
     def add(self, prediction: Prediction) -> None:
         """Write the file; it is empty if there is no object."""
         height, width = prediction.ori_shape
-        boxes, _, labels, masks, *_ = prediction.detections()
-        centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
-        places = np.hstack((centres, sides)) if masks is None else map(_outline, masks)
+        boxes, _, labels, masks, *_, turned = prediction.detections()
+        places: Iterable[np.ndarray]
+        if turned is not None:
+            places = corners_of(turned).reshape(-1, 8)
+        elif masks is not None:
+            places = map(_outline, masks)
+        else:
+            places = np.hstack(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]))
         shares = [place / np.tile([width, height], len(place) // 2) for place in places]
         rows = [' '.join([str(label), *(f'{v:.6f}' for v in row)]) for label, row in zip(labels, shares, strict=True)]
         write_text(self.folder / f'{self.names(prediction.name)}.txt', ''.join(f'{row}\n' for row in rows))
@@ -202,6 +208,38 @@ def _outline(mask: np.ndarray) -> np.ndarray:
     largest = max(contours, key=cv2.contourArea, default=np.zeros((1, 2), np.int32)).reshape(-1, 2)
     points = np.pad(largest, ((0, max(0, 3 - len(largest))), (0, 0)), 'edge')  # a polygon has three corners
     return points.ravel() + 0.5
+
+
+class DotaFiles(Output):
+    """A text file of every class, as DOTA's evaluation takes them: image, score, and the four corners in pixels.
+
+    Args:
+        folder: Folder of the files, ``Task1_CLASS.txt``; there is one for each class that was found.
+        names: Names of the images.
+    """
+
+    def __init__(self, folder: Path, names: Names) -> None:
+        self.folder, self.names = folder, names
+        self.lines: dict[str, list[str]] = {}
+
+    def add(self, prediction: Prediction) -> None:
+        """Keep the lines of an image.
+
+        Raises:
+            UserError: The model predicts no oriented boxes.
+        """
+        _, scores, labels, *_, turned = prediction.detections()
+        if turned is None:
+            raise UserError('--save-dota is for models of oriented boxes: omit it')
+        name = self.names(prediction.name)
+        for corners, score, label in zip(corners_of(turned).reshape(-1, 8), scores, labels, strict=True):
+            line = ' '.join([name, f'{score:.5f}', *(f'{v:.2f}' for v in corners)])
+            self.lines.setdefault(prediction.names[label], []).append(f'{line}\n')
+
+    def publish(self) -> None:
+        """Write the files."""
+        for name, lines in self.lines.items():
+            write_text(self.folder / f'Task1_{name.replace(os.sep, "_")}.txt', ''.join(lines))
 
 
 class Crops(Output):
@@ -373,6 +411,8 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
         add(MotFile(out_dir / 'tracks' / f'{media.name}.txt', video))
     if outputs.labels:
         add(Labels(out_dir / 'labels', names))
+    if outputs.dota:
+        add(DotaFiles(out_dir / 'dota', names))
     if outputs.crops:
         add(Crops(out_dir / 'crops', names))
     return targets

@@ -9,7 +9,10 @@ from faster_coco_eval import COCO, COCOeval_faster
 from faster_coco_eval.core import mask as coco_mask  # that of pycocotools fails from 256 masks on, under NumPy 2
 
 from mmdyn.annotations import Annotations
+from mmdyn.datasets.oriented import boxes_of
 from mmdyn.models.yolo11_pose_head import usual_sigmas
+
+from .oriented_iou import overlaps_of
 
 AREAS = {'s': 1, 'm': 2, 'l': 3}  # small, medium, large, after all
 MAX_DETECTIONS = (1, 10, 100)
@@ -25,6 +28,7 @@ class Predicted(NamedTuple):
         labels: Positions in the evaluated classes, (p,).
         masks: Run-length codes of COCO, of length p; empty for other tasks.
         keypoints: Position and score of K keypoints, (p, K, 3); empty for other tasks.
+        oriented_boxes: See :mod:`mmdyn.models.oriented`, (p, 5); empty for other tasks.
     """
 
     row: int
@@ -33,6 +37,34 @@ class Predicted(NamedTuple):
     labels: np.ndarray
     masks: Sequence[dict[str, Any]] = ()
     keypoints: np.ndarray = np.zeros((0, 0, 3))
+    oriented_boxes: np.ndarray = np.zeros((0, 5))
+
+
+class OrientedEvaluation(COCOeval_faster):
+    """COCO's evaluation of oriented boxes; groups are matched as in COCO, by the share of a prediction.
+
+    Args:
+        *args: As in the parent.
+        overlap: ``'exact'``, or ``'prob'`` for ProbIoU.
+        **kwargs: As in the parent.
+    """
+
+    def __init__(self, *args, overlap: str = 'exact', **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.overlap = overlap
+
+    def computeIoU(self, imgId: int, catId: int) -> Any:  # noqa: N803, the parent's names
+        """Overlaps of the predictions of a class in an image, by falling score, and its objects."""
+        truth, found = (
+            dataset.get_instances([imgId], [catId], True)[0][0] for dataset in (self.gt_dataset, self.dt_dataset)
+        )
+        if not truth or not found:
+            return []
+        order = np.argsort([-each['score'] for each in found], kind='stable')[: self.params.maxDets[-1]]
+        boxes = np.array([found[i]['oriented'] for i in order])
+        others = np.array([each['oriented'] for each in truth])
+        groups = np.array([bool(each['iscrowd']) for each in truth])
+        return overlaps_of(self.overlap, boxes, others, groups)
 
 
 class CocoEvaluation:
@@ -42,8 +74,9 @@ class CocoEvaluation:
         annotations: What is there.
         predictions: Of every image that is evaluated.
         classes: Names of the classes that are evaluated; those of the annotations by default.
-        iou_type: ``'bbox'``, ``'segm'`` or ``'keypoints'``.
+        iou_type: ``'bbox'``, ``'segm'``, ``'keypoints'`` or ``'oriented'``.
         sigmas: Of the keypoints, of length K; by default those of :func:`usual_sigmas`.
+        overlap: Of oriented boxes: ``'exact'``, or ``'prob'`` for ProbIoU, as the original scores them.
 
     Example:
         >>> table = Annotations.of(files=['a.jpg'], sizes=[(60, 40)], images=[0], boxes=[(5, 5, 20, 20)], labels=[0],
@@ -60,11 +93,17 @@ class CocoEvaluation:
         classes: Sequence[str] | None = None,
         iou_type: str = 'bbox',
         sigmas: Sequence[float] | None = None,
+        overlap: str = 'exact',
     ) -> None:
-        self.sigmas = sigmas
+        self.sigmas, self.overlap = sigmas, overlap
         self.annotations, self.predictions, self.iou_type = annotations, predictions, iou_type
         self.classes = tuple(classes if classes is not None else annotations.classes)
         self.columns = np.array([annotations.classes.index(name) for name in self.classes], int)
+
+    @cached_property
+    def oriented_boxes(self) -> np.ndarray:
+        """Those of the objects, (N, 5)."""
+        return boxes_of(self.annotations)
 
     @cached_property
     def precision(self) -> np.ndarray:
@@ -75,7 +114,11 @@ class CocoEvaluation:
         found = COCO()
         found.dataset = dict(truth.dataset, annotations=self._found())
         found.createIndex()
-        evaluation = COCOeval_faster(truth, found, self.iou_type, print_function=lambda *_: None)
+        quiet: dict[str, Any] = dict(print_function=lambda *_: None)
+        if self.iou_type == 'oriented':
+            evaluation = OrientedEvaluation(truth, found, 'bbox', overlap=self.overlap, **quiet)
+        else:
+            evaluation = COCOeval_faster(truth, found, self.iou_type, **quiet)
         evaluation.params.imgIds = [p.row + 1 for p in self.predictions]
         evaluation.params.catIds = (self.columns + 1).tolist()
         if self.iou_type == 'keypoints':
@@ -98,6 +141,9 @@ class CocoEvaluation:
             category['id'] = labels[category['id']]
         for each in content['annotations']:
             each.update(image_id=numbers[each['image_id']], category_id=labels[each['category_id']])
+        if self.iou_type == 'oriented':
+            for each, box in zip(content['annotations'], self.oriented_boxes, strict=True):
+                each.update(oriented=box.tolist(), area=float(box[2] * box[3]))
         return content
 
     def _found(self) -> list[dict[str, Any]]:
@@ -119,6 +165,9 @@ class CocoEvaluation:
                         iscrowd=0,
                     )
                 )
+            if self.iou_type == 'oriented':
+                for row, turned in zip(rows[len(rows) - len(boxes) :], image.oriented_boxes.tolist(), strict=True):
+                    row.update(oriented=turned, area=turned[2] * turned[3])
             if self.iou_type == 'segm':
                 areas = coco_mask.area(list(image.masks)) if len(image.masks) else []
                 for row, mask, area in zip(rows[len(rows) - len(boxes) :], image.masks, areas, strict=True):

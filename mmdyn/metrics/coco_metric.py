@@ -15,6 +15,7 @@ from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
 
 from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
+from .oriented_iou import OVERLAPS
 
 
 @METRICS.register_module()
@@ -22,11 +23,14 @@ class DatasetCocoMetric(CocoMetric):
     """``mmdet.CocoMetric`` of the annotations that the data set has read, in any format, unless ``ann_file`` is given.
 
     ``metric`` may have ``'keypoints'``, too; their ``sigmas`` are those of the data set, COCO's for 17 keypoints, or
-    one over their number each.
+    one over their number each. ``metric='oriented'`` evaluates oriented boxes.
 
     Images that the data set skipped, or left out by its ``indices``, are not evaluated (``metainfo['skipped_images']``,
     ``['omitted_images']``). Boxes and masks are evaluated by faster-coco-eval. Arguments are those of
     ``mmdet.CocoMetric``.
+
+    Args:
+        overlap: Of oriented boxes: ``'exact'``, or ``'prob'`` for ProbIoU, as the original scores them.
 
     Attributes:
         evaluations: The last evaluation of boxes (``'bbox'``), and of masks (``'segm'``) with ``metric=['bbox',
@@ -44,10 +48,12 @@ class DatasetCocoMetric(CocoMetric):
     evaluations: Mapping[str, CocoEvaluation] = MappingProxyType({})
     _annotations: Annotations | None = None  # of the data set, unless a file was given
 
-    def __init__(self, *args, metric: str | Sequence[str] = 'bbox', **kwargs) -> None:
+    def __init__(self, *args, metric: str | Sequence[str] = 'bbox', overlap: str = 'exact', **kwargs) -> None:
+        if overlap not in OVERLAPS:
+            raise ValueError(f"overlap must be 'exact' or 'prob', got {overlap!r}")
         metrics = [metric] if isinstance(metric, str) else list(metric)
-        super().__init__(*args, metric=[m for m in metrics if m != 'keypoints'], **kwargs)
-        self.metrics = metrics
+        super().__init__(*args, metric=[m for m in metrics if m not in ('keypoints', 'oriented')], **kwargs)
+        self.metrics, self.overlap = metrics, overlap
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Keep the predictions of a batch; arguments are those of the parent."""
@@ -57,6 +63,8 @@ class DatasetCocoMetric(CocoMetric):
             if 'keypoints' in found:
                 parts = found['keypoints'].cpu().numpy(), found['keypoint_scores'].cpu().numpy()[..., None]
                 result['keypoints'] = np.concatenate(parts, 2)  # (p, K, 3)
+            if 'oriented_boxes' in found:
+                result['oriented_boxes'] = found['oriented_boxes'].cpu().numpy()
 
     @property
     def dataset_meta(self) -> dict | None:
@@ -95,7 +103,8 @@ class DatasetCocoMetric(CocoMetric):
         images = _by_image(self._annotations, found, self.img_ids)
         sigmas = (self.dataset_meta or {}).get('sigmas')
         self.evaluations = {
-            kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas) for kind in self.metrics
+            kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas, self.overlap)
+            for kind in self.metrics
         }
         result: dict[str, float] = {}
         for kind, evaluation in self.evaluations.items():
@@ -107,7 +116,7 @@ class DatasetCocoMetric(CocoMetric):
     def _is_standard(self) -> bool:
         """Whether COCO's own figures of boxes, and of masks, are asked for, and nothing else."""
         return (
-            self.metrics in (['bbox'], ['bbox', 'segm'], ['bbox', 'keypoints'])
+            self.metrics in (['bbox'], ['bbox', 'segm'], ['bbox', 'keypoints'], ['oriented'])
             and not (self.format_only or self.classwise or self.metric_items)
             and len(self.iou_thrs) == 10
             and sorted(self.proposal_nums) == [*MAX_DETECTIONS]
@@ -128,6 +137,7 @@ def _by_image(annotations: Annotations, predictions: list[dict[str, Any]], ids: 
             labels=found['labels'],
             masks=found.get('masks', ()),
             keypoints=found.get('keypoints', np.zeros((0, 0, 3))),
+            oriented_boxes=found.get('oriented_boxes', np.zeros((0, 5))),
         )
         for row, found in sorted(evaluated.items())
     ]

@@ -7,9 +7,11 @@ from mmdyn.layers import C2PSA, SPPF, C3k, C3k2, C3k2_DynamicConv, DynamicConv
 from .assigner import YOLO11Assigner
 from .build import build_model
 from .data_preprocessor import YOLO11DataPreprocessor
+from .oriented_assigner import OrientedAssigner
 from .priors import YOLO11PointGenerator
 from .yolo11_backbone import YOLO11Backbone
 from .yolo11_head import YOLO11Head, YOLO11HeadModule
+from .yolo11_oriented_head import ProbIoULoss, YOLO11OrientedHead, YOLO11OrientedHeadModule
 from .yolo11_pafpn import YOLO11PAFPN
 from .yolo11_pose_head import YOLO11PoseHead, YOLO11PoseHeadModule
 from .yolo11_segment_head import YOLO11SegmentHead, YOLO11SegmentHeadModule
@@ -19,11 +21,15 @@ for _layer in (C2PSA, C3k, C3k2, C3k2_DynamicConv, DynamicConv, SPPF):
 
 __all__ = [
     'YOLO11PAFPN',
+    'OrientedAssigner',
+    'ProbIoULoss',
     'YOLO11Assigner',
     'YOLO11Backbone',
     'YOLO11DataPreprocessor',
     'YOLO11Head',
     'YOLO11HeadModule',
+    'YOLO11OrientedHead',
+    'YOLO11OrientedHeadModule',
     'YOLO11PointGenerator',
     'YOLO11PoseHead',
     'YOLO11PoseHeadModule',

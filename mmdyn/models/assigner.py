@@ -146,9 +146,9 @@ class YOLO11Assigner(BatchTaskAlignedAssigner):
 
     def overlaps(self, pred_bboxes: Tensor, gt_bboxes: Tensor) -> Tensor:
         """Overlaps of predictions (B, N, 4) and boxes (B, G, 4), (B, G, N), at least 0."""
-        return bbox_overlaps(
-            pred_bboxes[:, None], gt_bboxes[:, :, None], iou_mode='ciou', bbox_format='xyxy'
-        ).clamp(min=0)
+        return bbox_overlaps(pred_bboxes[:, None], gt_bboxes[:, :, None], iou_mode='ciou', bbox_format='xyxy').clamp(
+            min=0
+        )
 
     def inside(self, priors: Tensor, gt_bboxes: Tensor) -> Tensor:
         """Which priors (N, 2) are in which boxes (B, G, 4), none of whose sides is below ``min_side``, (B, G, N)."""

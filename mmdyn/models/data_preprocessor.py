@@ -6,9 +6,9 @@ from mmyolo.registry import MODELS
 
 @MODELS.register_module()
 class YOLO11DataPreprocessor(YOLOv5DetDataPreprocessor):
-    """``YOLOv5DetDataPreprocessor`` that passes on how many objects each image has; arguments are the same.
+    """``YOLOv5DetDataPreprocessor`` that passes on how many objects each image has, and oriented boxes.
 
-    The losses then ask the device for nothing, see :mod:`mmdyn.models.assignment`.
+    Arguments are the same. The losses then ask the device for nothing, see :mod:`mmdyn.models.assignment`.
 
     Example:
         >>> YOLO11DataPreprocessor(mean=[0.0] * 3, std=[255.0] * 3).std.flatten().tolist()
@@ -23,8 +23,10 @@ class YOLO11DataPreprocessor(YOLOv5DetDataPreprocessor):
                 ``pseudo_collate`` does.
             training: Whether it is for training.
         """
-        counts = data['data_samples'].get('counts') if training else None
+        samples = data['data_samples'] if training else {}
         result = super().forward(data, training)
-        if counts is not None:
-            result['data_samples']['counts'] = counts
+        if 'counts' in samples:
+            result['data_samples']['counts'] = samples['counts']
+        if 'oriented_boxes' in samples:
+            result['data_samples']['oriented_boxes'] = self.cast_data(samples['oriented_boxes'])
         return result

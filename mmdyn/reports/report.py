@@ -15,6 +15,7 @@ from mmdyn.files import csv_text, render_page, write_json, write_text
 from mmdyn.inference.onnx_detector import Detections, captions
 from mmdyn.logs import is_validation, log_records
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted, with_sides
+from mmdyn.metrics.oriented_iou import overlaps_of
 
 from .figures import confusion_matrix, epoch_curves, score_curves
 from .matching import KINDS, Curves, ImageMatches, confusion, count_errors, curves, kinds_of_errors
@@ -32,7 +33,7 @@ class Report(NamedTuple):
     """An evaluation in numbers.
 
     Args:
-        evaluation: The evaluation of boxes.
+        evaluation: The evaluation of boxes, upright or oriented.
         matches: Its images, in the order of the predictions.
         curves: Precision and recall over scores.
         confusion: Counts by class of objects (rows) and predictions (columns), background last.
@@ -142,7 +143,7 @@ def make_report(
     """Judge the predictions of an evaluation.
 
     Args:
-        evaluation: Evaluation of boxes.
+        evaluation: Evaluation of boxes, upright or oriented.
         folder: Folder of the images, unless their paths are absolute.
         milliseconds: Time of an image by part.
         other: Evaluation of masks or keypoints, if there are any.
@@ -176,9 +177,14 @@ def match_boxes(evaluation: CocoEvaluation, image: Predicted) -> ImageMatches:
     labels = column[table.labels[objects]]
     group = table.crowd[objects] & (labels >= 0)
     single = ~group & (labels >= 0)
-    boxes = with_sides(image.boxes)
-    overlaps = _overlaps(boxes, table.boxes[objects][single], group=False)
-    inside = _overlaps(boxes, table.boxes[objects][group], group=True)
+    if evaluation.iou_type == 'oriented':
+        turned = evaluation.oriented_boxes[objects]
+        both = overlaps_of(evaluation.overlap, image.oriented_boxes, turned, group)
+        overlaps, inside = both[:, single], both[:, group]
+    else:
+        boxes = with_sides(image.boxes)
+        overlaps = _overlaps(boxes, table.boxes[objects][single], group=False)
+        inside = _overlaps(boxes, table.boxes[objects][group], group=True)
     excused = np.asarray(((inside >= 0.5) & (image.labels[:, None] == labels[group])).any(1))
     return ImageMatches(image.scores, image.labels, labels[single], overlaps, excused)
 
@@ -284,7 +290,7 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     there = Detections(corners, np.ones(len(numbers)), report.matches[i].object_labels)
     shown = np.flatnonzero(image.scores >= report.curves.best_score)
     found = Detections(image.boxes[shown], image.scores[shown], image.labels[shown])
-    kind = None if report.other is None else report.other.iou_type
+    kind = evaluation.iou_type if report.other is None else report.other.iou_type
     if kind == 'segm':
         of_image = pixels.shape[:2], str(report.paths[i])
         there = there._replace(masks=CocoMasks([table.segmentation(int(k)) for k in numbers], *of_image))
@@ -294,6 +300,9 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
         there = there._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2] > 0)
         points = image.keypoints[shown]
         found = found._replace(keypoints=points[..., :2], keypoint_scores=points[..., 2])
+    elif kind == 'oriented':
+        there = there._replace(oriented_boxes=evaluation.oriented_boxes[numbers])
+        found = found._replace(oriented_boxes=image.oriented_boxes[shown])
     names = [evaluation.classes[k] for k in there.labels]
     sides = (
         (there, names, [MISSED if m else FOUND for m in missed]),

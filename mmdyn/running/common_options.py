@@ -20,7 +20,7 @@ LOADERS = {'train_dataloader': ('train',), 'val_dataloader': ('val', 'test'), 't
 # Arguments of a data set that stay.
 KEPT = (
     *('pipeline', 'test_mode', 'filter_cfg', 'batch_shapes_cfg', 'cache', 'indices'),
-    *('check_images', 'on_bad_images', 'on_bad_boxes', 'outlines'),
+    *('check_images', 'on_bad_images', 'on_bad_boxes', 'outlines', 'corners'),
 )
 
 
@@ -56,7 +56,7 @@ def set_common_options(
         raise UserError(f'invalid --lr {lr:g}: set it to a number above 0')
     if data is not None:
         outlines = cfg.get('train_dataloader') and innermost_dataset(cfg.train_dataloader).get('outlines')
-        source = find_data(data, 'outlines' if outlines else task_of_config(cfg).labels)
+        source = find_data(data, task_of_config(cfg).labels or ('outlines' if outlines else None))
         print(source)
         use_data(cfg, source)
     if imgsz is not None:

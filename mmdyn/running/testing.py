@@ -26,7 +26,7 @@ def enable_tta(cfg: Config) -> None:
     """
     task = task_of_config(cfg)
     if task.name != 'detect':
-        raise UserError(f'--tta is for boxes, and the config is of {task.title}: omit it')
+        raise UserError(f'--tta is for upright boxes alone, and the config is of {task.title}: omit it')
     for key in ('tta_model', 'tta_pipeline'):
         if key not in cfg:
             raise UserError(f'--tta needs {key} in the config: set it as in configs/_base_/coco.py')

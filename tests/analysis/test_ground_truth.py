@@ -12,12 +12,12 @@ from mmdyn.analysis.browse import after_pipeline
 from mmdyn.analysis.ground_truth import labelled, prediction_grid
 from mmdyn.datasets import CheckedCocoDataset
 from mmdyn.inference.load import load_model
-from mmdyn.inference.onnx_detector import draw
+from mmdyn.inference.onnx_detector import around, corners_of, draw
 from mmdyn.running import load_config
 from mmdyn.running.dataset_images import build_quietly
 
 
-@pytest.fixture(params=['segment', 'pose'])
+@pytest.fixture(params=['segment', 'pose', 'obb'])
 def task(request):
     return request.param
 
@@ -36,6 +36,11 @@ def test_masks_and_keypoints_of_the_digits_span_their_boxes(task, options):
     if task == 'segment':
         points = [np.argwhere(mask)[:, ::-1] for mask in objects.masks]
         spans = [np.concatenate([each.min(0), each.max(0) + 1]) for each in points]
+    elif task == 'obb':
+        corners = corners_of(objects.oriented_boxes)  # those of a turned rectangle reach beyond the ink
+        assert (around(corners) - objects.boxes <= [1.5, 1.5, 40, 40]).all()
+        assert (around(corners) - objects.boxes >= [-40, -40, -1.5, -1.5]).all()
+        return
     else:
         assert objects.keypoint_scores.any(1).all()
         spans = [np.concatenate([each.min(0), each.max(0)]) for each in objects.keypoints]
@@ -68,6 +73,7 @@ def test_the_grid_has_images_of_several_sizes_and_without_objects(task, options,
         pixels = cv2.imread(str(Path(source.data_root, source.data_prefix.img, image['file_name'])))
         cv2.imwrite(str(tmp_path / image['file_name']), pixels[: image['height'], : image['width']])
     (tmp_path / 'a.json').write_text(json.dumps(content))
+    source.pop('turn', None)
     source.update(data_root=str(tmp_path), ann_file='a.json', data_prefix=dict(img=''), type='CheckedCocoDataset')
     grid = prediction_grid(cfg, str(checkpoint), [0, 1], columns=1, device='cpu')
     assert grid.shape == (640, 640, 3)
@@ -88,6 +94,8 @@ def test_objects_after_the_pipeline_lie_in_their_boxes(task, options):
     if task == 'segment':
         points = [np.argwhere(mask)[:, ::-1] for mask in objects.masks if mask.sum() > 100]
         boxes = objects.boxes[[mask.sum() > 100 for mask in objects.masks]]
+    elif task == 'obb':
+        points, boxes = objects.oriented_boxes[:, None, :2], objects.boxes
     else:
         points = [p[seen] for p, seen in zip(objects.keypoints, objects.keypoint_scores, strict=True)]
         boxes = objects.boxes
@@ -108,6 +116,8 @@ def test_objects_of_a_test_image_go_with_its_resizing_and_padding(task, options)
     if task == 'segment':
         small = np.stack([cv2.resize(mask.astype(np.uint8), (160, 160)) for mask in before.masks])
         assert np.mean(np.stack(after.masks)[:, :, 16:176] != small) < 0.01
+    elif task == 'obb':
+        np.testing.assert_allclose(after.oriented_boxes, before.oriented_boxes * [*[0.5] * 4, 1] + [16, 0, 0, 0, 0])
     else:
         np.testing.assert_allclose(after.keypoints, before.keypoints / 2 + [16, 0])
 

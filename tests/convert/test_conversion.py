@@ -213,16 +213,16 @@ WRONG = {
         lambda path, sd: torch.save(sd | {'model.23.cv4.0.2.weight': torch.zeros(12, 64, 1, 1)}, path),
         r'has 12 numbers of keypoints and does not state its kpt_shape: give it, for example --keypoints 4 3',
     ),
-    'oriented boxes': (headed('OBB'), r'is a model of oriented boxes \(OBB\)'),
+    'oriented boxes without angles': (headed('OBB'), r'obb/yolo11n_dota\.py in \d+ tensors:\n.*cv4'),
     'another head': (headed('v10Detect'), 'is a model that ends in v10Detect'),
     'yolo26': (headed('Segment26'), 'is a YOLO26, or another model without NMS'),
     'yolo26 as state dict': (
         lambda path, sd: torch.save(sd | {'model.23.one2one_cv2.0.0.conv.weight': torch.zeros(1)}, path),
         'is a YOLO26, or another model without NMS',
     ),
-    'oriented boxes as state dict': (
+    'oriented boxes of one level': (
         lambda path, sd: torch.save(sd | {'model.23.cv4.0.2.weight': torch.zeros(1, 16, 1, 1)}, path),
-        r'is a model of oriented boxes \(OBB\)',
+        r'obb/yolo11n_dota\.py in \d+ tensors:\n.*cv4',
     ),
     'classifier': (lambda path, sd: save_original(path, without(sd, 'model.23.'), head='Classify'), 'is a classifier'),
     'yolo12': (lambda path, sd: torch.save(without(sd, 'model.22.', 'model.23.'), path), 'is another YOLO'),

@@ -223,7 +223,7 @@ def test_a_training_says_what_it_takes(call, digits, tmp_path):
     assert 'No --weights' not in trained.stdout
 
 
-@pytest.mark.parametrize('task', ['segment', 'pose'])
+@pytest.mark.parametrize('task', ['segment', 'pose', 'obb'])
 def test_weights_of_detection_start_another_task_and_are_not_tested_as_one(call, digits, tmp_path, task):
     _, static = packaged('yolo11n_digits')
     options = ('--data', digits, '--workers', 0, '--work-dir', tmp_path)
@@ -233,7 +233,7 @@ def test_weights_of_detection_start_another_task_and_are_not_tested_as_one(call,
     options = (*options, '--weights', static, '--epochs', 1, '--imgsz', 96)
     trained = call('tools/train.py', f'{task}/yolo11n_digits', *options)
     assert trained.returncode == 0, trained.stderr
-    for branch in dict(segment=('mask_preds', 'prototypes'), pose=('keypoint_preds',))[task]:
+    for branch in dict(segment=('mask_preds', 'prototypes'), pose=('keypoint_preds',), obb=('angle_preds',))[task]:
         assert branch in trained.stdout
     assert '10 classes: 0, 1, 2, 3, 4, 5, 6, 7, …' in trained.stdout
 

@@ -383,7 +383,7 @@ def test_digits_dataset_makes_itself_but_not_when_only_asked_for_its_meta(tmp_pa
     from mmdyn.datasets import digits as module
 
     monkeypatch.setattr(module, 'SPLITS', {'train': 2, 'val': 2})
-    monkeypatch.setattr(module.make_digits, '__defaults__', (0, module.SPLITS))
+    monkeypatch.setattr(module.make_digits, '__defaults__', (0, module.SPLITS, module.TURN))
     cfg = dict(
         type='DigitsDataset',
         data_root=str(tmp_path / 'digits'),

@@ -1,4 +1,4 @@
-"""Exported files of segmentation and pose: equal to PyTorch, from the outputs to masks and keypoints of an image."""
+"""Exported files of the tasks: equal to PyTorch, from the outputs to what is found in an image."""
 
 import json
 from pathlib import Path
@@ -18,17 +18,18 @@ from mmdyn.export.graph import DetectionGraph
 from mmdyn.export.options import ExportOptions
 from mmdyn.inference.evaluation import evaluate
 from mmdyn.inference.exported_detector import use_exported
-from mmdyn.inference.onnx_detector import captions, draw, output_names
+from mmdyn.inference.onnx_detector import captions, corners_of, draw, output_names
 from mmdyn.inference.prediction import run_length
 from mmdyn.inference.runtimes import open_exported
 from mmdyn.running import load_checkpoint_model
+from mmdyn.tasks import TASKS as TASK_OF
 
 pytest.importorskip('onnxscript', reason='needs requirements/deploy.txt')
 pytestmark = [
     pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning'),
     pytest.mark.xdist_group('exported tasks'),  # they are made once
 ]
-TASKS = ('segment', 'pose')
+TASKS = ('segment', 'pose', 'obb')
 SUFFIX = {'onnx': '.onnx', 'openvino': '.xml', 'ncnn': '.param'}
 FORMS = [
     ('segment', dict()),
@@ -36,6 +37,8 @@ FORMS = [
     ('segment', dict(format='openvino', nms=True)),
     ('pose', dict()),
     ('pose', dict(format='openvino', nms=True, batch=2)),
+    ('obb', dict(nms=True)),
+    ('obb', dict(format='openvino', nms=True, batch=2)),
 ]
 
 
@@ -82,7 +85,7 @@ def test_every_output_is_that_of_pytorch_in_every_batch(files, model_of, task):
 
 
 @pytest.mark.parametrize(('task', 'options'), FORMS, ids=str)
-def test_masks_and_keypoints_are_those_of_the_checkpoint(files, model_of, task, options):
+def test_what_a_task_has_is_that_of_the_checkpoint(files, model_of, task, options):
     cfg, checkpoint = model_of(task)
     there, here = mmdyn.load_model(cfg, checkpoint, device='cpu'), mmdyn.load_model(files(task, **options).path)
     numbers = 0
@@ -101,6 +104,8 @@ def test_masks_and_keypoints_are_those_of_the_checkpoint(files, model_of, task, 
             different = (found.masks != wanted.masks)[same].sum()
             assert different <= 1e-3 * max(int(wanted.masks[same].sum()), 1)
             assert wanted.masks.any()
+        elif task == 'obb':
+            np.testing.assert_allclose(found.oriented_boxes[same], wanted.oriented_boxes[same], atol=0.05)
         else:
             np.testing.assert_allclose(found.keypoints[same], wanted.keypoints[same], atol=0.05)
             np.testing.assert_allclose(found.keypoint_scores[same], wanted.keypoint_scores[same], atol=1e-5)
@@ -135,6 +140,8 @@ def scored(model_of, digits, tmp_path_factory):
                 row |= dict(bbox=box, area=box[2] * box[3], iscrowd=0)
                 if task == 'segment':
                     row['segmentation'] = run_length(found.masks[0].numpy())
+                elif task == 'obb':
+                    row['segmentation'] = [corners_of(found.oriented_boxes[:1].numpy()).ravel().tolist()]
                 else:
                     points = np.concatenate([found.keypoints[0].numpy(), np.full((5, 1), 2)], 1)
                     row |= dict(keypoints=points.astype(float).ravel().tolist(), num_keypoints=5)
@@ -154,9 +161,9 @@ def scored(model_of, digits, tmp_path_factory):
 def test_average_precision_is_that_of_the_checkpoint(files, scored, task, options):
     cfg, expected = scored(task)
     found = evaluate(cfg, files(task, **options).path)
-    metric = dict(segment='coco/segm_mAP', pose='coco/keypoints_mAP')[task]
+    metric = next(iter(TASK_OF[task].metrics.values()))
     assert expected[metric] > 0.2
-    for name in (metric, 'coco/bbox_mAP'):
+    for name in (metric, *({'coco/bbox_mAP'} & expected.keys())):
         assert found[name] == pytest.approx(expected[name], abs=0.002)
 
 
@@ -169,7 +176,10 @@ runpy.run_path(sys.argv.pop(1), run_name='__main__')
 """
 
 
-@pytest.mark.parametrize(('task', 'options'), [('segment', dict(nms=True, masks=True)), ('pose', dict())], ids=str)
+ONE_FILE = [('segment', dict(nms=True, masks=True)), ('pose', dict()), ('obb', dict(nms=True))]
+
+
+@pytest.mark.parametrize(('task', 'options'), ONE_FILE, ids=str)
 def test_the_one_file_draws_masks_and_keypoints(run, files, tmp_path, digits, task, options):
     image = tmp_path / 'image.png'
     image.write_bytes(sorted((digits / 'val').iterdir())[0].read_bytes())
@@ -185,6 +195,12 @@ def test_the_one_file_draws_masks_and_keypoints(run, files, tmp_path, digits, ta
         inside = found.masks.any(0)
         change = np.abs(drawn - before)
         assert change[inside].mean() > 20 + change[~inside].mean()
+    elif task == 'obb':
+        corners = corners_of(found.oriented_boxes)
+        middles = ((corners + np.roll(corners, 1, 1)) / 2).reshape(-1, 2).round().astype(int)
+        middles = middles[((middles >= 2) & (middles < 318)).all(1)]
+        assert len(middles) > 10
+        assert np.abs(drawn - before)[middles[:, 1], middles[:, 0]].mean() > 20
     else:
         assert detector.skeleton == [[5, 1], [5, 2], [5, 3], [5, 4]]
         boxes = draw(before, found._replace(keypoints=None), captions(found, detector.names))
@@ -199,7 +215,7 @@ def test_the_skeleton_goes_with_the_checkpoint(model_of):
     assert prediction.skeleton == ((5, 1), (5, 2), (5, 3), (5, 4))
 
 
-@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('task', TASKS[:2])
 def test_half_precision_with_nms(files, task):
     done = files(task, half=True, nms=True, batch=2)
     assert 0 < done.scores < 0.05

@@ -14,7 +14,7 @@ from conftest import ROOT
 from mmdyn.errors import UserError
 from mmdyn.inference.load import Model, load_model
 from mmdyn.inference.media import EndsEarlyError, open_media
-from mmdyn.inference.onnx_detector import Detections
+from mmdyn.inference.onnx_detector import Detections, around, corners_of
 from mmdyn.inference.results import Outputs, write_results
 
 DEMO = ROOT / 'demo/image_demo.py'
@@ -139,6 +139,37 @@ def test_labels_crops_and_lines(tmp_path):
     assert (row['image'], row['bboxes'], row['names']) == ('a.png', [[1, 2, 30, 40]], ['thing'])
     written(write_video(tmp_path / 'v.avi', 3), tmp_path / 'video', labels=True)
     assert sorted(p.name for p in (tmp_path / 'video/labels').iterdir()) == [f'v_{i:06d}.txt' for i in range(3)]
+
+
+TURNED = np.float32([[60, 30, 40, 10, 0.5]])
+
+
+class FindsTurned(Finds):
+    """A detector that finds one oriented box in every image."""
+
+    def __call__(self, images, *limits):
+        box = around(corners_of(TURNED))
+        return [Detections(box, np.float32([0.9]), np.array([0]), oriented_boxes=TURNED) for _ in images]
+
+
+def test_oriented_boxes_are_written_as_labels_json_and_for_dota(tmp_path):
+    cv2.imwrite(str(tmp_path / 'P1.png'), np.zeros((64, 128, 3), np.uint8))
+    written(tmp_path / 'P1.png', tmp_path / 'out', FindsTurned(), labels=True, dota=True)
+    corners = corners_of(TURNED)[0]
+    label, *shares = (tmp_path / 'out/labels/P1.txt').read_text().split()
+    assert label == '0'
+    np.testing.assert_allclose(np.reshape(shares, (4, 2)).astype(float) * [128, 64], corners, atol=1e-3)
+    row = json.loads((tmp_path / 'out/preds/P1.json').read_text())
+    assert row['oriented_boxes'] == [[60, 30, 40, 10, 0.5]]
+    name, score, *places = (tmp_path / 'out/dota/Task1_thing.txt').read_text().split()
+    assert (name, score) == ('P1', '0.90000')
+    np.testing.assert_allclose(np.reshape(places, (4, 2)).astype(float), corners, atol=0.01)
+    drawn = cv2.imread(str(tmp_path / 'out/vis/P1.png'))
+    middles = ((corners + np.roll(corners, 1, 0)) / 2).round().astype(int)
+    assert drawn[middles[:, 1], middles[:, 0]].max(1).min() > 100
+    assert not drawn[30, 60].any()
+    with pytest.raises(UserError, match='--save-dota is for models of oriented boxes: omit it'):
+        written(tmp_path / 'P1.png', tmp_path / 'other', dota=True)
 
 
 def test_labels_are_a_data_set_again(digits, tmp_path):

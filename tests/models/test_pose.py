@@ -7,23 +7,8 @@ import pytest
 import torch
 from mmengine.structures import InstanceData
 
-from mmdyn.models import YOLO11PoseHead, YOLO11PoseHeadModule, build_model
+from mmdyn.models import YOLO11PoseHead, YOLO11PoseHeadModule
 from mmdyn.models.yolo11_pose_head import COCO_SIGMAS, keypoint_loss, usual_sigmas
-from mmdyn.running import load_config
-
-COUNTS = {
-    '': (2_874_446, 9_918_222, 20_912_348, 26_169_820, 58_798_620),
-    '_dynconv': (4_879_718, 17_937_702, 45_910_260, 51_167_732, 115_040_820),
-    '_c3k2_dynconv': (3_514_490, 12_476_986, 25_836_956, 36_019_036, 80_954_396),
-}
-
-
-@pytest.mark.parametrize('variant', COUNTS)
-@pytest.mark.parametrize('scale', 'nsmlx')
-def test_published_counts(scale, variant):
-    with torch.device('meta'):
-        model = build_model(load_config(f'pose/yolo11{scale}{variant}_coco'))
-    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == COUNTS[variant]['nsmlx'.index(scale)]
 
 
 def test_sigmas_are_those_of_coco():

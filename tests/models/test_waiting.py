@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 from mmdyn.models import build_model
 from mmdyn.running import load_config
 
-CONFIGS = ('yolo11n_digits', 'segment/yolo11n_digits')
+CONFIGS = ('yolo11n_digits', 'segment/yolo11n_digits', 'pose/yolo11n_digits', 'obb/yolo11n_digits')
 COUNTS = (3, 0, 40)
 SIZE = 64
 
@@ -42,6 +42,9 @@ def step(model, spoil=lambda losses: losses):
         samples = dict(
             bboxes_labels=torch.empty(sum(COUNTS), 6, device='cuda'),
             counts=COUNTS,
+            keypoints=torch.empty(sum(COUNTS), 5, 2, device='cuda'),
+            keypoints_visible=torch.empty(sum(COUNTS), 5, device='cuda'),
+            oriented_boxes=torch.empty(sum(COUNTS), 5, device='cuda'),
             masks=torch.empty(len(COUNTS), SIZE // 4, SIZE // 4, dtype=torch.int32, device='cuda'),
             img_metas=[dict(batch_input_shape=(SIZE, SIZE))] * len(COUNTS),
         )

@@ -21,9 +21,10 @@ import ultralytics.nn.modules as original_modules
 from timm.layers import CondConv2d
 from torch import nn
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
+from ultralytics.models.yolo.obb import OBBTrainer, OBBValidator
 from ultralytics.models.yolo.pose import PoseTrainer, PoseValidator
 from ultralytics.models.yolo.segment import SegmentationTrainer, SegmentationValidator
-from ultralytics.nn.tasks import DetectionModel, PoseModel, SegmentationModel
+from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils import ASSETS, SETTINGS
 
 SETTINGS.update({name: False for name, value in SETTINGS.items() if value is True})  # no loggers, no reports
@@ -35,6 +36,7 @@ MODELS = {  # and the suffix of their names
     'detect': (DetectionModel, ''),
     'segment': (SegmentationModel, '-seg'),
     'pose': (PoseModel, '-pose'),
+    'obb': (OBBModel, '-obb'),
 }
 DOWN_SAMPLING = (1, 3, 5, 7, 17, 20)
 
@@ -130,7 +132,7 @@ def yolo_dataset(root: Path, splits: dict[str, tuple[Path, Path]], task: str = '
                 points = np.reshape(a['keypoints'], (-1, 3)) / (width, height, 1)
                 keypoints = len(points)
                 numbers += points.flatten().tolist()
-            if task == 'segment':
+            if task in ('segment', 'obb'):
                 (part,) = a['segmentation']
                 numbers = (np.reshape(part, (-1, 2)) / (width, height)).flatten().tolist()
             lines[a['image_id']].append(' '.join(map(repr, (order[a['category_id']], *numbers))))
@@ -183,8 +185,13 @@ class Trainer(OfVariant, DetectionTrainer):
     """The trainer of detection."""
 
 
-TRAINERS = {'detect': DetectionTrainer, 'segment': SegmentationTrainer, 'pose': PoseTrainer}
-VALIDATORS = {'detect': DetectionValidator, 'segment': SegmentationValidator, 'pose': PoseValidator}
+TRAINERS = {'detect': DetectionTrainer, 'segment': SegmentationTrainer, 'pose': PoseTrainer, 'obb': OBBTrainer}
+VALIDATORS = {
+    'detect': DetectionValidator,
+    'segment': SegmentationValidator,
+    'pose': PoseValidator,
+    'obb': OBBValidator,
+}
 
 
 def train(

@@ -40,6 +40,7 @@ LOSSES = {  # by their order in the original; the last one of segmentation is no
     'detect': ('loss_bbox', 'loss_cls', 'loss_dfl'),
     'segment': ('loss_bbox', 'loss_mask', 'loss_cls', 'loss_dfl', ''),
     'pose': ('loss_bbox', 'loss_keypoint', 'loss_visibility', 'loss_cls', 'loss_dfl'),
+    'obb': ('loss_bbox', 'loss_cls', 'loss_dfl', 'loss_angle'),
 }
 
 
@@ -67,10 +68,23 @@ def keypoints(targets):
     return ours, dict(keypoints=torch.cat([shares, seen[..., None]], 2))
 
 
+def oriented_boxes(targets):
+    """The boxes turned by any angle, some of them too thin to be trained on; a few are squares."""
+    corners = targets[:, 2:]
+    centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]
+    angles = torch.rand(len(targets), 1) * np.pi - np.pi / 4
+    boxes = torch.cat([centres, sides, angles], 1)
+    boxes[::7, 3] = boxes[::7, 2]
+    boxes[3::11, 3] = 1.5
+    size = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT, 1.0])
+    return dict(oriented_boxes=boxes), dict(bboxes=boxes / size)
+
+
 EXTRAS = {
     'detect': lambda targets: ({}, {}),
     'segment': lambda targets: (dict(masks=ellipses(targets)),) * 2,
     'pose': keypoints,
+    'obb': oriented_boxes,
 }
 
 
@@ -78,7 +92,7 @@ def original_losses(task, model, images, targets, extras):
     size = torch.tensor([WIDTH, HEIGHT, WIDTH, HEIGHT])
     corners = targets[:, 2:]
     boxes = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], 1) / size
-    batch = dict(img=images, batch_idx=targets[:, 0], cls=targets[:, 1:2], bboxes=boxes, **extras)
+    batch = dict(img=images, batch_idx=targets[:, 0], cls=targets[:, 1:2], bboxes=boxes) | extras
     losses = dict(zip(LOSSES[task], model(batch)[0], strict=True))
     losses.pop('', None)
     return losses

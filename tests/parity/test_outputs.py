@@ -11,11 +11,13 @@ EXTRAS = {
     'detect': (),
     'segment': ('mask_coefficient', 'proto'),
     'pose': ('kpts',),
+    'obb': ('angle',),
 }  # what a task returns beside boxes and scores
 SOME = {
     'detect': 'nm',
     'segment': 'nm',
     'pose': 'ns',
+    'obb': 'nl',
 }  # scales that are always compared; make parity-all compares the others
 CASES = [
     pytest.param(task, scale, variant, marks=[] if scale in SOME[task] else pytest.mark.long)

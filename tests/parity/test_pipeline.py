@@ -10,6 +10,7 @@ import torch
 from torchvision.ops import box_iou
 
 import original
+from mmdyn.models.oriented import prob_iou
 from mmdyn.running import load_config
 from mmdyn.running.dataset_images import build_quietly
 
@@ -218,3 +219,22 @@ def test_training_images_with_keypoints(digits, tmp_path):
         expected = there['keypoints']
         assert torch.equal(seen, expected[..., 2])
         torch.testing.assert_close(points[seen > 0], expected[..., :2][seen > 0], rtol=0, atol=0.5 / 320)
+
+
+def test_training_images_with_oriented_boxes(digits, tmp_path):
+    """The original takes the outlines of the digits, too, and makes the smallest rectangles around them in the end."""
+    files = digits / 'annotations/train.json', digits / 'train'
+    numbers = 0
+    for here, there in training_images(files, tmp_path, 'obb/yolo11n_digits', 'obb'):
+        torch.testing.assert_close(here['inputs'].flip(0), there['img'], rtol=0, atol=0)
+        instances = here['data_samples'].gt_instances
+        assert instances.labels.tolist() == there['cls'].ravel().tolist()
+        found, expected = (
+            instances.oriented_boxes,
+            there['bboxes'].reshape(-1, 5) * torch.tensor([320, 320, 320, 320, 1.0]),
+        )
+        torch.testing.assert_close(found[:, :2], expected[:, :2], rtol=0, atol=0.5)
+        if len(found):
+            assert prob_iou(found, expected).min() > 0.95
+        numbers += len(found)
+    assert numbers > 50

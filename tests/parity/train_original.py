@@ -27,8 +27,8 @@ from mmdyn.datasets.data_source import find_data
 from mmdyn.running.dataset_images import build_quietly
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = {'detect': '', 'segment': 'segment/'}
-METRIC = {'detect': 'coco/bbox_mAP', 'segment': 'coco/segm_mAP'}
+CONFIG = {'detect': 'yolo11n_coco', 'segment': 'segment/yolo11n_coco', 'obb': 'obb/yolo11n_dota'}
+METRIC = {'detect': 'coco/bbox_mAP', 'segment': 'coco/segm_mAP', 'obb': 'coco/oriented_mAP'}
 
 
 class HalfTrainer(original.OfVariant):
@@ -45,7 +45,7 @@ class HalfTrainer(original.OfVariant):
 
 def as_yolo(data: Path, out: Path, task: str, first: Sequence[int] | None) -> Path:
     """The training and validation sets of ``data`` in the original's format, or so many first images of each."""
-    splits, outlines = {}, task == 'segment'
+    splits, outlines = {}, task in ('segment', 'obb')
     for split, number in zip(('train', 'val'), first or (None, None), strict=True):
         dataset = build_quietly(find_data(data).splits[split], outlines=outlines, pipeline=[], test_mode=True)
         dataset.full_init()
@@ -76,7 +76,7 @@ def score(arguments: argparse.Namespace, weights: Path, clip: bool) -> float:
     if not converted.exists():
         subprocess.run([sys.executable, ROOT / 'tools/convert_ultralytics.py', weights, converted], check=True)
     out = weights.parent / f'{weights.stem}_{"clipped" if clip else "whole"}'
-    config = ROOT / f'configs/{FOLDER[arguments.task]}yolo11n_coco.py'
+    config = ROOT / f'configs/{CONFIG[arguments.task]}.py'
     command = [ROOT / 'tools/test.py', config, converted, '--work-dir', out, '--data', arguments.data]
     options = ['--imgsz', str(arguments.imgsz), '--cfg-options', f'model.test_cfg.clip_boxes={clip}']
     options += [f'test_dataloader.dataset.indices={arguments.first[1]}'] if arguments.first else []
@@ -90,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path, help='data set, as --data of the tools; all images need an image file')
     parser.add_argument('out', type=Path, help='folder of the runs and of original.csv')
-    parser.add_argument('--task', choices=tuple(FOLDER), default='detect')
+    parser.add_argument('--task', choices=tuple(CONFIG), default='detect')
     parser.add_argument('--seeds', type=int, default=3, help='seeds 0 to N - 1 (3)')
     parser.add_argument('--epochs', type=int, default=60, help='epochs (60)')
     parser.add_argument('--imgsz', type=int, default=320, help='image size (320)')

@@ -78,7 +78,7 @@ def test_figures_and_classes_are_those_of_pycocotools(digits, capsys, kind):
             )[kind],
         )
         for image in evaluation.predictions
-        for box, score, label, mask, points in zip(*image[1:], strict=True)
+        for box, score, label, mask, points in zip(*image[1:6], strict=True)
     ]
     assert evaluation.figures()['mAP'] > 0.01
     reference = COCOeval(truth, truth.loadRes(rows), kind)
@@ -150,6 +150,30 @@ def test_images_without_a_prediction_have_a_picture(digits, kind):
     other = CocoEvaluation(table, nothing, iou_type=kind, sigmas=SIGMAS)
     report = make_report(CocoEvaluation(table, nothing), digits / 'val', {}, other)
     assert [image.shape for _, image, _ in worst_images(report, 2)] == [(300, 608, 3)] * 2
+
+
+def test_oriented_boxes_are_matched_by_their_areas_and_drawn(digits):
+    table = load_coco(digits / 'annotations/train.json', corners=True)
+    turned = CocoEvaluation(table, [], iou_type='oriented').oriented_boxes
+    predictions = {}
+    for angle in (0.0, 0.8):
+        predictions[angle] = [
+            Predicted(row, np.zeros((len(boxes), 4)), np.full(len(boxes), 0.9), table.labels[own], oriented_boxes=boxes)
+            for row in range(len(table))
+            for own in [table.objects(row)]
+            for boxes in [turned[own] + [0, 0, 0, 0, angle]]
+        ]
+    right, wrong = (
+        make_report(CocoEvaluation(table, found, iou_type='oriented'), digits / 'train')
+        for found in predictions.values()
+    )
+    assert right.errors['correct'] == len(turned)
+    assert not right.errors['missed']
+    assert wrong.errors['correct'] < right.errors['correct']
+    assert right.rows()[0]['AP'] == pytest.approx(1)
+    pictures = worst_images(wrong, 2)
+    assert [image.shape for _, image, _ in pictures] == [(300, 608, 3)] * 2
+    assert all((image[:, :300] != image[:, 308:]).any() for _, image, _ in pictures)
 
 
 def test_names_cannot_break_the_page(evaluation, tmp_path):

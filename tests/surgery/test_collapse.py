@@ -48,6 +48,7 @@ VARIANTS = {
     'yolo11n_dynconv_digits.py': {},
     'segment/yolo11n_dynconv-bn_digits.py': {},
     'pose/yolo11n_dynconv_digits.py': {},
+    'obb/yolo11n_dynconv-bn_digits.py': {},
     'blocks': {'model.backbone.block_cfg': dict(type='C3k2_DynamicConv', num_experts=3)},
 }
 

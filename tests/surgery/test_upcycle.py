@@ -74,13 +74,15 @@ CASES = {
     'blocks': ('yolo11n_c3k2_dynconv-bn_coco.py', {}),
     'segmentation': ('segment/yolo11n_dynconv-bn_coco.py', {}),
     'pose': ('pose/yolo11n_dynconv-bn_coco.py', {}),
+    'oriented boxes': ('obb/yolo11n_dynconv-bn_dota.py', {}),
 }
 
 
 @pytest.mark.parametrize('case', CASES)
 def test_a_detector_computes_the_same_in_float32(alike, case, tmp_path):
     config, options = CASES[case]
-    cfg, static = alike(f'{config.rpartition("/")[0]}/yolo11n_coco.py'.lstrip('/'))
+    data = config.rpartition('_')[2]
+    cfg, static = alike(f'{config.rpartition("/")[0]}/yolo11n_{data}'.lstrip('/'))
     dynamic = load(config, **options)
     done = upcycle_checkpoint(static, dynamic, tmp_path / 'dynamic.pth')
     assert done.difference < 1e-6

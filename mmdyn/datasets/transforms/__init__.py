@@ -1,10 +1,11 @@
-"""Transforms of images, boxes, outlines and keypoints; importing this registers them."""
+"""Transforms of images, boxes, oriented or not, outlines and keypoints; importing this registers them."""
 
 from .colour import YOLO11HSVRandomAug
 from .keypoints import KeypointFlip, LoadKeypoints
 from .load import LoadImage
 from .mixup import YOLO11MixUp
 from .mosaic import BufferedMosaic
+from .oriented import LoadOrientedBoxes, OrientBoxes
 from .outlines import CopyPaste, DrawMasks, LoadOutlines
 from .pack import PackInputs
 from .random_affine import YOLO11RandomAffine
@@ -18,8 +19,10 @@ __all__ = [
     'LetterBox',
     'LoadImage',
     'LoadKeypoints',
+    'LoadOrientedBoxes',
     'LoadOutlines',
     'LongSideResize',
+    'OrientBoxes',
     'PackInputs',
     'YOLO11HSVRandomAug',
     'YOLO11MixUp',

@@ -11,7 +11,6 @@ from mmyolo.datasets.transforms import Mosaic
 from mmyolo.registry import TRANSFORMS
 
 from mmdyn.datasets.keypoints import Keypoints
-from mmdyn.datasets.outlines import Outlines
 
 from .resize import LetterBox, LongSideResize
 
@@ -104,7 +103,7 @@ class BufferedMosaic(Mosaic):
             points.clip_(mosaic.shape[:2])
             results = results | dict(gt_keypoints=points[inside])
         if 'gt_masks' in results:
-            outlines = Outlines.cat([patch['gt_masks'] for patch in patches])
+            outlines = results['gt_masks'].cat([patch['gt_masks'] for patch in patches])
             results = results | dict(gt_masks=outlines.clipped(np.array([[0, 0, 2 * width, 2 * height]]))[inside])
         return results | dict(
             img=mosaic,

@@ -101,7 +101,7 @@ class CopyPaste:
         return results | dict(
             img=image,
             gt_bboxes=boxes.cat([boxes, mirrored[chosen]]),
-            gt_masks=Outlines.cat([outlines, copies]),
+            gt_masks=outlines.cat([outlines, copies]),
             **{
                 key: np.concatenate([results[key], results[key][chosen]])
                 for key in ('gt_bboxes_labels', 'gt_ignore_flags')

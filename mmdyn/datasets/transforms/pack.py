@@ -28,6 +28,8 @@ class PackInputs(PackDetInputs):
         if 'gt_keypoints' in results:
             points, instances = results['gt_keypoints'], packed['data_samples'].gt_instances
             instances.keypoints, instances.keypoints_visible = points.keypoints, points.keypoints_visible
+        if 'gt_oriented_boxes' in results:
+            packed['data_samples'].gt_instances.oriented_boxes = torch.from_numpy(results['gt_oriented_boxes'])
         if 'gt_planes' in results:
             packed['data_samples'].gt_planes = PixelData(planes=torch.from_numpy(results['gt_planes'])[None])
         if 'img' in self.meta_keys:  # as MMYOLO's browser asks for

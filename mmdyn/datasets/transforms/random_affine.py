@@ -6,7 +6,7 @@ from mmdet.structures.bbox import HorizontalBoxes, autocast_box_type
 from mmyolo.datasets.transforms import YOLOv5RandomAffine
 from mmyolo.registry import TRANSFORMS
 
-from mmdyn.datasets.outlines import Outlines, visible_box
+from mmdyn.datasets.outlines import visible_box
 
 
 @TRANSFORMS.register_module()
@@ -65,13 +65,12 @@ class YOLO11RandomAffine(YOLOv5RandomAffine):
                 if key in results:
                     results[key] = results[key][kept]
         elif 'gt_masks' in results:
-            results['gt_masks'] = Outlines(results['gt_masks'].points, height, width)
+            results['gt_masks'] = results['gt_masks'].moved((0, 0), height, width)
         return results
 
     def _warp_outlines(self, results: dict, matrix: np.ndarray, height: int, width: int) -> HorizontalBoxes:
         """Warp the outlines, and move their points into the boxes around their visible parts, which are returned."""
-        points = results['gt_masks'].points
-        warped = points @ matrix[:2, :2].T.astype(points.dtype) + matrix[:2, 2].astype(points.dtype)
-        boxes = np.stack([visible_box(each, width, height) for each in warped])
-        results['gt_masks'] = Outlines(warped, height, width).clipped(boxes)
+        warped = results['gt_masks'].warped(matrix, height, width)
+        boxes = np.stack([visible_box(each, width, height) for each in warped.points])
+        results['gt_masks'] = warped.clipped(boxes)
         return HorizontalBoxes(boxes)

@@ -1,0 +1,5 @@
+# YOLO11-n with C3k2_DynamicConv: the second convolution of every bottleneck, bare as published (no BN, no activation).
+_base_ = './yolo11n_dota.py'
+
+dynamic = dict(type='C3k2_DynamicConv', num_experts=4)
+model = dict(backbone=dict(block_cfg=dynamic), neck=dict(block_cfg=dynamic))

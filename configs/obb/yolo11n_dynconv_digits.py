@@ -1,0 +1,1 @@
+../yolo11n_dynconv_digits.py
