@@ -361,6 +361,9 @@ def set_options(cfg, args: argparse.Namespace) -> None:
         values['batch'] = None  # measured at the end
     if any(value is not None for value in values.values()):
         set_common_options(cfg, **values)
+        interval = (options_of(args.cfg_options) or {}).get('train_cfg.val_interval')
+        if interval is not None:  # which --epochs would shorten
+            cfg.train_cfg.val_interval = interval
     if training:
         training_options.set_training_options(
             cfg, args.classes, args.single_cls, args.freeze, args.patience, args.multi_scale

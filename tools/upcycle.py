@@ -29,9 +29,15 @@ def upcycle(args) -> None:
     done = upcycle_checkpoint(args.static, config_of(args), args.out, args.seed)
     experts = ' or '.join(str(n) for n in sorted(set(done.num_experts)))
     print(f'{args.out}: {len(done.layers)} layers with {experts} experts each')
-    print(f'outputs equal those of {args.static}: {done.difference:.1e} relative difference on a photograph in float64')
+    equal = 'all but those of new layers equal' if done.new else 'equal'
+    print(
+        f'outputs {equal} those of {args.static}: {done.difference:.1e} relative difference on a photograph in float64'
+    )
     if done.new:
-        print(f'newly initialised, because {args.static} has none of their shape: {layers_of(done.new)}')
+        print(
+            f'newly initialised, because {args.static} has none of their shape: {layers_of(done.new)}. To keep what '
+            'was learned of classes, set model.bbox_head.head_module.num_classes by --cfg-options as in the file'
+        )
     if done.left:
         print(f'only in {args.static}, not used: {layers_of(done.left)}')
     args.cfg_options = [f'load_from={args.out}', *(args.cfg_options or [])]

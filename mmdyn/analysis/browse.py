@@ -24,6 +24,14 @@ from matplotlib import pyplot as plt
 
 HEIGHT = 320  # of a picture on the page, in pixels
 SHOWN_CLASSES = 40
+NAMED_OBJECTS = 30  # of an image; with more of them, names would hide what is there
+NOTES = {  # of annotations, in words
+    'background': 'images have no object',
+    'orphans': 'label files have no image',
+    'repeated': 'repeated lines are left out',
+    'clipped': 'boxes were clipped to their image',
+    'dropped': 'boxes without area, or outside of their image, were dropped',
+}
 
 
 def write_page(
@@ -75,7 +83,7 @@ def facts(dataset: Any) -> list[str]:
     per_image = np.diff(table.starts)
     lines = [
         f'{len(dataset):,} images are used of {len(table):,}; {len(table.boxes):,} objects of '
-        f'{len(table.classes)} classes.',
+        f'{len(table.classes)} class{"es" if len(table.classes) != 1 else ""}.',
         f'Objects an image: {per_image.mean():.1f} on average, {per_image.max()} at most; '
         f'{int((per_image == 0).sum()):,} images have none.',
     ]
@@ -86,7 +94,11 @@ def facts(dataset: Any) -> list[str]:
         lines.append(f'{skipped:,} images that are missing or broken are left out.')
     if crowd := int(table.crowd.sum()):
         lines.append(f'{crowd:,} objects are groups (iscrowd, or difficult).')
-    lines += [f'{key}: {value:,}' for key, value in table.notes.items() if value]
+    if dataset.outlines and (without := int((~table.outlined & ~table.crowd).sum())):
+        lines.append(f'{without:,} objects have no outline, and are not trained on.')
+    if dataset.keypoints[0] and dataset.metainfo['flip_indices'] is None:
+        lines.append('Images are not mirrored, as nothing says which keypoint becomes which: set flip_idx.')
+    lines += [f'{value:,} {NOTES.get(key, key)}.' for key, value in table.notes.items() if value]
     return lines
 
 
@@ -168,5 +180,7 @@ def _placed(objects: Detections, meta: dict, size: tuple[int, int]) -> Detection
 
 
 def _drawn(image: np.ndarray, objects: Detections, dataset: Any) -> np.ndarray:
-    names = [dataset.metainfo['classes'][label] for label in objects.labels]
+    classes = dataset.metainfo['classes']
+    named = len(classes) > 1 and len(objects.labels) <= NAMED_OBJECTS
+    names = [classes[label] if named else '' for label in objects.labels]
     return draw_small(image, objects, names, HEIGHT, skeleton=dataset.annotations.skeleton)

@@ -204,7 +204,9 @@ def _add(result: _Labels, fields: list[str], classes: int, keypoints: tuple[int,
     outline = count == 0 and len(values) >= 6 and len(values) % 2 == 0
     if len(values) != wanted and not outline:
         shapes = f'{wanted + 1} for a box' + (
-            f' with {count} keypoints' if count else ', or 7, 9, 11, … for an outline'
+            f' with {count} keypoints of {numbers} numbers, which kpt_shape in the data.yaml states'
+            if count
+            else ', or 7, 9, 11, … for an outline'
         )
         return f'{len(fields)} fields instead of {shapes}'
     if not (0 <= label < classes and label.is_integer()):

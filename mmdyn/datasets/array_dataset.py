@@ -188,7 +188,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         message = f'{self.source}: {len(faults)} bad {what} ({"; ".join(faults[:SHOWN_FAULTS])}{more})'
         if reaction == 'error':
             raise UserError(f"{message}. Correct them, or set on_bad_{what}='skip' in the data set's config")
-        note = ' of training; evaluation counts them' if what == 'boxes' else ''
+        note = ' from training; evaluation counts them' if what == 'boxes' else ''
         print_log(f'{message}: omitted{note}', logger='current', level=logging.WARNING)
 
     def _settle_keypoints(self) -> None:
@@ -207,10 +207,17 @@ class ArrayDataset(BatchShapePolicyDataset):
             )
         flips = self._metainfo.get('flip_indices') or mirrored(table.keypoint_names)
         if flips is None:
-            print_log(f'{self.source}: no flip_indices, so images are not mirrored', logger='current')
+            if not self.test_mode:
+                print_log(
+                    f'{self.source}: images are not mirrored, as nothing says which keypoint becomes which: set '
+                    'flip_idx in the data.yaml (metainfo.flip_indices in a config)',
+                    logger='current',
+                    level=logging.WARNING,
+                )
         elif sorted(flips) != list(range(count)):
             raise UserError(
-                f'{self.source}: flip_indices {list(flips)} must have each of the numbers 0 to {count - 1} once'
+                f'{self.source}: flip_idx {list(flips)} must have each of the numbers 0 to {count - 1} once: set it '
+                'in the data.yaml (metainfo.flip_indices in a config)'
             )
         self._metainfo['flip_indices'] = None if flips is None else list(flips)
         self._trained &= self._posed()
@@ -235,7 +242,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         if len(without):
             first = table.files[table.image_of_object[without[0]]]
             print_log(
-                f'{self.source}: {len(without)} objects have no outline (the first in {first}): omitted of training',
+                f'{self.source}: {len(without)} objects have no outline (the first in {first}): omitted from training',
                 logger='current',
                 level=logging.WARNING,
             )
@@ -246,7 +253,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         flat = rows[on_a_line(corners)]
         faults = {
             'cross: the rectangle around them is taken': rows[corners_cross(corners)],
-            'are on a line: omitted of training': flat,
+            'are on a line: omitted from training': flat,
         }
         for fault, found in faults.items():
             if len(found):

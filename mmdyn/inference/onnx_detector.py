@@ -434,6 +434,8 @@ def draw_boxes(
         else:
             cv2.polylines(image, [rectangles[i]], True, colour, thick, cv2.LINE_AA)
             left, top = rectangles[i][rectangles[i][:, 1].argmin()].tolist()
+        if not text:
+            continue
         (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
         top = max(top, height + base)
         cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)

@@ -93,7 +93,7 @@ class Prediction(DetDataSample):
             rows['masks'] = [run_length(mask) for mask in masks]
         if keypoints is not None:  # as in COCO: x, y and score in turn
             points = np.concatenate([np.round(keypoints, 2), np.round(keypoint_scores, 5)[..., None]], 2)
-            rows['keypoints'] = points.astype(float).round(5).reshape(len(points), -1).tolist()
+            rows['keypoints'] = points.astype(float).round(5).reshape(len(points), 3 * points.shape[1]).tolist()
         if turned is not None:  # centre, width and height in pixels, angle in radians
             rows['oriented_boxes'] = [[*(round(float(v), 2) for v in b[:4]), round(float(b[4]), 5)] for b in turned]
         if 'instances_id' in self.pred_instances:

@@ -181,6 +181,7 @@ class Labels(Output):
     """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image.
 
     Masks are written as polygons instead, an object's largest part each, and oriented boxes as their four corners.
+    After a box with keypoints come x, y and visibility of each: 2, or 0 where its score is not above 0.5.
     """
 
     def __init__(self, folder: Path, names: Names) -> None:
@@ -189,7 +190,7 @@ class Labels(Output):
     def add(self, prediction: Prediction) -> None:
         """Write the file; it is empty if there is no object."""
         height, width = prediction.ori_shape
-        boxes, _, labels, masks, *_, turned = prediction.detections()
+        boxes, _, labels, masks, keypoints, seen, turned = prediction.detections()
         places: Iterable[np.ndarray]
         if turned is not None:
             places = corners_of(turned).reshape(-1, 8)
@@ -199,6 +200,12 @@ class Labels(Output):
             places = np.hstack(((boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]))
         shares = [place / np.tile([width, height], len(place) // 2) for place in places]
         rows = [' '.join([str(label), *(f'{v:.6f}' for v in row)]) for label, row in zip(labels, shares, strict=True)]
+        if keypoints is not None:
+            points = [
+                ' '.join(f'{x:.6f} {y:.6f} {2 * int(sure > 0.5)}' for (x, y), sure in zip(each, score, strict=True))
+                for each, score in zip(keypoints / [width, height], seen, strict=True)
+            ]
+            rows = [f'{row} {each}' for row, each in zip(rows, points, strict=True)]
         write_text(self.folder / f'{self.names(prediction.name)}.txt', ''.join(f'{row}\n' for row in rows))
 
 

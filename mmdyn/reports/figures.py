@@ -83,7 +83,7 @@ def epoch_curves(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         rows: One row an epoch.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), dpi=DPI)
-    figure.subplots_adjust(left=0.06, right=0.99, bottom=0.13, top=0.97, wspace=0.14)
+    figure.subplots_adjust(left=0.08, right=0.99, bottom=0.13, top=0.97, wspace=0.16)
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in (k for k in keys if k.startswith('loss')):
         points = [(row['epoch'], row[key]) for row in rows if key in row]

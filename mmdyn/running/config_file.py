@@ -2,7 +2,7 @@
 
 import difflib
 import inspect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdyn.errors import UserError
-from mmdyn.tasks import FOLDERS
+from mmdyn.tasks import FOLDERS, TASKS
 
 from .image_channels import settle_channels
 from .image_size import settle_image_size
@@ -76,12 +76,20 @@ def _config_file(name: str) -> str:
     """The file of a config, which may be the name of a config of the package."""
     if Path(name).is_file():
         return name
-    packaged = {config_name(p): p for p in CONFIGS.rglob('*.py')}
+    packaged = {config_name(p): p for p in CONFIGS.rglob('*.py') if p.parent.name != '_base_'}
     if name in packaged:
         return str(packaged[name])
-    near = difflib.get_close_matches(config_name(name), packaged, n=3)
+    near = _of_the_original(config_name(name), packaged) or difflib.get_close_matches(config_name(name), packaged, n=3)
     hint = f' Did you mean {" or ".join(near)}?' if near else ''
     raise UserError(f'no config file at {Path(name).absolute()}, and no config of the package has this name.{hint}')
+
+
+def _of_the_original(name: str, packaged: Collection[str]) -> list[str]:
+    """The config that has the name of a model of the original: ``yolo11n-seg`` is ``segment/yolo11n_coco``."""
+    scale, _, suffix = name.partition('-')
+    task = TASKS.get({'': 'detect', 'seg': 'segment', 'pose': 'pose', 'obb': 'obb'}.get(suffix, ''))
+    same = f'{task.name}/{scale}_{task.data}'.removeprefix('detect/') if task else ''
+    return [same] if same in packaged else []
 
 
 def config_name(path: str | Path) -> str:

@@ -165,7 +165,7 @@ def test_coco_keypoints_are_read(tmp_path):
     [
         (dict(keypoints=((), ()), names=()), {}, 'no object has a keypoint'),
         ({}, dict(keypoints=(3, 3)), r'has 2 keypoints, but keypoints=\(3, 3\) is set'),
-        ({}, dict(metainfo=dict(flip_indices=[0, 0])), r'flip_indices \[0, 0\] must have each of the numbers 0 to 1'),
+        ({}, dict(metainfo=dict(flip_indices=[0, 0])), r'flip_idx \[0, 0\] must have each of the numbers 0 to 1'),
         (dict(keypoints=((1, 2, 2), (1, 2, 2, 3, 4, 1)), names=()), {}, 'objects have 3 and 6 numbers of keypoints'),
     ],
     ids=['none', 'another count', 'no permutation', 'two counts'],

@@ -105,7 +105,7 @@ def test_what_is_said_of_bad_corners(tmp_path):
         dataset = CheckedCocoDataset(**options)
         assert len(dataset[0]['instances']) == 2
     assert any('1 objects (the first in a.png) have corners that cross: the rectangle' in each for each in said)
-    assert any('have corners that are on a line: omitted of training' in each for each in said)
+    assert any('have corners that are on a line: omitted from training' in each for each in said)
 
 
 def test_boxes_alone_are_refused(tmp_path):

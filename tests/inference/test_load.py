@@ -109,6 +109,15 @@ def test_what_is_no_model_is_named(detector, tmp_path):
         mmdyn.load_model('yolo11n_coco')
     with pytest.raises(UserError, match=r'no config file at .*Did you mean yolo11x_coco'):
         mmdyn.load_model('yolo11q_coco', detector[1])
+    for original, ours in (
+        ('yolo11n', 'yolo11n_coco'),
+        ('yolo11s-seg', 'segment/yolo11s_coco'),
+        ('yolo11n-obb', 'obb/yolo11n_dota'),
+    ):
+        with pytest.raises(UserError, match=rf'Did you mean {ours}\?'):
+            mmdyn.load_model(original, detector[1])
+    with pytest.raises(UserError, match='no config of the package has this name'):
+        mmdyn.load_model('yolo11', detector[1])  # of _base_
     with pytest.raises(UserError, match='no exported file at'):
         mmdyn.load_model(tmp_path / 'none.onnx')
     with pytest.raises(UserError, match='no checkpoint at'):

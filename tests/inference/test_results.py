@@ -141,6 +141,37 @@ def test_labels_crops_and_lines(tmp_path):
     assert sorted(p.name for p in (tmp_path / 'video/labels').iterdir()) == [f'v_{i:06d}.txt' for i in range(3)]
 
 
+class FindsPose(Finds):
+    """A detector that finds a box with two keypoints in bright images, and nothing in dark ones."""
+
+    def __call__(self, images, *limits):
+        found = []
+        for image in images:
+            count = int(image.any())
+            points = np.tile(np.float32([[[10, 20], [30, 40]]]), (count, 1, 1))
+            boxes, scores = np.tile(np.float32([[1, 2, 31, 42]]), (count, 1)), np.full(count, 0.9, np.float32)
+            seen = np.tile(np.float32([[0.9, 0.1]]), (count, 1))
+            labels = np.zeros(count, int)
+            found.append(Detections(boxes, scores, labels, keypoints=points, keypoint_scores=seen))
+        return found
+
+
+def test_keypoints_are_labels_again_and_an_image_without_objects_has_none(tmp_path):
+    from mmdyn.datasets import YOLOTextDataset
+
+    (tmp_path / 'images').mkdir()
+    for name, value in (('bright', 200), ('dark', 0)):
+        cv2.imwrite(str(tmp_path / f'images/{name}.png'), np.full((64, 128, 3), value, np.uint8))
+    written(tmp_path / 'images', tmp_path / 'out', FindsPose(), labels=True)
+    assert json.loads((tmp_path / 'out/preds/dark.json').read_text())['keypoints'] == []
+    assert json.loads((tmp_path / 'out/preds/bright.json').read_text())['keypoints'] == [[10, 20, 0.9, 30, 40, 0.1]]
+    (tmp_path / 'out/labels').rename(tmp_path / 'labels')
+    options = dict(images=str(tmp_path / 'images'), metainfo=dict(classes=('thing',)), keypoints=(2, 3))
+    [bright, dark] = (YOLOTextDataset(**options, pipeline=[]).get_data_info(i)['instances'] for i in (0, 1))
+    assert not dark
+    np.testing.assert_allclose(bright[0]['keypoints'], [[10, 20, 2], [30, 40, 0]], atol=1e-3)
+
+
 TURNED = np.float32([[60, 30, 40, 10, 0.5]])
 
 

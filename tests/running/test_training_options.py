@@ -1,6 +1,7 @@
 """Controls of a training: each changes what it should, and refuses what it cannot do."""
 
 import re
+from argparse import Namespace
 
 import numpy as np
 import pytest
@@ -123,6 +124,16 @@ def test_patience_ends_a_training_that_no_longer_improves(call, digits, tmp_path
     epochs = [int(epoch) for epoch in re.findall(r'Epoch\(val\) \[(\d+)\]\[', done.stdout)]
     assert 1 < max(epochs) < 9
     assert 'did not improve' in done.stdout
+
+
+@pytest.mark.parametrize(('options', 'interval'), [(['train_cfg.val_interval=20'], 20), (None, 6)])
+def test_epochs_leave_an_interval_that_was_set(monkeypatch, options, interval):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    from _arguments import config_of
+
+    arguments = Namespace(config='yolo11n_coco', cfg_options=options, epochs=60, weights=None, batch=None)
+    arguments.__dict__.update(dict.fromkeys(('classes', 'single_cls', 'freeze', 'patience', 'multi_scale')))
+    assert config_of(arguments).train_cfg.val_interval == interval
 
 
 def test_multi_scale_resizes_batches(digits):
