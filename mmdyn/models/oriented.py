@@ -91,7 +91,7 @@ def prob_iou(boxes: Tensor, others: Tensor, floor: float = 0.0) -> Tensor:
     Example:
         >>> box = torch.tensor([50.0, 50, 40, 20, 0])
         >>> [round(float(prob_iou(box, box + torch.tensor([x, 0, 0, 0, 0]))), 3) for x in (0.0, 10, 40, 400)]
-        [1.0, 0.7, 0.119, 0.0]
+        [1.0, 0.701, 0.119, 0.0]
     """
     xx, yy, xy = (one + other for one, other in zip(_variances(boxes, floor), _variances(others, floor), strict=True))
     dx, dy = (boxes[..., :2] - others[..., :2]).unbind(-1)
