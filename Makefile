@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei test test-all test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei test test-all test-classify test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -47,6 +47,17 @@ demo: .venv/runtime  ## detect with packaged weights, then make data, train YOLO
 
 test-mobile: .venv-mobile/ready  ## the tests of Core ML and LiteRT, in an environment beside .venv: their packages slow every start
 	.venv-mobile/bin/python -m pytest tests/export/test_mobile.py
+
+# Classification needs mmpretrain, which mmdet imports wherever it is: an environment beside .venv, too.
+.venv-classify/ready: .venv/dev requirements/classify.txt
+	$(PYTHON) -m venv .venv-classify
+	ls -d $(CURDIR)/.venv/lib/python*/site-packages > $$(ls -d .venv-classify/lib/python*/site-packages)/main.pth
+	.venv-classify/bin/pip install -q -r requirements/classify.txt
+	@touch $@
+
+test-classify: .venv-classify/ready  ## the tests of classification, in an environment beside .venv with mmpretrain
+	.venv-classify/bin/python -m pytest tests/classify
+	.venv-classify/bin/python -m pytest tests/test_doctest.py -k classify
 
 weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 cores; goes on where it stopped
 	for name in yolo11n_digits yolo11n_dynconv_digits; do \
@@ -157,4 +168,4 @@ check: .venv/dev  ## format, lint, spelling and types; the examples of docstring
 	$(BIN)/python -m pytest -q tests/test_doctest.py
 
 clean:  ## remove what was built here, the environment included
-	rm -rf .venv .venv-mobile build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build
+	rm -rf .venv .venv-classify .venv-mobile build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache ablation_output docs/_build

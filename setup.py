@@ -35,6 +35,7 @@ setup(  # what can be said without code is in pyproject.toml
     },
     install_requires=requirements('requirements.txt'),
     extras_require={
-        name: requirements(f'requirements/{name}.txt') for name in ('deploy', 'mobile', 'track', 'dev', 'docs')
+        name: requirements(f'requirements/{name}.txt')
+        for name in ('classify', 'deploy', 'mobile', 'track', 'dev', 'docs')
     },
 )

@@ -25,6 +25,7 @@ nitpicky = False  # the hosts publish no inventory that we could link to
 myst_heading_anchors = 3
 myst_enable_extensions = ['colon_fence']
 autosummary_generate = True
+autodoc_mock_imports = ['mmpretrain']  # of classification, which is optional
 autodoc_inherit_docstrings = False  # the hosts' docstrings are theirs
 autodoc_member_order = 'bysource'
 autodoc_typehints = 'signature'

@@ -7,7 +7,7 @@ from mmdyn import host
 
 host.prepare()
 
-from mmdyn import convert, datasets, engine, layers, metrics, models, reports, routing  # noqa: E402, F401
+from mmdyn import classify, convert, datasets, engine, layers, metrics, models, reports, routing  # noqa: E402, F401
 from mmdyn.inference import load_model  # noqa: E402
 from mmdyn.layers import C3k2_DynamicConv, DynamicConv, dynamic_conv2d  # noqa: E402
 from mmdyn.version import __version__  # noqa: E402

@@ -3,7 +3,7 @@
 Each task is registered in the module of its head.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -29,7 +29,7 @@ class Task(NamedTuple):
 
 
 TASKS: dict[str, Task] = {}
-FOLDERS = ('copy_paste', 'obb', 'pose', 'segment')  # of configs that have the names of those of detection
+FOLDERS = ('classify', 'copy_paste', 'obb', 'pose', 'segment')  # of configs that have the names of those of detection
 
 
 def register_task(task: Task) -> Task:
@@ -38,13 +38,18 @@ def register_task(task: Task) -> Task:
     return task
 
 
+def head_of(model: nn.Module) -> Any:
+    """The head of a detector or of a classifier; None for a model that has neither."""
+    return getattr(model, 'bbox_head', getattr(model, 'head', None))
+
+
 def task_of(model: nn.Module) -> Task:
     """The task of a model, which its head states.
 
     Raises:
         UserError: The head has no ``task``, as in other packages.
     """
-    head = getattr(model, 'bbox_head', None)
+    head = head_of(model)
     name = getattr(head, 'task', None)
     if name not in TASKS:
         raise UserError(f'{type(head).__name__} has no task: set its attribute task to one of {", ".join(TASKS)}')

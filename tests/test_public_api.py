@@ -30,6 +30,7 @@ ORDER = [
     'annotations',
     'datasets',
     'metrics',
+    'classify',
     'engine',
     'running',
     'convert',
@@ -77,7 +78,13 @@ LAYERS = {
     ],
     'metrics': [['oriented_iou'], ['coco_evaluation'], ['coco_metric']],
     'reports': [['matching'], ['figures'], ['report'], ['hook']],
-    'convert': [['key_table', 'original_file', 'stored_config'], ['variant'], ['conversion'], ['weights']],
+    'convert': [
+        ['key_table', 'original_file', 'stored_config'],
+        ['variant'],
+        ['conversion'],
+        ['weights'],
+        ['pretrained'],
+    ],
     'routing': [['statistics'], ['hook'], ['analysis']],
     'surgery': [['counterpart'], ['upcycle', 'collapse']],
 }

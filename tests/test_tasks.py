@@ -10,5 +10,7 @@ from mmdyn.tasks import TASKS, task_of
 
 def test_the_head_states_the_task():
     assert task_of(SimpleNamespace(bbox_head=SimpleNamespace(task='detect'))) is TASKS['detect']
-    with pytest.raises(UserError, match='SimpleNamespace has no task: set its attribute task to one of detect'):
+    with pytest.raises(
+        UserError, match='SimpleNamespace has no task: set its attribute task to one of classify, detect, obb, pose'
+    ):
         task_of(SimpleNamespace(bbox_head=SimpleNamespace()))

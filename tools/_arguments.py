@@ -256,6 +256,11 @@ def add_training_arguments(parser: argparse.ArgumentParser) -> None:
     start = parser.add_argument_group('start')
     add_weights_argument(start)
     start.add_argument(
+        '--pretrained',
+        metavar='FILE',
+        help='the backbone only, of weights of any origin and any task; a static one is upcycled as well',
+    )
+    start.add_argument(
         '--freeze',
         type=layers,
         metavar='N|backbone',
@@ -354,6 +359,8 @@ def set_options(cfg, args: argparse.Namespace) -> None:
     if training and args.weights:
         training_options.start_from_weights(cfg, args.weights)
         cfg.merge_from_dict(options_of(args.cfg_options) or {})
+    if training and getattr(args, 'pretrained', None):
+        training_options.start_from_backbone(cfg, args.pretrained)
     keys = ['data', 'imgsz', 'epochs', 'workers', 'lr', 'cache']
     keys += ['batch'] if hasattr(args, 'workers') else []  # that of an export is another
     values = {key: getattr(args, key, None) for key in keys}

@@ -2,9 +2,11 @@
 
 from .conversion import Conversion, convert, convert_from_original, convert_to_original
 from .original_file import OriginalFile, read_original
+from .pretrained import BackboneOf
 from .weights import read_weights, weights_config
 
 __all__ = [
+    'BackboneOf',
     'Conversion',
     'OriginalFile',
     'convert',

@@ -126,7 +126,8 @@ def convert_to_original(source: str | Path, target: str | Path) -> Conversion:
     original = {names[k]: _plain(v) for k, v in tensors.items()}
     keypoints = _stated_keypoints(content, source)
     variant = find_variant(original, None, source, keypoints)
-    original[PROJECTION] = _projection(original['model.23.cv2.0.2.bias'])
+    if (bias := original.get('model.23.cv2.0.2.bias')) is not None:
+        original[PROJECTION] = _projection(bias)
     _to_project(original, variant, source)
     classes = _class_names(classes_of(content), None, variant.classes, source)
     _write(original, target, classes, keypoints)
@@ -148,8 +149,10 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
     """The state dict with this project's names, in its order; its keys are exactly those of the variant."""
     expected = variant.expected()
     names = original_names(expected)
-    projection = _projection(expected['bbox_head.head_module.reg_preds.0.2.bias'])
-    as_original = {names[k]: v for k, v in expected.items()} | {PROJECTION: projection}
+    as_original = {names[k]: v for k, v in expected.items()}
+    bias = expected.get('bbox_head.head_module.reg_preds.0.2.bias')  # a classifier has none
+    if bias is not None:
+        as_original[PROJECTION] = _projection(bias)
     differing = state_dict_differences(as_original, original)
     if differing:
         more = [f'and {len(differing) - SHOWN_DIFFERENCES} more'] if len(differing) > SHOWN_DIFFERENCES else []
@@ -157,8 +160,8 @@ def _to_project(original: dict[str, Tensor], variant: Variant, source: Path) -> 
             f'{source} differs from the model of {variant.config} in {len(differing)} tensors:\n  '
             + '\n  '.join(differing[:SHOWN_DIFFERENCES] + more)
         )
-    if not torch.equal(original[PROJECTION].float(), projection):
-        last = projection.numel() - 1
+    if bias is not None and not torch.equal(original[PROJECTION].float(), as_original[PROJECTION]):
+        last = as_original[PROJECTION].numel() - 1
         raise UserError(f'{source} has a {PROJECTION} other than 0 … {last}, which this project does not support')
     counter = torch.tensor(0)  # num_batches_tracked; some tools omit it from a state dict
     return {ours: _plain(original.get(theirs, counter)) for ours, theirs in names.items()}

@@ -29,12 +29,18 @@ HEADS = {
     ),
     'pose': (*BOXES, (r'^bbox_head\.head_module\.keypoint_preds\.', 'model.23.cv4.')),
     'obb': (*BOXES, (r'^bbox_head\.head_module\.angle_preds\.', 'model.23.cv4.')),
+    'classify': (
+        (r'^backbone\.stage4\.3\.', 'model.9.'),  # there is no SPPF before it
+        (r'^head\.conv\.', 'model.10.conv.'),
+        (r'^head\.fc\.', 'model.10.linear.'),
+    ),
 }
 # A tensor that only the head of this task has: its name here.
 MARKS = {
     'segment': 'bbox_head.head_module.prototypes.upsample.weight',
     'pose': 'bbox_head.head_module.keypoint_preds.0.2.weight',
     'obb': 'bbox_head.head_module.angle_preds.0.2.weight',
+    'classify': 'head.fc.weight',
 }
 # Names inside a part. All matches apply, in this order: the third convolution of a C3k before that of a C3k2.
 INSIDE = (
@@ -66,7 +72,7 @@ def original_names(names: Iterable[str]) -> dict[str, str]:
     names = list(names)
     dynamic = {name.removesuffix('router.weight') for name in names if name.endswith('.router.weight')}
     task = next((task for task, mark in MARKS.items() if mark in names), 'detect')
-    layers = LAYERS + HEADS[task]
+    layers = (*HEADS[task], *LAYERS)
     return {name: _original_name(name, dynamic, layers) for name in names}
 
 

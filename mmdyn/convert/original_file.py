@@ -24,6 +24,8 @@ NOTES = ('classes', 'kpt_shape')  # metadata of a .safetensors, as JSON
 MAX_PARTS = 20_000  # layers and tensors; a YOLO11-x has about 2,000. Protects against malicious files
 FIRST_LAYER = re.compile(r'(?:^|\.)(0\.conv\.(?:weight|bias))$')
 PATH_TYPES = ('pathlib.PosixPath', 'pathlib.WindowsPath', 'pathlib._local.PosixPath', 'pathlib._local.WindowsPath')
+# Whose values a pickle builds by a call: paths of the training arguments, the interpolation of a classifier's images.
+VALUE_TYPES = (*PATH_TYPES, 'torchvision.transforms.functional.InterpolationMode')
 
 
 class OriginalFile(NamedTuple):
@@ -60,8 +62,8 @@ class StandIn:
         self.state = state if isinstance(state, dict) else {}
 
 
-class PathStandIn(StandIn):
-    """Replaces a path in the training arguments, which a pickle builds by a call."""
+class ValueStandIn(StandIn):
+    """Replaces a value of a type in :data:`VALUE_TYPES`, which a pickle builds by a call."""
 
     def __init__(self, *args: str) -> None:
         super().__init__()
@@ -159,7 +161,7 @@ def _is_foreign_class(name: str) -> bool:
 
 def _stand_in(name: str) -> type[StandIn]:
     module, _, own_name = name.rpartition('.')
-    return type(own_name, (PathStandIn if name in PATH_TYPES else StandIn,), {'__module__': module})
+    return type(own_name, (ValueStandIn if name in VALUE_TYPES else StandIn,), {'__module__': module})
 
 
 def _tensors(model: StandIn) -> Iterator[tuple[str, Tensor]]:

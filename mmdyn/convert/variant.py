@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
+from mmdyn.classify.task import need_mmpretrain
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
 from mmdyn.running.config_file import CONFIGS
@@ -25,19 +26,13 @@ DYNAMIC_PARTS = {
     ('backbone', 'block_cfg'): ('C3k2_DynamicConv', 'model.2.'),
     ('neck', 'block_cfg'): ('C3k2_DynamicConv', 'model.13.'),
 }
-# Class of the last layer -> kind of model.
-OTHER_HEADS = {
-    'Classify': 'a classifier',
-}
 PROTOTYPES = 'model.23.proto.upsample.weight'
 BRANCH = 'model.23.cv4.0.2.weight'  # that a task has beside boxes and classes: keypoints, or one angle
 CLASS_LOGITS = 'model.23.cv3.0.2.weight'
-YOLO11 = {
-    STEM,
-    'model.10.m.0.attn.qkv.conv.weight',
-    'model.23.cv2.0.2.bias',
-    CLASS_LOGITS,
-}  # tensors that only a YOLO11 has
+LINEAR = 'model.10.linear.weight'  # of a classifier, for its class logits
+# Tensors that only a YOLO11 has, and those that only one for classification has.
+YOLO11 = {STEM, 'model.10.m.0.attn.qkv.conv.weight', 'model.23.cv2.0.2.bias', CLASS_LOGITS}
+CLASSIFIER = {STEM, 'model.9.m.0.attn.qkv.conv.weight', 'model.10.conv.conv.weight', LINEAR}
 
 
 class Variant(NamedTuple):
@@ -89,7 +84,7 @@ def find_variant(
     """
     other = _other_model(state_dict, head)
     if other:
-        titles = ' or '.join(task.title for task in TASKS.values())
+        titles = ', '.join(sorted(task.title for task in TASKS.values()))
         raise UserError(f'{path} is {other}. Only a YOLO11 for {titles}, of scale n, s, m, l or x, can be converted')
     if 'model.0.bn.weight' not in state_dict:
         raise UserError(
@@ -99,7 +94,7 @@ def find_variant(
     scale = SCALES.get((stem[0] if stem else 0, 'model.2.m.1.cv1.conv.weight' in state_dict))
     if scale is None or stem[1:] != (3, 3, 3):
         raise UserError(f'{path} is not a YOLO11 of scale n, s, m, l or x: its first kernels are {stem}')
-    classes = state_dict[CLASS_LOGITS].shape[:1].numel()
+    classes = state_dict[LINEAR if LINEAR in state_dict else CLASS_LOGITS].shape[:1].numel()
     experts = {part: _experts(state_dict, layer) for part, (_, layer) in DYNAMIC_PARTS.items()}
     if not 1 <= classes <= MAX_CLASSES or max(experts.values()) > MAX_EXPERTS:
         raise UserError(
@@ -110,6 +105,8 @@ def find_variant(
     kind = '_dynconv' if experts[down] else '_c3k2_dynconv' if experts[blocks] else ''
     by_head = {task.original_head: name for name, task in TASKS.items()}
     task = by_head[head] if head else _task(state_dict)
+    if task == 'classify':
+        need_mmpretrain()
     config = f'{task}/yolo11{scale}{kind}_{TASKS[task].data}.py'.removeprefix('detect/')
     options = _options(config, classes, experts)
     if task == 'pose' and BRANCH in state_dict:
@@ -119,6 +116,8 @@ def find_variant(
 
 
 def _task(state_dict: dict[str, Tensor]) -> str:
+    if LINEAR in state_dict:
+        return 'classify'
     if PROTOTYPES in state_dict or BRANCH not in state_dict:
         return 'segment' if PROTOTYPES in state_dict else 'detect'
     return 'obb' if state_dict[BRANCH].shape[:1].numel() == 1 else 'pose'
@@ -146,10 +145,12 @@ def _other_model(state_dict: dict[str, Tensor], head: str | None) -> str | None:
     if (head or '').endswith('26') or any('.one2one_' in key for key in state_dict):
         return 'a YOLO26, or another model without NMS'
     if head is not None and head not in {task.original_head for task in TASKS.values()}:
-        return OTHER_HEADS.get(head, f'a model that ends in {head}')
+        return f'a model that ends in {head}'
     if 'model.22.cv2.0.0.conv.weight' in state_dict:  # its head is one layer earlier
         return 'a YOLOv8 or YOLOv9'
-    return None if state_dict.keys() >= YOLO11 else 'another YOLO'
+    if state_dict.keys() >= YOLO11 or state_dict.keys() >= CLASSIFIER:
+        return None
+    return 'another classifier' if head == 'Classify' else 'another YOLO'
 
 
 def _experts(state_dict: dict[str, Tensor], layer: str) -> int:
@@ -161,9 +162,13 @@ def _options(config: str, classes: int, experts: dict[tuple[str, str], int]) -> 
     """Values that differ from those of the config."""
     model = Config.fromfile(CONFIGS / config).model
     options: dict[str, object] = {}
-    if model.bbox_head.head_module.num_classes != classes:
-        options['model.bbox_head.head_module.num_classes'] = classes
+    key = 'model.head' if 'head' in model else 'model.bbox_head.head_module'
+    head = model.head if 'head' in model else model.bbox_head.head_module
+    if head.num_classes != classes:
+        options[f'{key}.num_classes'] = classes
     for (part, option), count in experts.items():
+        if part not in model:
+            continue
         dynamic, _ = DYNAMIC_PARTS[part, option]
         current = model[part][option]
         if count and current.type != dynamic:

@@ -27,7 +27,7 @@ class DataSource(NamedTuple):
 
     Args:
         path: What was given.
-        format: ``'YOLO'``, ``'COCO'``, ``'VOC'`` or ``'DOTA'``.
+        format: ``'YOLO'``, ``'COCO'``, ``'VOC'``, ``'DOTA'`` or ``'folders'``.
         classes: Names.
         splits: Of ``'train'``, ``'val'`` and ``'test'`` those that there are: arguments of their data sets.
         channels: Channels of an image.
@@ -63,7 +63,7 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
     Args:
         path: A ``data.yaml``, or a folder.
         labels: What is to be read of the objects beside boxes, ``'outlines'``, ``'keypoints'`` or ``'corners'``; of
-            COCO, files with keypoints are then preferred to others.
+            COCO, files with keypoints are then preferred to others. ``'classes'`` means images in folders of classes.
 
     Raises:
         UserError: It holds none of the formats, or one that is incomplete.
@@ -78,6 +78,8 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
         return _yolo(path)
     if not path.is_dir():
         raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
+    if labels == 'classes':
+        return _class_folders(path)
     coco = _coco(path, labels)
     # what tools/voc_to_coco.py has made of a VOC data set lies in its folder
     made = coco is not None and all(split['data_prefix']['img'] == VOC_IMAGES for split in coco.splits.values())
@@ -299,3 +301,27 @@ def _dota(root: Path) -> DataSource | None:
     folders = [Path(arguments['data_root'], arguments['labels']) for arguments in splits.values()]
     classes = in_order(set().union(*map(classes_of, folders)))
     return DataSource(root, 'DOTA', classes, {k: v | dict(metainfo=dict(classes=classes)) for k, v in splits.items()})
+
+
+def _class_folders(root: Path) -> DataSource:
+    """Images for classification: train and val, each with a folder for every class."""
+    splits: dict[str, dict[str, Any]] = {}
+    classes: dict[str, list[str]] = {}
+    for split, names in NAMES.items():
+        place = next((root / name for name in names if (root / name).is_dir()), None)
+        if place is not None:
+            splits[split] = dict(type='mmyolo.ImageFolder', data_root=str(place))
+            classes[split] = sorted(f.name for f in place.iterdir() if f.is_dir() and not f.name.startswith('.'))
+    if 'train' not in splits or len(splits) < 2:
+        raise UserError(
+            f'--data {root}: images for classification are in train/CLASS/ and val/CLASS/ there; found '
+            f'{", ".join(splits) or "neither"}'
+        )
+    first, *others = classes.values()
+    for split, found in zip(list(classes)[1:], others, strict=True):
+        if found != first:
+            apart = sorted({*first} ^ {*found})[0]
+            raise UserError(
+                f'--data {root}: train and {split} have other classes, such as {apart!r}: make them the same'
+            )
+    return DataSource(root, 'folders', tuple(first), splits)

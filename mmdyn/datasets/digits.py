@@ -11,6 +11,8 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,6 +42,8 @@ KEYPOINTS = ('top', 'right', 'bottom', 'left', 'centre')  # of the ink
 SKELETON = tuple((5, i) for i in range(1, 5))  # from the centre to the others, counted from 1
 FINE = 4  # steps of an outline, to a pixel
 SPLITS = {'train': 800, 'val': 200}
+CROPS = {'train': 4000, 'val': 1000}  # images of one digit
+CROP_SIZE = 64
 
 
 class Sprite(NamedTuple):
@@ -253,6 +257,26 @@ def _write_split(
     (folder / 'annotations' / f'{split}.json').write_text(json.dumps(content))
 
 
+@contextmanager
+def new_data_set(folder: str | Path) -> Iterator[Path | None]:
+    """A folder to write to, which takes the place of ``folder`` in the end; None where that is not empty."""
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        yield None
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    try:
+        yield work
+        work.chmod(0o755)
+        os.rename(work, folder)
+    except OSError:
+        if not folder.exists():  # otherwise another process was faster
+            raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
 def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLITS, turn: float = TURN) -> Path:
     """Generate the data set atomically.
 
@@ -265,25 +289,54 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
     Returns:
         ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
     """
-    folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    work = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
-    try:
+    with new_data_set(folder) as work:
+        if work is None:
+            return Path(folder)
         materials = _split_materials(seed)
         with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
             for index, (split, count) in enumerate(splits.items()):
                 rng = np.random.default_rng([seed, index])
                 _write_split(work, split, count, materials[split], rng, turn, progress)
-        work.chmod(0o755)
-        os.rename(work, folder)
-    except OSError:
-        if not folder.exists():  # otherwise another process was faster
-            raise
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    return folder
+    return Path(folder)
+
+
+def make_digit_crops(folder: str | Path, seed: int = 0, splits: dict[str, int] = CROPS) -> Path:
+    """Generate one digit an image, in a folder of its class, atomically: a data set for classification.
+
+    Args:
+        folder: Output folder; a folder that is not empty remains unchanged.
+        seed: The same seed gives the same files.
+        splits: Number of images in ``'train'`` and ``'val'``.
+
+    Returns:
+        ``folder``, with ``train/0/`` to ``val/9/``, images of 64 pixels.
+    """
+    with new_data_set(folder) as work:
+        if work is None:
+            return Path(folder)
+        materials = _split_materials(seed)
+        with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
+            for index, (split, count) in enumerate(splits.items()):
+                rng = np.random.default_rng([seed, index, CROP_SIZE])
+                for number in range(count):
+                    image, label = make_crop(materials[split], rng)
+                    (work / split / str(label)).mkdir(parents=True, exist_ok=True)
+                    cv2.imwrite(str(work / split / str(label) / f'{number:06d}.png'), image)
+                    progress.update()
+    return Path(folder)
+
+
+def make_crop(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, int]:
+    """Generate the image of one digit, BGR uint8 (64, 64, 3), and its label."""
+    image = cv2.resize(_background(material, rng), (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+    sprite = _sprite(material, rng)
+    while not CROP_SIZE / 3 <= max(sprite.opacity.shape) <= CROP_SIZE:
+        sprite = _sprite(material, rng)
+    height, width = sprite.opacity.shape
+    x, y = (int(rng.integers(0, CROP_SIZE - side + 1)) for side in (width, height))
+    _paint(image, sprite.opacity, x, y, rng)
+    noise = rng.normal(scale=rng.uniform(0, 12), size=image.shape)
+    return np.clip(image + noise, 0, 255).astype(np.uint8), sprite.label
 
 
 class MovingDigit(NamedTuple):

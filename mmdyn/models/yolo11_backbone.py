@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
+from mmengine.model import initialize
 from mmyolo.models.backbones import BaseBackbone
 from mmyolo.models.utils import make_divisible, make_round
 from mmyolo.registry import MODELS
@@ -67,6 +68,7 @@ class YOLO11Backbone(BaseBackbone):
         norm_cfg: Norm layers.
         act_cfg: Activations.
         norm_eval: Keep batch norm in eval mode in training.
+        sppf: False leaves the SPPF out of the last stage, as in the classifiers; the C2PSA after it keeps its name.
         init_cfg: MMEngine initialisation; by default every layer's own.
 
     Raises:
@@ -94,6 +96,7 @@ class YOLO11Backbone(BaseBackbone):
         norm_cfg: Config = YOLO_NORM,
         act_cfg: Config = YOLO_ACT,
         norm_eval: bool = False,
+        sppf: bool = True,
         init_cfg: Config | list[Config] | None = None,
     ) -> None:
         if arch not in ARCHS:
@@ -101,6 +104,7 @@ class YOLO11Backbone(BaseBackbone):
         self.c3k = c3k
         self.downsample_cfg = downsample_cfg
         self.block_cfg = block_cfg
+        self.sppf = sppf
         *stages, last = ARCHS[arch]
         last = last._replace(down_channels=last_stage_out_channels, out_channels=last_stage_out_channels)
         super().__init__(
@@ -123,7 +127,7 @@ class YOLO11Backbone(BaseBackbone):
         return build_conv_unit(STATIC_CONV, self.input_channels, out_channels, 3, 2, self.norm_cfg, self.act_cfg)
 
     def build_stage_layer(self, stage_idx: int, setting: Stage) -> list[nn.Module]:
-        """Down-sampling convolution, block, and in the last stage SPPF and C2PSA.
+        """Down-sampling convolution, block, and in the last stage SPPF, if there is one, and C2PSA.
 
         Args:
             stage_idx: Index of the stage.
@@ -148,12 +152,19 @@ class YOLO11Backbone(BaseBackbone):
             build_block(block_kind, **block),
         ]
         if setting.attention:
-            stage += [SPPF(out_channels, out_channels, **norm_act), C2PSA(out_channels, num_blocks, **norm_act)]
+            pooling = SPPF(out_channels, out_channels, **norm_act) if self.sppf else nn.Identity()
+            stage += [pooling, C2PSA(out_channels, num_blocks, **norm_act)]
         return stage
 
     def init_weights(self) -> None:
-        """Initialise every layer with its own method, or as ``init_cfg`` states."""
-        if self.init_cfg is None:
+        """Initialise every layer with its own method, or as ``init_cfg`` states.
+
+        With ``dict(type='BackboneOf', checkpoint=…)`` the backbone is that of a checkpoint.
+        """
+        pretrained = isinstance(self.init_cfg, dict) and self.init_cfg['type'] == 'BackboneOf'
+        if self.init_cfg is None or pretrained:
             reset_convs(self)
-        else:
+        if pretrained:
+            initialize(self, self.init_cfg)
+        elif self.init_cfg is not None:
             super().init_weights()

@@ -22,7 +22,7 @@ def present_classes(samples: list, number: int) -> Tensor:
     """Which classes are in which image.
 
     Args:
-        samples: Data samples with or without ``gt_instances``.
+        samples: Data samples with ``gt_instances``, with ``gt_label``, or without either.
         number: Number of classes K.
 
     Returns:
@@ -33,6 +33,8 @@ def present_classes(samples: list, number: int) -> Tensor:
         if 'gt_instances' in sample and 'labels' in sample.gt_instances:  # a test set need not be annotated
             labels = sample.gt_instances.labels.cpu().long()
             row[labels[labels < number]] = True
+        elif 'gt_label' in sample:  # of a classifier
+            row[sample.gt_label.cpu().long()] = True
     return present
 
 

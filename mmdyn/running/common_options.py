@@ -12,7 +12,7 @@ from mmdyn.errors import UserError
 
 from .dataset_images import build_quietly
 from .image_channels import loading_steps, set_channels
-from .image_size import innermost_dataset, set_image_size
+from .image_size import innermost_dataset, set_crop_size, set_image_size
 from .testing import task_of_config
 from .training_options import set_class_count
 
@@ -59,7 +59,11 @@ def set_common_options(
         source = find_data(data, task_of_config(cfg).labels or ('outlines' if outlines else None))
         print(source)
         use_data(cfg, source)
-    if imgsz is not None:
+    if imgsz is not None and task_of_config(cfg).name == 'classify':
+        if imgsz[0] != imgsz[1]:
+            raise UserError(f'invalid --imgsz {imgsz[0]}x{imgsz[1]}: images of a classifier are square, set one number')
+        set_crop_size(cfg, imgsz[0])
+    elif imgsz is not None:
         set_image_size(cfg, *imgsz)
     if epochs is not None:
         cfg.train_cfg.max_epochs = epochs
@@ -107,6 +111,8 @@ def use_data(cfg: Config, source: DataSource) -> None:
             cfg[evaluator].pop('ann_file')
             cfg[evaluator].type = 'mmyolo.DatasetCocoMetric'  # of the annotations that the data set has read
     set_class_count(cfg, len(source.classes))
+    if source.format == 'folders':
+        return  # of images that are read in colours
     if task_of_config(cfg).labels == 'keypoints':
         _use_keypoints(cfg, source)
     _use_channels(cfg, source)

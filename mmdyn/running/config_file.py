@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdyn.classify.task import need_mmpretrain
 from mmdyn.errors import UserError
 from mmdyn.tasks import FOLDERS, TASKS
 
@@ -58,6 +59,8 @@ def load_config(
         cfg = name if isinstance(name, Config) else Config.fromfile(path)
         _check_keys(cfg, cfg_options or {})
         cfg.merge_from_dict(cfg_options or {})
+        if str(cfg.get('model', {}).get('type')).startswith('mmpretrain.'):
+            need_mmpretrain()
         settle_image_size(cfg)
         settle_channels(cfg)
     except UserError:

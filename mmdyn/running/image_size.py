@@ -47,6 +47,19 @@ def test_size(cfg: Config) -> tuple[int, int]:
     )
 
 
+def set_crop_size(cfg: Config, size: int) -> None:
+    """Set the size of the square images of a classifier, wherever a step crops or resizes.
+
+    Args:
+        cfg: Config of a classifier, changed in place.
+        size: Height and width in pixels.
+    """
+    for loader in LOADERS:
+        for step in innermost_dataset(cfg.get(loader) or {}).get('pipeline', ()):
+            if 'size' in step:
+                step['size'] = size
+
+
 def settle_image_size(cfg: Config) -> None:
     """Set every size from ``img_scale``, where a config or an option has changed it without the pipelines.
 

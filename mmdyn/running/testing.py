@@ -11,7 +11,7 @@ from mmdyn.tasks import TASKS, Task
 
 def task_of_config(cfg: Config) -> Task:
     """The task of the model of a config; detection for those of other packages."""
-    kind = MODELS.get(str((cfg.model.get('bbox_head') or {}).get('type')))
+    kind = MODELS.get(str((cfg.model.get('bbox_head') or cfg.model.get('head') or {}).get('type')))
     return TASKS[getattr(kind, 'task', 'detect')]
 
 

@@ -170,6 +170,28 @@ def _datasets(cfg: Config) -> list[Any]:
     return found
 
 
+def start_from_backbone(cfg: Config, checkpoint: str | Path) -> None:
+    """Start the backbone from that of a checkpoint, of any task; see :class:`mmdyn.convert.pretrained.BackboneOf`.
+
+    Args:
+        cfg: Config, changed in place.
+        checkpoint: The file.
+
+    Raises:
+        UserError: There is no such file, the config has ``load_from``, or its backbone is not of a YOLO11.
+    """
+    if not Path(checkpoint).is_file():
+        raise UserError(f'--pretrained {checkpoint}: there is no file at {Path(checkpoint).absolute()}')
+    if cfg.get('load_from'):
+        raise UserError('--pretrained is for the backbone, --weights for the whole model: omit one')
+    backbone: Any = cfg.model.get('backbone') or {}
+    if str(backbone.get('type')).rpartition('.')[2] != 'YOLO11Backbone':
+        raise UserError(
+            f'--pretrained is for a YOLO11Backbone, the config has {backbone.get("type")}: set its init_cfg'
+        )
+    backbone.init_cfg = dict(type='BackboneOf', checkpoint=str(checkpoint))
+
+
 def set_class_count(node: Any, count: int) -> None:
     """Set ``num_classes`` wherever a model states it.
 

@@ -204,7 +204,7 @@ WRONG = {
     'nothing': (lambda path, sd: torch.save({}, path), 'contains no YOLO model: none of its 0 tensors'),
     'yolov8': (
         lambda path, sd: save_original(path, yolov8(sd)),
-        'is a YOLOv8 or YOLOv9. Only a YOLO11 for detection',
+        'is a YOLOv8 or YOLOv9. Only a YOLO11 for classification, detection, oriented boxes, pose, segmentation, of',
     ),
     'yolov8 state dict': (lambda path, sd: torch.save(yolov8(sd), path), 'is a YOLOv8'),
     'segments without masks': (headed('Segment'), r'segment/yolo11n_coco\.py in \d+ tensors:\n.*cv4'),
@@ -224,7 +224,10 @@ WRONG = {
         lambda path, sd: torch.save(sd | {'model.23.cv4.0.2.weight': torch.zeros(1, 16, 1, 1)}, path),
         r'obb/yolo11n_dota\.py in \d+ tensors:\n.*cv4',
     ),
-    'classifier': (lambda path, sd: save_original(path, without(sd, 'model.23.'), head='Classify'), 'is a classifier'),
+    'classifier': (
+        lambda path, sd: save_original(path, without(sd, 'model.23.'), head='Classify'),
+        'is another classifier',
+    ),
     'yolo12': (lambda path, sd: torch.save(without(sd, 'model.22.', 'model.23.'), path), 'is another YOLO'),
     'folded': (folded, 'has its batch norms folded'),
     'no such scale': (

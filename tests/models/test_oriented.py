@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmdyn.analysis.flops import count_cost
+from mmdyn.inference import onnx_detector
 from mmdyn.models import build_model
 from mmdyn.models.oriented import (
     corners_of,
@@ -110,3 +111,17 @@ def test_suppression_is_that_of_a_plain_loop(count):
     assert found[:200].tolist() == expected
     same = (groups[:, None] == groups) & (overlaps > 0.5)
     assert torch.equal(found, same.triu(1).any(0))
+
+
+@pytest.mark.parametrize('count', [1, 40, 1300])
+def test_the_one_file_without_pytorch_computes_the_same(count):
+    boxes, others = random_boxes(count, 4), random_boxes(30, 5)
+    boxes[::9, 3] = 0
+    np.testing.assert_allclose(
+        onnx_detector.prob_iou(boxes.numpy(), others.numpy()), prob_iou(boxes[:, None], others), atol=1e-9
+    )
+    groups = torch.randint(3, (count,), generator=torch.Generator().manual_seed(0))
+    found = onnx_detector.overlaps_a_better_one(boxes.numpy(), groups.numpy(), 0.5)
+    assert found.tolist() == suppressed(boxes, groups, 0.5).tolist()
+    np.testing.assert_allclose(onnx_detector.corners_of(boxes.numpy()), corners_of(boxes))
+    np.testing.assert_allclose(onnx_detector.around(corners_of(boxes).numpy()), upright_of(boxes))

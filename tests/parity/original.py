@@ -24,7 +24,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.models.yolo.obb import OBBTrainer, OBBValidator
 from ultralytics.models.yolo.pose import PoseTrainer, PoseValidator
 from ultralytics.models.yolo.segment import SegmentationTrainer, SegmentationValidator
-from ultralytics.nn.tasks import DetectionModel, OBBModel, PoseModel, SegmentationModel
+from ultralytics.nn.tasks import ClassificationModel, DetectionModel, OBBModel, PoseModel, SegmentationModel
 from ultralytics.utils import ASSETS, SETTINGS
 
 SETTINGS.update({name: False for name, value in SETTINGS.items() if value is True})  # no loggers, no reports
@@ -37,6 +37,7 @@ MODELS = {  # and the suffix of their names
     'segment': (SegmentationModel, '-seg'),
     'pose': (PoseModel, '-pose'),
     'obb': (OBBModel, '-obb'),
+    'classify': (ClassificationModel, '-cls'),
 }
 DOWN_SAMPLING = (1, 3, 5, 7, 17, 20)
 
@@ -63,7 +64,7 @@ original_modules.block.DynamicConv = DynamicConv
 def make_dynamic(model: DetectionModel, down: bool, blocks: bool, num_experts: int = 4) -> DetectionModel:
     """Exchange the strided convolutions, the second ones of all bottlenecks, or both."""
     if down:
-        for index in DOWN_SAMPLING:
+        for index in DOWN_SAMPLING if len(model.model) > 11 else DOWN_SAMPLING[:4]:  # a classifier has no neck
             static = model.model[index]
             model.model[index] = DynamicConv(static.conv, num_experts)
             for name in ('i', 'f', 'type', 'np'):
@@ -93,6 +94,7 @@ def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
         return torch.rand(like.shape, generator=generator) * (high - low) + low
 
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    momentum = norms[0].momentum
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and module.weight.requires_grad:
             module.weight.copy_(uniform(module.weight, -2, 2) / module.weight[0].numel() ** 0.5)
@@ -102,14 +104,15 @@ def randomise(model: DetectionModel, seed: int = 0) -> DetectionModel:
         norm.weight.copy_(uniform(norm.weight, 0.6, 1.4))
         norm.bias.copy_(uniform(norm.bias, -0.3, 0.3))
         norm.momentum = 1.0
-    for boxes, classes in zip(model.model[-1].cv2, model.model[-1].cv3, strict=True):
+    head = model.model[-1]
+    for boxes, classes in zip(getattr(head, 'cv2', ()), getattr(head, 'cv3', ()), strict=True):
         boxes[-1].bias.copy_(uniform(boxes[-1].bias, -1, 1))
         classes[-1].bias.copy_(uniform(classes[-1].bias, -4, -2))
         classes[-1].weight.div_(4)  # no score so near one that two are the same
     photo = cv2.resize(cv2.imread(str(PHOTOS[0])), (480, 640))[..., ::-1].copy()
     model.train()(torch.from_numpy(photo).permute(2, 0, 1)[None].float() / 255)
     for norm in norms:
-        norm.momentum = 0.03
+        norm.momentum = momentum
         norm.running_mean.add_(uniform(norm.bias, -0.3, 0.3) * norm.running_var.sqrt())
         norm.running_var.mul_(uniform(norm.bias, 0.7, 1.4))
     return model.eval()

@@ -1,11 +1,16 @@
 """Class check: stops before the first iteration if model, data sets and checkpoint differ in classes or keypoints."""
 
+from typing import Any
+
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 
 from mmdyn.errors import UserError, listed_classes
+from mmdyn.tasks import head_of
+
+BOXES = 'model.bbox_head.head_module.num_classes'
 
 
 @HOOKS.register_module()
@@ -56,14 +61,15 @@ class ClassCheckHook(Hook):
     def _check_count(runner: Runner, dataset) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         model = getattr(model, 'module', model)  # test-time augmentation wraps, too
-        classes, count = dataset.metainfo['classes'], model.bbox_head.num_classes
+        head, classes = head_of(model), dataset.metainfo['classes']
+        count = head.num_classes
         if count != len(classes):
             raise UserError(
                 f'the model has num_classes={count}, but {_file(dataset)} has '
-                f'{listed_classes(classes)}. Set model.bbox_head.head_module.num_classes={len(classes)} in the config '
-                'or by --cfg-options'
+                f'{listed_classes(classes)}. Set {class_count_key(head)}={len(classes)} in the config or by '
+                '--cfg-options'
             )
-        there, _ = getattr(model.bbox_head, 'keypoint_shape', (0, 0))
+        there, _ = getattr(head, 'keypoint_shape', (0, 0))
         given, _ = getattr(dataset, 'keypoints', (0, 0))  # a wrapped data set has none
         if there and given and there != given:
             raise UserError(
@@ -80,6 +86,11 @@ class ClassCheckHook(Hook):
                 f'{of} has {listed_classes(expected)}; but {_file(dataset)} has {listed_classes(classes)}: '
                 "list the categories in the same order in the annotation files' 'categories'"
             )
+
+
+def class_count_key(head: Any) -> str:
+    """Where a config states the number of classes."""
+    return 'model.head.num_classes' if getattr(head, 'task', '') == 'classify' else BOXES
 
 
 def _file(dataset) -> str:

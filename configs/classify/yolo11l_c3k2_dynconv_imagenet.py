@@ -1,0 +1,4 @@
+# YOLO11-l for classification with C3k2_DynamicConv: the second convolution of every bottleneck, bare as published (no BN, no activation).
+_base_ = './yolo11l_imagenet.py'
+
+model = dict(backbone=dict(block_cfg=dict(type='C3k2_DynamicConv', num_experts=4)))

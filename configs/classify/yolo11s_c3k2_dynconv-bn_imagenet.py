@@ -1,0 +1,5 @@
+# YOLO11-s for classification with DynamicConv in the bottlenecks, batch norm and SiLU after it as in the static classifier.
+_base_ = './yolo11s_imagenet.py'
+
+dynamic = dict(type='ConvModule', conv_cfg=dict(type='DynamicConv', num_experts=4))
+model = dict(backbone=dict(block_cfg=dict(conv2_cfg=dynamic)))

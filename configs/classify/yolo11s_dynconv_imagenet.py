@@ -1,0 +1,4 @@
+# YOLO11-s for classification with DynamicConv: the strided convolutions of stages 1-4, bare as published (no BN, no activation).
+_base_ = './yolo11s_imagenet.py'
+
+model = dict(backbone=dict(downsample_cfg=dict(type='DynamicConv', num_experts=4)))
