@@ -21,6 +21,8 @@ class Task(NamedTuple):
     name: str  # as in the ``task`` of a head
     title: str  # in messages
     original_head: str  # name of the last layer's class in the Ultralytics package
+    original_model: str  # that of the whole model there
+    suffix: str  # of the names of its models there, as in yolo11n-seg
     parts: str  # of objects, whose AP judges a model
     metrics: dict[str, str]  # table heading -> key of the evaluator; comparisons use the first
     data: str = 'coco'  # ends the names of the configs of published models

@@ -13,14 +13,6 @@ EXAMPLE = """  python tools/convert_ultralytics.py yolo11n.pt yolo11n.pth
   python tools/convert_ultralytics.py --reverse work_dirs/mine/epoch_100.pth back.pt"""
 
 
-# Class of the whole model in the original, and the suffix of its names, by task.
-ORIGINAL = {
-    'detect': ('DetectionModel', ''),
-    'segment': ('SegmentationModel', '-seg'),
-    'pose': ('PoseModel', '-pose'),
-}
-
-
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('src', help='.pt of the Ultralytics package, plain state dict, or .safetensors')
@@ -70,14 +62,17 @@ def print_forward(path: str, conversion) -> None:
 
 
 def print_reverse(path: str, conversion) -> None:
+    from mmdyn.tasks import TASKS
+
     variant = conversion.variant
     print(f'{path}: {describe(conversion)}')
-    if 'dynconv' in variant.config or variant.options.keys() - {'model.bbox_head.head_module.num_classes'}:
+    if 'dynconv' in variant.config or any('downsample_cfg' in key or 'block_cfg' in key for key in variant.options):
         print('the original needs a patch with DynamicConv to load this file')
     else:
         load = 'safetensors.torch.load_file' if path.endswith('.safetensors') else 'torch.load'
-        kind, suffix = ORIGINAL[variant.task]
-        print(f"load it:  model = {kind}('yolo11{variant.scale}{suffix}.yaml', nc={variant.classes})")
+        task = TASKS[variant.task]
+        model = f"{task.original_model}('yolo11{variant.scale}{task.suffix}.yaml', nc={variant.classes})"
+        print(f'load it:  model = {model}')
         print(f'          model.load_state_dict({load}({path!r}))')
 
 

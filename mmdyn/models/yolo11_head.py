@@ -32,6 +32,8 @@ DETECT = register_task(
         name='detect',
         title='detection',
         original_head='Detect',
+        original_model='DetectionModel',
+        suffix='',
         parts='boxes',
         metrics={'AP': 'coco/bbox_mAP', 'AP50': 'coco/bbox_mAP_50', 'AP75': 'coco/bbox_mAP_75'},
     )

@@ -29,6 +29,8 @@ OBB = register_task(
         name='obb',
         title='oriented boxes',
         original_head='OBB',
+        original_model='OBBModel',
+        suffix='-obb',
         parts='oriented boxes',
         metrics={
             'AP': 'coco/oriented_mAP',

@@ -27,6 +27,8 @@ POSE = register_task(
         name='pose',
         title='pose',
         original_head='Pose',
+        original_model='PoseModel',
+        suffix='-pose',
         parts='keypoints',
         metrics={
             'AP': 'coco/keypoints_mAP',

@@ -27,6 +27,8 @@ SEGMENT = register_task(
         name='segment',
         title='segmentation',
         original_head='Segment',
+        original_model='SegmentationModel',
+        suffix='-seg',
         parts='masks',
         metrics={
             'AP': 'coco/segm_mAP',

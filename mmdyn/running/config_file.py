@@ -89,10 +89,9 @@ def _config_file(name: str) -> str:
 
 def _of_the_original(name: str, packaged: Collection[str]) -> list[str]:
     """The config that has the name of a model of the original: ``yolo11n-seg`` is ``segment/yolo11n_coco``."""
-    scale, _, suffix = name.partition('-')
-    task = TASKS.get({'': 'detect', 'seg': 'segment', 'pose': 'pose', 'obb': 'obb'}.get(suffix, ''))
-    same = f'{task.name}/{scale}_{task.data}'.removeprefix('detect/') if task else ''
-    return [same] if same in packaged else []
+    scale, dash, suffix = name.partition('-')
+    same = [f'{task.name}/{scale}_{task.data}' for task in TASKS.values() if task.suffix == dash + suffix]
+    return [config for config in (each.removeprefix('detect/') for each in same) if config in packaged]
 
 
 def config_name(path: str | Path) -> str:

@@ -521,6 +521,21 @@ def test_from_a_file_to_pictures(tmp_path, theirs, call, digits):
         assert done.stderr.count('\n') == 1
 
 
+@pytest.mark.parametrize(
+    ('config', 'line'),
+    [
+        ('obb/yolo11n_digits.py', "model = OBBModel('yolo11n-obb.yaml', nc=10)"),
+        ('pose/yolo11n_coco.py', "model = PoseModel('yolo11n-pose.yaml', nc=1)"),
+        ('segment/yolo11n_dynconv_digits.py', 'the original needs a patch with DynamicConv'),
+    ],
+)
+def test_the_way_back_says_how_the_original_loads_a_task(call, alike, tmp_path, config, line):
+    _, checkpoint = alike(config)
+    done = call('tools/convert_ultralytics.py', '--reverse', checkpoint, tmp_path / 'back.pt')
+    assert done.returncode == 0, done.stderr
+    assert line in done.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(('scale', 'layers'), [('n', ['1.conv', '2.conv', '3.conv', '4']), ('s', ['4'])])
 def test_fine_tuning_with_other_classes(scale, layers, tmp_path, digits):

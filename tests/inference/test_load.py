@@ -113,6 +113,7 @@ def test_what_is_no_model_is_named(detector, tmp_path):
         ('yolo11n', 'yolo11n_coco'),
         ('yolo11s-seg', 'segment/yolo11s_coco'),
         ('yolo11n-obb', 'obb/yolo11n_dota'),
+        ('yolo11n-cls', 'classify/yolo11n_imagenet'),
     ):
         with pytest.raises(UserError, match=rf'Did you mean {ours}\?'):
             mmdyn.load_model(original, detector[1])
