@@ -21,17 +21,16 @@ last_epochs_pipeline = [*load, *letterbox, dict(affine, border=(0, 0)), *finish]
 load_image, resize, pad, *rest = _base_.test_pipeline
 test_pipeline = [load_image, dict(resize, scale=img_scale), dict(pad, scale=img_scale), *rest]
 
+tiles = dict(corners=True, data_root=data_root)
 train_dataloader = dict(
     dataset=dict(
-        corners=True,
-        data_root=data_root,
+        tiles,
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         pipeline=train_pipeline))
 val_dataloader = dict(
     dataset=dict(
-        corners=True,
-        data_root=data_root,
+        tiles,
         ann_file='annotations/val.json',
         data_prefix=dict(img='val/'),
         batch_shapes_cfg=dict(_base_.rectangles, img_size=img_scale[0]),

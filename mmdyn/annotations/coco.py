@@ -11,8 +11,10 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import torch
 
 from mmdyn.errors import UserError
+from mmdyn.models.oriented import corners_of
 
 from .cache import cached
 from .image_files import file_states
@@ -163,11 +165,7 @@ def _corners_for_outlines(path: Path, annotations: list[Any]) -> None:
             f'{path}: annotation {worst.id} has the angle {worst.bbox[4]:g}, which is more than a full turn: angles '
             'are in radians, so multiply degrees by pi / 180'
         )
-    centre, (width, height, angle) = boxes[:, None, :2], boxes[:, 2:].T
-    along = np.stack([width * np.cos(angle), width * np.sin(angle)], 1)[:, None] / 2
-    across = np.stack([-height * np.sin(angle), height * np.cos(angle)], 1)[:, None] / 2
-    signs = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])[None]
-    points = centre + signs[..., :1] * along + signs[..., 1:] * across  # (n, 4, 2)
+    points = corners_of(torch.from_numpy(boxes)).numpy()  # (n, 4, 2)
     low, high = points.min(1), points.max(1)
     for each, corners, box in zip(turned, points, np.concatenate([low, high - low], 1), strict=True):
         each.bbox = box.tolist()

@@ -98,7 +98,7 @@ def _read(
                 faults.append(Fault(file, number, why))
                 continue
             objects.append((index, np.array(words[:8], float).reshape(4, 2), words[8], words[9] != '0'))
-    refuse_faults(what, faults)
+    refuse_faults(f'{what}: {len(faults)} lines are not labels', faults)
     found = {name for _, _, name, _ in objects}
     names = tuple(classes) if classes else in_order(found)
     unknown = sorted(found - set(names))

@@ -1,4 +1,4 @@
-"""Lines of label files that are not labels: where they are, and why."""
+"""What is wrong with lines of label files and with other files: the first faults in one message."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,12 +20,13 @@ class Fault(NamedTuple):
         return f'{self.file}:{self.line}: {self.why}'
 
 
-def refuse_faults(what: str, faults: Sequence[Fault]) -> None:
+def refuse_faults(what: str, faults: Sequence[object], cure: str = 'Correct or remove them') -> None:
     """Stop if there are any, and show the first ones.
 
     Args:
-        what: What was read.
-        faults: What is wrong with it.
+        what: What is wrong with them.
+        faults: Each as one line.
+        cure: What to do.
 
     Raises:
         UserError: There is one.
@@ -34,4 +35,4 @@ def refuse_faults(what: str, faults: Sequence[Fault]) -> None:
         return
     more = f'\n  and {len(faults) - SHOWN_LINES} more' if len(faults) > SHOWN_LINES else ''
     shown = '\n  '.join(map(str, faults[:SHOWN_LINES]))
-    raise UserError(f'{what}: {len(faults)} lines are not labels:\n  {shown}{more}\nCorrect or remove them')
+    raise UserError(f'{what}:\n  {shown}{more}\n{cure}')

@@ -128,7 +128,7 @@ def _read(
         )
         parsed = list(rows)
     faults = [fault for each in parsed for fault in each.faults]
-    refuse_faults(what, faults)
+    refuse_faults(f'{what}: {len(faults)} lines are not labels', faults)
     sizes = files.shown_sizes()
     counts = [len(each.classes) for each in parsed]
     of_object = np.repeat(np.arange(len(images)), counts)

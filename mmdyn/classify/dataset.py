@@ -5,11 +5,10 @@ from pathlib import Path
 from mmpretrain.datasets import CustomDataset
 from mmyolo.registry import DATASETS
 
+from mmdyn.annotations.faults import refuse_faults
 from mmdyn.annotations.image_files import look_at_images
 from mmdyn.datasets.digits import make_digit_crops
 from mmdyn.errors import UserError
-
-SHOWN = 5  # faults
 
 
 @DATASETS.register_module()
@@ -68,10 +67,7 @@ class ImageFolder(CustomDataset):
     def _check(self, paths: list[Path]) -> None:
         found = look_at_images(paths, str(self.folder)).faults
         faults = [f'{path}: {fault}' for path, fault in zip(paths, found, strict=True) if fault]
-        if faults:
-            shown = '\n  '.join(faults[:SHOWN])
-            more = f'\n  and {len(faults) - SHOWN} more' if len(faults) > SHOWN else ''
-            raise UserError(f'{len(faults)} files are no images:\n  {shown}{more}\nRemove or replace them')
+        refuse_faults(f'{len(faults)} files are no images', faults, 'Remove or replace them')
 
 
 @DATASETS.register_module()

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -289,14 +289,22 @@ def make_digits(folder: str | Path, seed: int = 0, splits: dict[str, int] = SPLI
     Returns:
         ``folder``, with ``train/``, ``val/`` and ``annotations/{train,val}.json`` in COCO format.
     """
+
+    def write(out: Path, split: str, count: int, material: SplitMaterial, rng: Generator, progress: tqdm) -> None:
+        _write_split(out, split, count, material, rng, turn, progress)
+
+    return _generate(folder, [seed], splits, write)
+
+
+def _generate(folder: str | Path, seed: list[int], splits: dict[str, int], write: Callable[..., None]) -> Path:
+    """Let ``write`` make every split of a new data set, with a generator and the digits of its own."""
     with new_data_set(folder) as work:
-        if work is None:
-            return Path(folder)
-        materials = _split_materials(seed)
-        with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
-            for index, (split, count) in enumerate(splits.items()):
-                rng = np.random.default_rng([seed, index])
-                _write_split(work, split, count, materials[split], rng, turn, progress)
+        if work is not None:
+            materials = _split_materials(seed[0])
+            with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
+                for index, (split, count) in enumerate(splits.items()):
+                    rng = np.random.default_rng([seed[0], index, *seed[1:]])
+                    write(work, split, count, materials[split], rng, progress)
     return Path(folder)
 
 
@@ -311,19 +319,15 @@ def make_digit_crops(folder: str | Path, seed: int = 0, splits: dict[str, int] =
     Returns:
         ``folder``, with ``train/0/`` to ``val/9/``, images of 64 pixels.
     """
-    with new_data_set(folder) as work:
-        if work is None:
-            return Path(folder)
-        materials = _split_materials(seed)
-        with tqdm(total=sum(splits.values()), desc=f'making digits in {folder}', disable=None) as progress:
-            for index, (split, count) in enumerate(splits.items()):
-                rng = np.random.default_rng([seed, index, CROP_SIZE])
-                for number in range(count):
-                    image, label = make_crop(materials[split], rng)
-                    (work / split / str(label)).mkdir(parents=True, exist_ok=True)
-                    cv2.imwrite(str(work / split / str(label) / f'{number:06d}.png'), image)
-                    progress.update()
-    return Path(folder)
+    return _generate(folder, [seed, CROP_SIZE], splits, _write_crops)
+
+
+def _write_crops(folder: Path, split: str, count: int, material: SplitMaterial, rng: Generator, progress: tqdm) -> None:
+    for number in range(count):
+        image, label = make_crop(material, rng)
+        (folder / split / str(label)).mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / split / str(label) / f'{number:06d}.png'), image)
+        progress.update()
 
 
 def make_crop(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, int]:
