@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei test test-all test-classify test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei study-nuclei-obb study-pretraining test test-all test-classify test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -56,7 +56,7 @@ test-mobile: .venv-mobile/ready  ## the tests of Core ML and LiteRT, in an envir
 	@touch $@
 
 test-classify: .venv-classify/ready  ## the tests of classification, in an environment beside .venv with mmpretrain
-	.venv-classify/bin/python -m pytest tests/classify
+	.venv-classify/bin/python -m pytest -n 2 --dist loadgroup tests/classify tests/test_tasks_by_tools.py -k classif
 	.venv-classify/bin/python -m pytest tests/test_doctest.py -k classify
 
 weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 cores; goes on where it stopped
@@ -69,7 +69,7 @@ test: .venv/dev  ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not processes"
 
 test-processes: .venv/dev  ## the tests that start several runs, each a process of its own: two minutes
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "processes and not long"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "processes and not long"
 
 test-all: .venv/dev  ## run all tests, also those that take minutes each
 	$(BIN)/python -m pytest -n 2
@@ -131,10 +131,18 @@ study-finetune: .venv/parity
 		--optimizer auto --first 480 120 --weights $(DIGITS)
 
 # NUCLEI, a folder in COCO's format with outlines, static and dynamic, and the original's static beside them.
-study-nuclei: MORE = --data $(NUCLEI) --imgsz 320 --epochs 60 --latency-rounds 0
+study-nuclei study-nuclei-obb: MORE = --data $(NUCLEI) --imgsz 320 --epochs 60 --latency-rounds 0
 study-nuclei: .venv/parity
 	$(call ablate,segment/yolo11n_coco segment/yolo11n_dynconv_coco,nuclei) train_dataloader.batch_size=16
 	$(BIN)/python tests/parity/train_original.py $(NUCLEI) work_dirs/study_nuclei_original --task segment
+
+# The same, with the smallest rectangles around the outlines.
+study-nuclei-obb: .venv/parity
+	$(call ablate,obb/yolo11n_dota obb/yolo11n_dynconv_dota,nuclei_obb) train_dataloader.batch_size=16
+	$(BIN)/python tests/parity/train_original.py $(NUCLEI) work_dirs/study_nuclei_obb_original --task obb
+
+study-pretraining: .venv-classify/ready  ## does pretraining by classification help a dynamic detector more than a static one? hours; goes on where it stopped
+	.venv-classify/bin/python demo/pretraining_study.py work_dirs/study_pretraining $(MORE)
 
 .venv/docs: .venv/runtime requirements/docs.txt
 	$(BIN)/pip install -q -r requirements/docs.txt
@@ -148,11 +156,13 @@ docs: .venv/docs  ## build the pages in docs/_build, warnings are errors
 	$(BIN)/pip install -q -r requirements/parity.txt
 	@touch $@
 
-parity: .venv/parity  ## compare with the original YOLO11: outputs, loss, schedule, AP
+parity: .venv/parity .venv-classify/ready  ## compare with the original YOLO11: outputs, loss, schedule, AP
 	$(BIN)/python -m pytest -n 2 tests/parity -m "not long"
+	.venv-classify/bin/python -m pytest tests/parity/test_classify.py -m "not long"
 
-parity-all: .venv/parity  ## the same for the other scales of every task
+parity-all: .venv/parity .venv-classify/ready  ## the same for the other scales of every task
 	$(BIN)/python -m pytest -n 2 tests/parity -m long
+	.venv-classify/bin/python -m pytest tests/parity/test_classify.py -m long
 
 bench: .venv/parity  ## time the layer, the detectors and the data pipeline: some minutes on 2 cores
 	$(BIN)/python benchmarks/conv_latency.py --short --out bench_output

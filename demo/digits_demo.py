@@ -59,19 +59,15 @@ def run_demo(args) -> None:
     with quiet():
         tester = build_runner(cfg, train=False)
     metrics = tester.test()
-    ap = ', '.join(
-        f'{name} {metrics[key]:.3f}' for name, key in task_of(tester.model).metrics.items() if key in metrics
-    )
+    task = task_of(tester.model)
+    scores = ', '.join(f'{name} {metrics[key]:.3f}' for name, key in task.metrics.items() if key in metrics)
     grid, curves = args.out_dir / 'predictions.png', args.out_dir / 'curves.png'
-    write_image(grid, prediction_grid(cfg, checkpoint, list(range(min(8, len(tester.test_dataloader.dataset))))))
     draw_curves(runner.work_dir, curves)
-    print(
-        f'\nValidation set: {ap}\n'
-        f'checkpoint   {checkpoint}\n'
-        f'predictions  {grid} (left: ground truth, right: model)\n'
-        f'curves       {curves}\n'
-        f'next         python tools/test.py {args.config} {checkpoint}'
-    )
+    print(f'\nValidation set: {scores}\ncheckpoint   {checkpoint}')
+    if task.name != 'classify':  # whose pictures are in the report
+        write_image(grid, prediction_grid(cfg, checkpoint, list(range(min(8, len(tester.test_dataloader.dataset))))))
+        print(f'predictions  {grid} (left: ground truth, right: model)')
+    print(f'curves       {curves}\nnext         python tools/test.py {args.config} {checkpoint}')
 
 
 if __name__ == '__main__':

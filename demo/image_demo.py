@@ -1,4 +1,4 @@
-"""Detect objects in images, videos, streams and cameras; draws them and writes them as JSON.
+"""Detect objects in images, videos, streams and cameras, or classify; draws them and writes them as JSON.
 
 The model is a config with a checkpoint, weights of any origin, an exported file (.onnx, .xml of OpenVINO, .param of
 ncnn), or digits: a small detector that comes with mmdyn. --demo runs it on four images that it makes.
@@ -39,7 +39,7 @@ def make_parser():
     )
     parser.add_argument('--demo', action='store_true', help='make images of digits, and detect in them')
     add_source_arguments(parser)
-    kept = add_detection_arguments(parser, score=0.25)
+    kept = add_detection_arguments(parser, score=None)
     kept.add_argument('--slice', type=int, metavar='N', help='also look at tiles of N pixels, for small objects')
     kept.add_argument('--overlap', type=float, default=0.2, metavar='X', help='share that tiles overlap by (0.2)')
     output = add_output_arguments(parser, 'demo_output')
@@ -61,6 +61,18 @@ def make_images(args) -> None:
     args.inputs, args.model = str(folder / 'val'), ['digits']
 
 
+def named(predictions):
+    """The predictions of a classifier, whose classes are printed as they come."""
+    from tqdm import tqdm
+
+    from mmdyn.inference.onnx_detector import captions
+
+    for prediction in predictions:
+        named = ', '.join(captions(prediction.detections(), prediction.names))
+        tqdm.write(f'{prediction.name}: {named or "no class of this score"}')
+        yield prediction
+
+
 def detect(args) -> None:
     from mmdyn.errors import UserError
     from mmdyn.inference.results import Outputs, write_results
@@ -74,12 +86,19 @@ def detect(args) -> None:
         model = model.sliced(args.slice, args.overlap)
     media = model.open(args.inputs, args.vid_stride)
     predictions = model.stream(media, batch=args.batch, routing=args.show_routing, **limits_of(args))
+    refused = [name for name in ('save_crop', 'save_dota') if getattr(args, name)]
+    if model.classifies and refused:
+        flag = refused[0].replace('_', '-')
+        raise UserError(f'--{flag} is for models that find objects, and a classifier finds none: omit it')
+    if model.classifies and not args.json_lines:
+        predictions = named(predictions)
     lines = sys.stdout if args.json_lines else None
     outputs = Outputs(args.save_txt, args.save_dota, args.save_crop, lines, show=args.show)
     images, objects = write_results(media, predictions, args.out_dir, outputs)
+    found, what = ('Classes of', 'scores') if model.classifies else (f'{objects} objects in', 'boxes')
     print(
-        f'{objects} objects in {images} image{"" if images == 1 else "s"}: pictures are in {args.out_dir / "vis"}, '
-        f'boxes as JSON in {args.out_dir / "preds"}.',
+        f'{found} {images} image{"" if images == 1 else "s"}: pictures are in {args.out_dir / "vis"}, '
+        f'{what} as JSON in {args.out_dir / "preds"}.',
         file=sys.stderr if args.json_lines else sys.stdout,
     )
 

@@ -5,7 +5,7 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 
@@ -25,18 +25,31 @@ def log_records(work_dir: str | Path, last_only: bool = False) -> Iterator[dict]
                 continue
 
 
-# Average precision over thresholds, that of a task before that of its boxes.
-METRICS = ('coco/segm_mAP', 'coco/keypoints_mAP', 'coco/oriented_mAP', 'coco/bbox_mAP')
+# Figures by which a validation is judged, from 0 to 1, that of a task before that of its boxes, and a second figure.
+METRICS = {
+    **{f'coco/{kind}_mAP': f'coco/{kind}_mAP_50' for kind in ('segm', 'keypoints', 'oriented', 'bbox')},
+    'accuracy/top1': 'accuracy/top5',
+}
 
 
 def metric_of(record: dict) -> str | None:
-    """The key of the average precision by which a validation is judged; None if the record has none.
+    """The key of the figure by which a validation is judged; None if the record has none.
 
     Example:
         >>> metric_of({'coco/bbox_mAP': 0.5, 'coco/segm_mAP': 0.4})
         'coco/segm_mAP'
     """
     return next((key for key in METRICS if key in record), None)
+
+
+def figure_name(keys: Iterable[str]) -> str:
+    """What the figures of a validation are, in words.
+
+    Example:
+        >>> figure_name(['accuracy/top1']), figure_name(['coco/bbox_mAP'])
+        ('accuracy', 'average precision')
+    """
+    return 'accuracy' if any(key.startswith('accuracy/') for key in keys) else 'average precision'
 
 
 def is_validation(record: dict) -> bool:

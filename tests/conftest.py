@@ -130,6 +130,7 @@ def alike(tmp_path_factory):
     """A config, and a checkpoint like a trained one: random weights, batch norm statistics of a photograph."""
     from mmdyn.datasets.photograph import photograph
     from mmdyn.models.build import build_model, input_channels
+    from mmdyn.tasks import head_of
 
     made: dict[str, Path] = {}
 
@@ -149,7 +150,7 @@ def alike(tmp_path_factory):
             for _ in range(20):  # a momentum of 0.03
                 model(torch.cat((image, image.flip(3))) / 255, None, mode='tensor')
         path = tmp_path_factory.mktemp('alike') / f'{name}.pth'
-        classes = tuple(str(i) for i in range(model.bbox_head.num_classes))
+        classes = tuple(str(i) for i in range(head_of(model).num_classes))
         torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=classes))), path)
         return path
 

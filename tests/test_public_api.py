@@ -71,13 +71,14 @@ LAYERS = {
     ],
     'export': [['graph', 'quantise', 'writers'], ['options'], ['agreement'], ['export'], ['benchmark']],
     'running': [
-        ['messages', 'image_channels', 'image_size', 'amp', 'processes', 'testing'],
+        ['messages', 'amp', 'processes', 'testing'],
+        ['image_channels', 'image_size'],
         ['config_file', 'dataset_images'],
         ['training_options'],
         ['auto_batch', 'common_options', 'launch', 'loading'],
     ],
     'metrics': [['oriented_iou'], ['coco_evaluation'], ['coco_metric']],
-    'reports': [['matching'], ['figures'], ['report'], ['hook']],
+    'reports': [['matching'], ['figures'], ['report'], ['classification'], ['hook']],
     'convert': [
         ['key_table', 'original_file', 'stored_config'],
         ['variant'],

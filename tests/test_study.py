@@ -3,8 +3,10 @@
 import csv
 import math
 import re
+import runpy
 import statistics
 import tarfile
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,3 +114,39 @@ def test_the_logs_make_the_report_again(data, tmp_path):
     measured = {'step_s': '', 'latency_s': ''}
     found = list(csv.DictReader(summary_csv(again).splitlines()))
     assert [r | measured for r in found] == [r | measured for r in summary]
+
+
+@pytest.fixture(scope='module')
+def pretraining():
+    """The script of the study of pretraining."""
+    return SimpleNamespace(**runpy.run_path(str(ROOT / 'demo/pretraining_study.py')))
+
+
+def test_gains_of_pretraining_are_paired_by_seed(pretraining):
+    arm = pretraining.Arm
+    aps = {('static', 'nothing'): [0.1, 0.2, 0.3], ('static', 'pretrained'): [0.2, 0.2, 0.5]}
+    aps |= {('dynamic', 'nothing'): [0.1, 0.1, 0.1], ('dynamic', 'pretrained'): [0.4, 0.2]}  # the third is not done
+    scores = {arm(80, *key, seed): ap for key, values in aps.items() for seed, ap in enumerate(values)}
+    scores[arm(240, 'static', 'nothing', 0)] = 0.5
+    found = pretraining.gains(scores, 80)
+    assert found['static'] == pytest.approx({0: 0.1, 1: 0.0, 2: 0.2})
+    assert found['dynamic'] == pytest.approx({0: 0.3, 1: 0.1})
+    assert found[pretraining.BEYOND] == pytest.approx({0: 0.2, 1: 0.1})
+    rows = pretraining.summary(scores)
+    assert [(row['images'], row['gain'], row['seeds']) for row in rows] == [
+        (80, 'static', 3),
+        (80, 'dynamic', 2),
+        (80, pretraining.BEYOND, 2),
+    ]
+    for row in rows[:2]:
+        assert row['pretrained'] - row['nothing'] == pytest.approx(row['mean'])
+    assert rows[2]['mean'] == pytest.approx(0.15)
+    # Student's for two values: half the difference times tan(0.95 * pi / 2)
+    assert rows[2]['high'] - rows[2]['mean'] == pytest.approx(0.05 * math.tan(0.95 * math.pi / 2), rel=1e-6)
+    assert pretraining.table(rows).count('\n') == 4
+
+
+def test_holm_corrects_the_smallest_most(pretraining):
+    assert pretraining.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert pretraining.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
+    assert pretraining.holm([]) == []

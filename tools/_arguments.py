@@ -177,14 +177,17 @@ def add_source_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--vid-stride', type=int, default=1, metavar='N', help='take every Nth frame of a video (1)')
 
 
-def add_detection_arguments(parser: argparse.ArgumentParser, score: float) -> argparse._ArgumentGroup:
-    """Which detections are kept; the group is returned."""
+def add_detection_arguments(parser: argparse.ArgumentParser, score: float | None) -> argparse._ArgumentGroup:
+    """Which detections are kept, with a score threshold, or None for the model's; the group is returned."""
+    default = '0.25; 0 for a classifier' if score is None else f'{score:g}'
     kept = parser.add_argument_group('what is kept')
     kept.add_argument(
-        '--conf', '--score-thr', type=float, default=score, metavar='X', help=f'score threshold, 0 to 1 ({score:g})'
+        '--conf', '--score-thr', type=float, default=score, metavar='X', help=f'score threshold, 0 to 1 ({default})'
     )
     kept.add_argument('--iou', type=float, metavar='X', help="overlap above which NMS drops a box (the model's)")
-    kept.add_argument('--max-det', type=int, metavar='N', help="most detections of an image (the model's)")
+    kept.add_argument(
+        '--max-det', type=int, metavar='N', help="most detections or classes of an image (the model's; 5)"
+    )
     kept.add_argument('--classes', nargs='+', metavar='NAME', help='these classes only, by name or number')
     kept.add_argument('--agnostic-nms', action='store_true', help='NMS among all classes, not within each')
     return kept

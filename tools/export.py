@@ -1,4 +1,4 @@
-"""Export a detector to ONNX, OpenVINO, Core ML, LiteRT, ncnn, TensorRT or torch.export, and compare it with PyTorch.
+"""Export a model to ONNX, OpenVINO, Core ML, LiteRT, ncnn, TensorRT or torch.export, and compare it with PyTorch.
 
 The graph takes letterboxed images (B, 3, H, W), normalised as in the config (YOLO11: RGB from 0 to 1), and returns
 boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
@@ -71,6 +71,7 @@ def make_parser():
 def export(args) -> None:
     from mmdyn.export.export import export_detector
     from mmdyn.export.options import ExportOptions
+    from mmdyn.running.testing import task_of_config
 
     settle_model(args)
     cfg = config_of(args)
@@ -91,6 +92,8 @@ def export(args) -> None:
     print(f'{done.path}: {done.size / 1e6:.1f} MB, {done.cost}')
     if not done.compared:
         print('not compared with PyTorch: its runtime does not exist for this system')
+    elif task_of_config(cfg).name == 'classify':
+        print(f'largest difference to PyTorch: scores {done.scores:.2g}')
     elif done.boxes == done.boxes:
         masks = f', masks {done.masks:.2g} of their largest number' if done.masks else ''
         print(f'largest difference to PyTorch: boxes {done.boxes:.2g} pixels, scores {done.scores:.2g}{masks}')
@@ -98,7 +101,6 @@ def export(args) -> None:
         print('no box of the photograph is above test_cfg.score_thr, also in PyTorch: no box was compared')
     if args.int8 and not args.no_eval and done.compared:
         from mmdyn.inference.evaluation import ap_table, evaluate
-        from mmdyn.running.testing import task_of_config
 
         rows = {
             'float32': evaluate(cfg, args.checkpoint, square=not args.dynamic_size),

@@ -49,6 +49,12 @@ def test_exported(cfg, args):
     return use_exported(cfg, args.checkpoint)
 
 
+def draw_classes(runner, args) -> None:
+    """Let mmpretrain's hook draw every image of a classifier's test."""
+    hook = dict(type='mmpretrain.VisualizationHook', enable=True, interval=1, show=args.show, wait_time=args.wait_time)
+    runner.register_hook(dict(hook, out_dir=str(Path(runner.log_dir, args.show_dir)) if args.show_dir else None))
+
+
 def test(args) -> None:
     from mmdet.engine.hooks.utils import trigger_visualization_hook
     from mmengine.evaluator import DumpResults
@@ -56,7 +62,7 @@ def test(args) -> None:
     from mmdyn.checkpoints import check_checkpoint
     from mmdyn.errors import UserError
     from mmdyn.running.launch import build_runner
-    from mmdyn.running.testing import enable_fuse, enable_tta
+    from mmdyn.running.testing import enable_fuse, enable_tta, task_of_config
 
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out writes a pickle, so FILE must end in .pkl or .pickle; got {args.out}')
@@ -68,7 +74,8 @@ def test(args) -> None:
         check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         cfg.resume = False
-    if args.show or args.show_dir:
+    draws_classes = (args.show or args.show_dir) and task_of_config(cfg).name == 'classify'
+    if (args.show or args.show_dir) and not draws_classes:
         trigger_visualization_hook(cfg, args)
     if args.json_prefix:
         cfg.test_evaluator.update(format_only=True, outfile_prefix=args.json_prefix)
@@ -77,6 +84,8 @@ def test(args) -> None:
     if args.fuse:
         enable_fuse(cfg)
     runner = build_runner(cfg, train=False)
+    if draws_classes:
+        draw_classes(runner, args)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))
     runner.test()

@@ -3,7 +3,6 @@ _base_ = './runtime.py'
 
 default_hooks = dict(
     checkpoint=dict(save_best='coco/bbox_mAP'),
-    visualization=dict(type='mmdet.DetVisualizationHook'),
-    report=dict(type='ReportHook'))
+    visualization=dict(type='mmdet.DetVisualizationHook'))
 visualizer = dict(
     type='mmdet.DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')

@@ -11,7 +11,7 @@ train_dataloader = dict(
         ann_file='annotations/train.json',
         data_prefix=dict(img='train/'),
         pipeline=[*_base_.load, _base_.mosaic, _base_.affine, *finish]))
-last_epochs_pipeline = [*_base_.load, dict(_base_.affine, border=(0, 0)), *finish]
+last_epochs_pipeline = [*_base_.load, *_base_.letterbox, dict(_base_.affine, border=(0, 0)), *finish]
 val_dataloader = dict(dataset=val_set)
 test_dataloader = dict(dataset=val_set)
 

@@ -8,7 +8,7 @@ load = [_base_.load[0], dict(type='LoadKeypoints')]
 mosaic = dict(_base_.mosaic, pre_transform=load)
 finish = [_base_.colour, _base_.pack]
 train_dataloader = dict(dataset=dict(posed, pipeline=[*load, mosaic, _base_.affine, *finish]))
-last_epochs_pipeline = [*load, dict(_base_.affine, border=(0, 0)), *finish]
+last_epochs_pipeline = [*load, *_base_.letterbox, dict(_base_.affine, border=(0, 0)), *finish]
 val_dataloader = dict(dataset=posed)
 test_dataloader = val_dataloader
 val_evaluator = dict(metric=['bbox', 'keypoints'])

@@ -21,7 +21,8 @@ default_hooks = dict(
     checkpoint_guard=dict(type='CheckpointGuardHook'),
     resume=dict(type='ResumeHook'),
     channels_last=dict(type='ChannelsLastHook'),
-    routing=dict(type='RoutingHook'))
+    routing=dict(type='RoutingHook'),
+    report=dict(type='ReportHook'))
 
 env_cfg = dict(
     cudnn_benchmark=True,

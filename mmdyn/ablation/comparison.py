@@ -20,6 +20,7 @@ from scipy import stats
 from mmdyn.analysis.flops import Cost, count_cost
 from mmdyn.models.build import build_model
 from mmdyn.running.image_size import image_size
+from mmdyn.running.testing import task_of_config
 
 from .fairness import config_differences
 from .plan import Run, recorded_arms
@@ -105,6 +106,11 @@ class Comparison(NamedTuple):
     def control(self) -> Arm:
         """The first arm."""
         return self.arms[0]
+
+    @property
+    def score(self) -> str:
+        """What the arms are compared by, as the heading of a table."""
+        return next(iter(task_of_config(self.cfg).metrics))
 
     @property
     def missing(self) -> list[RunResult]:

@@ -112,7 +112,7 @@ def _trainable(path: str, options: dict | None, amp: bool, change: Callable[[Con
 
 
 def _check_readable(path: str, cfg: Config) -> None:
-    """Check that the logs will contain a box AP of the last epoch."""
+    """Check that the logs will contain the AP, or the accuracy, of the last epoch."""
     loop = cfg.get('train_cfg') or {}
     epochs, begin = loop.get('max_epochs'), loop.get('val_begin', 1)
     if not epochs:
@@ -122,10 +122,11 @@ def _check_readable(path: str, cfg: Config) -> None:
     evaluators = cfg.get('val_evaluator') or []
     evaluators = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
     named = {str(e.get('type')): e.get('prefix') for e in evaluators}
-    if not any(kind.endswith('CocoMetric') and prefix in (None, 'coco') for kind, prefix in named.items()):
+    known = (('CocoMetric', 'coco'), ('TopAccuracy', 'accuracy'))
+    if not any(kind.endswith(end) and prefix in (None, own) for kind, prefix in named.items() for end, own in known):
         raise UserError(
-            f'{path} is scored by {named or "nothing"} (val_evaluator, with prefix): box AP of a CocoMetric is '
-            "compared, whose prefix is None or 'coco'"
+            f'{path} is scored by {named or "nothing"} (val_evaluator, with prefix): AP of a CocoMetric is compared, '
+            "whose prefix is None or 'coco', or a TopAccuracy without prefix"
         )
     backends = (cfg.get('visualizer') or {}).get('vis_backends') or []
     if not any(str(b.get('type')).endswith('LocalVisBackend') for b in backends):

@@ -73,7 +73,7 @@ def curves(comparison: Comparison) -> str:
                 epochs, values.mean(0), color=colour(i), linestyle=line(i), label=name, marker='.', zorder=3 if i else 4
             )
             axis.fill_between(epochs, values.min(0), values.max(0), color=colour(i), alpha=0.12, linewidth=0)
-        axis.set(xlabel='epoch', ylabel='box AP, validation set')
+        axis.set(xlabel='epoch', ylabel=f'{comparison.score}, validation set')
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.25)
         axis.legend(frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
@@ -98,7 +98,9 @@ def forest(comparison: Comparison) -> str:
                 axis.plot([difference.low, difference.high], [i, i], color=colour(i), linewidth=2)
         axis.set_yticks([i for i, _ in others], [name for _, (_, name) in others])
         axis.set_ylim(len(others) + 0.6, 0.4)
-        axis.set_xlabel(f'difference in box AP to {labels(comparison)[0]}: mean, 95 % interval; dots are seeds')
+        axis.set_xlabel(
+            f'difference in {comparison.score} to {labels(comparison)[0]}: mean, 95 % interval; dots are seeds'
+        )
         axis.grid(axis='x', alpha=0.25)
         return _svg(figure)
 
@@ -127,7 +129,7 @@ def trade_offs(comparison: Comparison) -> str:
                     )
             axis.set_xlabel(name)
             axis.grid(alpha=0.25)
-        axes[0][0].set_ylabel('box AP, mean and deviation')
+        axes[0][0].set_ylabel(f'{comparison.score}, mean and deviation')
         handles, names = axes[0][0].get_legend_handles_labels()
         axes[0][-1].legend(handles, names, frameon=False, loc='center left', bbox_to_anchor=(1, 0.5))
         return _svg(figure)

@@ -11,15 +11,14 @@ from . import plots
 from .comparison import Arm, Comparison, spread
 from .runs import RunResult
 
-COLUMNS = (
-    'AP',
+COLUMNS = (  # after the score, which is AP or accuracy
     '± std',
     'seeds',
     'difference',
     '95 % interval',
     'p',
     'shown',
-    'best AP',
+    'best',
     'params',
     'GFLOPs',
     'train',
@@ -39,8 +38,13 @@ def _milliseconds(value: float, reference: float, digits: int) -> str:
     return '–' if math.isnan(value) else f'{value * 1e3:.{digits}f} ms ({value / reference:.2f})'
 
 
+def columns(comparison: Comparison) -> tuple[str, ...]:
+    """Headings of the table, after the name of the config."""
+    return comparison.score, *COLUMNS
+
+
 def row(arm: Arm, control: Arm) -> list[str]:
-    """The cells of an arm, in the order of ``COLUMNS``.
+    """The cells of an arm, in the order of :func:`columns`.
 
     Args:
         arm: The arm.
@@ -81,8 +85,8 @@ def describe(comparison: Comparison) -> list[str]:
         f'{loader.get("batch_size", "?")}{f", gradients summed to {nominal}" if nominal else ""}'
         f'{", mixed precision" if cfg.get("amp") else ""}. {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
         f'{" in the control; other arms have their own recipe, see below" if own else ""}.',
-        f'AP is COCO AP of {task_of_config(cfg).parts} on the validation set after the last epoch; "best" is that of '
-        'the best validation, which is optimistic.',
+        f'{_meaning(comparison)} on the validation set after the last epoch; "best" is that of the best validation, '
+        'which is optimistic.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
         "arm alone. p is Dunnett's with seeds as blocks, of all arms together: the probability, if no arm differed, "
         'that the largest difference is at least as large. A difference is shown where the interval excludes zero and '
@@ -94,6 +98,13 @@ def describe(comparison: Comparison) -> list[str]:
         f'experts included) are at {width} x {height} px.',
         *([f'Resumed, with different random numbers after that: {", ".join(resumed)}.'] if resumed else ()),
     ]
+
+
+def _meaning(comparison: Comparison) -> str:
+    task = task_of_config(comparison.cfg)
+    if task.name == 'classify':
+        return f'{comparison.score} is the share of images whose best class is right,'
+    return f'{comparison.score} is COCO AP of {task.parts}'
 
 
 def setting() -> str:
@@ -117,7 +128,8 @@ def markdown(comparison: Comparison) -> str:
     lines = [f'# {comparison.control.name} and what differs from it', '', *describe(comparison), '']
     if comparison.missing:
         lines += ['**Not in the table:**', '', *(f'- {text}' for text in warnings(comparison)), '']
-    lines += [f'| config | {" | ".join(COLUMNS)} |', '|---' * (len(COLUMNS) + 1) + '|']
+    headings = ('config', *columns(comparison))
+    lines += [f'| {" | ".join(headings)} |', '|---' * len(headings) + '|']
     lines += [f'| {arm.name} | {" | ".join(row(arm, comparison.control))} |' for arm in comparison.arms]
     return '\n'.join([*lines, '', f'Report and times: {setting()}.', ''])
 
@@ -158,7 +170,8 @@ def html(comparison: Comparison) -> str:
         control=comparison.control.name,
         sentences=describe(comparison),
         warnings=warnings(comparison),
-        columns=COLUMNS,
+        score=comparison.score,
+        columns=columns(comparison),
         rows=[
             (arm.name, plots.colour(i), arm.difference.verdict if arm.difference else '', row(arm, comparison.control))
             for i, arm in enumerate(comparison.arms)

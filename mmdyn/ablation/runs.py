@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from mmdyn.logs import log_records, metric_of
+from mmdyn.logs import METRICS, log_records, metric_of
 
 from .plan import CONFIG_NAME, Run
 
@@ -21,8 +21,8 @@ class RunResult(NamedTuple):
 
     run: Run
     epochs: int  # planned
-    ap: dict[int, float]  # AP of the task by epoch
-    ap50: dict[int, float]
+    ap: dict[int, float]  # AP of the task by epoch, or the accuracy of a classifier's best class
+    ap50: dict[int, float]  # or that of the best five
     loss: dict[int, float]  # last value of every epoch
     routing: dict[str, dict[str, float]]  # figures of every dynamic layer at the last validation
     iteration: float  # median seconds of an iteration
@@ -67,7 +67,7 @@ def read_run(run: Run) -> RunResult:
     for record in log_records(run.folder):
         step = record.get('step', 0)
         if metric := metric_of(record):
-            ap[step], ap50[step] = record[metric], record.get(f'{metric}_50', math.nan)
+            ap[step], ap50[step] = record[metric], record.get(METRICS[metric], math.nan)
         elif 'loss' in record:
             # epochs that a resumed run repeats replace the earlier records
             loss[record['epoch']], last = record['loss'], max(last, step)

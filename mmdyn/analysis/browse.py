@@ -15,6 +15,7 @@ from mmdyn.errors import UserError
 from mmdyn.files import render_page, write_image, write_text
 from mmdyn.inference.onnx_detector import Detections
 from mmdyn.running.dataset_images import dataset_of_split
+from mmdyn.running.testing import task_of_config
 
 from .ground_truth import labelled
 from .pictures import draw_small, figure_image
@@ -54,6 +55,8 @@ def write_page(
     """
     if count < 1:
         raise UserError(f'invalid --count {count}: set it to 1 or more')
+    if task_of_config(cfg).name == 'classify':
+        raise UserError('browse makes a page of objects, and images of a classifier have none: look at their folders')
     folder = Path(folder)
     dataset = DATASETS.build(dataset_of_split(cfg, split))
     np.random.seed(seed)

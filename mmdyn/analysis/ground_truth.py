@@ -7,8 +7,7 @@ from mmengine.config import Config
 from mmyolo.registry import DATASETS
 
 from mmdyn.datasets import LoadImage
-from mmdyn.datasets.oriented import oriented_box
-from mmdyn.datasets.outlines import parts_of
+from mmdyn.datasets.oriented import corners_of_instance, oriented_box
 from mmdyn.datasets.pixels import read_pixels
 from mmdyn.inference.load import load_model
 from mmdyn.inference.onnx_detector import Detections, draw
@@ -34,8 +33,7 @@ def labelled(dataset: Any, index: int) -> tuple[np.ndarray, Detections]:
     objects = Detections(np.array(boxes, float).reshape(-1, 4), np.ones(len(labels)), np.array(labels, int))
     if dataset.corners:
         height, width = image.shape[:2]
-        parts = [parts_of(i['mask'], height, width, info['img_path']) for i in instances]
-        turned = [oriented_box(np.concatenate(each)) for each in parts]
+        turned = [oriented_box(corners_of_instance(i, height, width, info['img_path'])) for i in instances]
         objects = objects._replace(oriented_boxes=np.array(turned).reshape(-1, 5))
     elif dataset.outlines:
         masks = CocoMasks([i.get('mask') for i in instances], image.shape[:2], info['img_path'])

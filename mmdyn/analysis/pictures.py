@@ -13,7 +13,7 @@ from mmdyn.datasets.outlines import run_lengths
 from mmdyn.errors import UserError
 from mmdyn.files import write_image
 from mmdyn.inference.onnx_detector import Detections, colour_of, draw, draw_masks, viewable
-from mmdyn.logs import METRICS, log_records, metric_of
+from mmdyn.logs import METRICS, figure_name, log_records, metric_of
 
 matplotlib.use('Agg')
 from matplotlib import pyplot as plt
@@ -95,7 +95,7 @@ def draw_small(
 
 
 def draw_curves(work_dir: str | Path, path: str | Path) -> None:
-    """Plot losses and average precision of a run over its epochs.
+    """Plot losses and average precision, or accuracy, of a run over its epochs.
 
     Args:
         work_dir: Folder of the run.
@@ -109,15 +109,18 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
         raise UserError(f'{Path(work_dir).absolute()} has no training log: give the work dir of a run')
     train = [r for r in records if 'loss' in r]
     val = [r for r in records if metric_of(r)]
-    metrics = dict.fromkeys(f'{key}{at}' for r in val for key in METRICS if key in r for at in ('', '_50'))
+    metrics = dict.fromkeys(
+        each for r in val for key in METRICS if key in r for each in (key, METRICS[key]) if each in r
+    )
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), dpi=120, constrained_layout=True)
     steps_per_epoch = max(r['step'] for r in train) / max(r['epoch'] for r in train)
     for key in sorted(k for k in train[0] if k.startswith('loss')):
         left.plot([r['step'] / steps_per_epoch for r in train], [r[key] for r in train], label=key)
     left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
     for key in metrics:
-        right.plot([r['step'] for r in val], [r[key] for r in val], marker='o', label=key.removeprefix('coco/'))
-    right.set(xlabel='epoch', ylabel='average precision, validation set', ylim=(0, 1))
+        points = [(r['step'], r[key]) for r in val if key in r]
+        right.plot(*zip(*points, strict=True), marker='o', label=key.rpartition('/')[2])
+    right.set(xlabel='epoch', ylabel=f'{figure_name(metrics)}, validation set', ylim=(0, 1))
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend()

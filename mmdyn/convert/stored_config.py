@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmdyn.errors import UserError
 from mmdyn.running.config_file import CONFIGS
 from mmdyn.running.image_channels import keeps_sixteen_bits
-from mmdyn.running.image_size import test_size
+from mmdyn.running.image_size import crop_sizes, test_size
 from mmdyn.tasks import TASKS
 
 OWN_TYPES = (
@@ -30,6 +30,7 @@ class StoredConfig(NamedTuple):
     model: dict[str, Any]
     size: tuple[int, int]  # height and width of a test image
     sixteen_bits: bool  # whether 16 bits of an image are kept
+    resize: int | None = None  # of a classifier, pixels of the shorter side before the centre is taken
 
 
 def stored_config(text: str, source: object) -> StoredConfig | None:
@@ -65,10 +66,14 @@ def stored_config(text: str, source: object) -> StoredConfig | None:
             f'the config in {source} has {", ".join(foreign[:4])}, which no config of mmdyn has: give the config that '
             'it was trained with'
         )
+    classifies = 'bbox_head' not in values['model'] and 'head' in values['model']
     try:
-        cfg = Config(dict(test_dataloader=values['test_dataloader']))
-        return StoredConfig(values['model'], test_size(cfg), keeps_sixteen_bits(cfg))
-    except (KeyError, AttributeError, TypeError, ValueError, UserError):
+        cfg = Config(dict(model=values['model'], test_dataloader=values['test_dataloader']))
+        resize = crop_sizes(cfg)[0] if classifies else None
+        return StoredConfig(values['model'], test_size(cfg), keeps_sixteen_bits(cfg), resize)
+    except (KeyError, AttributeError, TypeError, ValueError, UserError) as e:
+        if classifies:
+            raise UserError(f'the config in {source} tests other images: give the config, too. {e}') from e
         return StoredConfig(values['model'], (640, 640), False)
 
 

@@ -20,7 +20,7 @@ from mmdyn.files import replacing
 from mmdyn.models.build import build_model
 from mmdyn.running.config_file import load_config
 from mmdyn.running.image_channels import image_channels, set_channels
-from mmdyn.running.image_size import set_image_size
+from mmdyn.running.image_size import set_crop_size, set_image_size
 from mmdyn.running.messages import config_errors
 
 from .conversion import convert
@@ -75,7 +75,8 @@ def weights_config(path: str | Path) -> Config:
         path: As in :func:`read_weights`.
 
     Returns:
-        A config of COCO with this model and its image size, 640 x 640 if the file does not state it.
+        A config of COCO, or of ImageNet for a classifier, with this model and its image size; of a detector 640 x 640
+        if the file does not state it.
 
     Raises:
         UserError: As in :func:`read_weights`; or the file is of a detector of another package.
@@ -99,10 +100,13 @@ def weights_config(path: str | Path) -> Config:
 
 def _restored(stored: StoredConfig, tensors: dict, path: str | Path) -> Config:
     """A config with the model, the image size and the channels that a checkpoint states."""
-    cfg = load_config('yolo11n_coco')
+    cfg = load_config('yolo11n_coco' if stored.resize is None else 'classify/yolo11n_imagenet')
     cfg.model = ConfigDict(copy.deepcopy(stored.model))
     set_channels(cfg, image_channels(cfg), to_float32=stored.sixteen_bits or None)
-    set_image_size(cfg, *stored.size)
+    if stored.resize is None:
+        set_image_size(cfg, *stored.size)
+    else:
+        set_crop_size(cfg, stored.size[0], stored.resize)
     with torch.device('meta'), DefaultScope.overwrite_default_scope('mmyolo'), config_errors():
         expected = build_model(cfg).state_dict()
     if differing := state_dict_differences(expected, tensors):

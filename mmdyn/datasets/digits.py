@@ -42,7 +42,7 @@ KEYPOINTS = ('top', 'right', 'bottom', 'left', 'centre')  # of the ink
 SKELETON = tuple((5, i) for i in range(1, 5))  # from the centre to the others, counted from 1
 FINE = 4  # steps of an outline, to a pixel
 SPLITS = {'train': 800, 'val': 200}
-CROPS = {'train': 4000, 'val': 1000}  # images of one digit
+CROPS = {'train': 8000, 'val': 1000}  # images of one digit
 CROP_SIZE = 64
 
 
@@ -334,7 +334,7 @@ def make_crop(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, int]
     """Generate the image of one digit, BGR uint8 (64, 64, 3), and its label."""
     image = cv2.resize(_background(material, rng), (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
     sprite = _sprite(material, rng)
-    while not CROP_SIZE / 3 <= max(sprite.opacity.shape) <= CROP_SIZE:
+    while not 0.6 * CROP_SIZE <= max(sprite.opacity.shape) <= CROP_SIZE:
         sprite = _sprite(material, rng)
     height, width = sprite.opacity.shape
     x, y = (int(rng.integers(0, CROP_SIZE - side + 1)) for side in (width, height))

@@ -4,7 +4,8 @@ An oriented box is five numbers: its centre, the longer and the shorter side in 
 which the longer one is turned from the x axis towards the y axis, from -pi / 4 to 3 pi / 4.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -30,6 +31,25 @@ def oriented_box(points: np.ndarray) -> np.ndarray:
     return np.array([x, y, width, height, (angle + np.pi / 4) % np.pi - np.pi / 4])
 
 
+def corners_of_instance(instance: Mapping[str, Any], height: int, width: int, image: str) -> np.ndarray:
+    """The corners or outline (P, 2) of an object of a data set; those of its upright box where it has none.
+
+    A group of objects (``iscrowd``) may have none: a data set leaves out other objects without.
+
+    Args:
+        instance: The object, as ``get_data_info`` gives it.
+        height: Of the image.
+        width: Of the image.
+        image: Its name, for messages.
+    """
+    parts = parts_of(instance['mask'], height, width, image) if instance.get('mask') else []
+    return np.concatenate(parts) if parts else _upright_corners(*instance['bbox'])
+
+
+def _upright_corners(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+
+
 def boxes_of(annotations: Annotations) -> np.ndarray:
     """The oriented boxes of all objects, (N, 5): around their corners, outlines or masks; upright where there are none.
 
@@ -43,8 +63,8 @@ def boxes_of(annotations: Annotations) -> np.ndarray:
         across, down = annotations.sizes[image].tolist()
         segmentation = annotations.segmentation(i)
         parts = parts_of(segmentation, down, across, annotations.files[image]) if segmentation else []
-        corners = [(left, top), (left + width, top), (left + width, top + height), (left, top + height)]
-        boxes[i] = oriented_box(np.concatenate(parts) if parts else np.array(corners))
+        corners = _upright_corners(left, top, left + width, top + height)
+        boxes[i] = oriented_box(np.concatenate(parts) if parts else corners)
     return boxes
 
 

@@ -12,8 +12,7 @@ from mmdyn.errors import UserError
 from mmdyn.files import write_image, write_json
 
 from .data_source import DataSource
-from .oriented import OrientedOutlines
-from .outlines import parts_of
+from .oriented import OrientedOutlines, corners_of_instance
 from .pixels import read_pixels
 
 EXACT_SUFFIXES = ('.png', '.tif', '.tiff', '.bmp')  # of images whose pixels tiles keep; others become .jpg
@@ -99,7 +98,7 @@ def _tile_split(
         pixels = read_pixels(path, channels)
         height, width = pixels.shape[:2]
         largest = max(largest, height, width)
-        points = [np.concatenate(parts_of(each['mask'], height, width, str(path))) for each in info['instances']]
+        points = [corners_of_instance(each, height, width, str(path)) for each in info['instances']]
         outlines = OrientedOutlines.of(points, height, width)
         areas = np.array([cv2.contourArea(cv2.convexHull(each)) for each in outlines.points])
         suffix = path.suffix.lower() if path.suffix.lower() in EXACT_SUFFIXES else '.jpg'

@@ -23,7 +23,7 @@ from mmdyn.tasks import TASKS, task_of
 
 from .agreement import examples
 from .export import export_detector
-from .graph import DetectionGraph
+from .graph import plain_graph
 from .options import FORMATS, ExportOptions
 
 PYTORCH = 'PyTorch'
@@ -165,7 +165,7 @@ def _timed(
     rows: list[Row], model: torch.nn.Module, images: torch.Tensor, threads: int | None, repeats: int
 ) -> list[Row]:
     """The rows with seconds for an image: all files take turns in one process."""
-    graph = DetectionGraph(fold_batch_norms(model.eval()))
+    graph = plain_graph(fold_batch_norms(model.eval()))
     calls: dict[int, Callable[[], object]] = {0: partial(graph, images)}
     for i, row in enumerate(rows):
         if row.path is not None and row.result == 'run':

@@ -1,4 +1,4 @@
-"""Export: a detector and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
+"""Export: a model and its checkpoint to ONNX, OpenVINO or ``torch.export``, compared with PyTorch first.
 
 ``options.py`` selects how dynamic convolutions are written.
 """
@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,18 +20,20 @@ from torch.export import Dim, ExportedProgram
 
 from mmdyn.checkpoints import EXPORTED
 from mmdyn.errors import UserError
+from mmdyn.inference.onnx_detector import BEST_CLASSES
 from mmdyn.inference.runtimes import runs_here
 from mmdyn.layers import export_form, fold_batch_norms
 from mmdyn.layers.export_forms import ExportForm
 from mmdyn.logs import quiet
 from mmdyn.running.dataset_images import calibration_images
 from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
-from mmdyn.running.image_size import test_size
+from mmdyn.running.image_size import STRIDE, crop_sizes, test_size
 from mmdyn.running.loading import class_names, load_checkpoint_model
+from mmdyn.tasks import head_of
 from mmdyn.version import __version__
 
 from .agreement import Differences, check_agreement, examples
-from .graph import DetectionGraph, DetectionGraphWithNMS
+from .graph import ClassificationGraph, DetectionGraphWithNMS, plain_graph
 from .options import ExportOptions, check_options, choose_form
 from .quantise import TOOLKITS, WEIGHTS_ONLY
 from .writers import (
@@ -58,7 +61,7 @@ class Exported(NamedTuple):
     size: int  # bytes of all its files
     form: ExportForm | None  # None for a static detector
     cost: str  # what the form costs
-    boxes: float  # largest difference of a box or keypoint to PyTorch, in pixels
+    boxes: float  # largest difference of a box or keypoint to PyTorch, in pixels; 0 of a classifier
     scores: float  # and of a score
     masks: float = 0.0  # and of what masks are made of, as a share of the largest number
     compared: bool = True  # False if the runtime of the file does not run on this machine
@@ -72,12 +75,12 @@ def _metadata(
     options: ExportOptions,
 ) -> dict[str, str]:
     """Metadata for a runtime, each entry as JSON."""
-    head, preprocessor, test = model.bbox_head, model.data_preprocessor, model.bbox_head.test_cfg
+    head, preprocessor = head_of(model), model.data_preprocessor
     names, size = class_names(classes, cfg, head.num_classes), test_size(cfg)
     channels = [getattr(preprocessor, k).flatten().tolist() for k in ('mean', 'std')]
     values: dict[str, Any] = dict(
         names=names,
-        stride=max(head.featmap_strides),
+        stride=max(getattr(head, 'featmap_strides', [STRIDE])),
         long_side=max(size),
         size=size,
         channels=image_channels(cfg),
@@ -86,12 +89,9 @@ def _metadata(
         batch=options.batch,
         mean=channels[0],
         std=channels[1],
-        bgr_to_rgb=bool(preprocessor._channel_conversion),
         pad_value=114,
         nms=options.nms,
-        score_threshold=test.score_thr,
-        iou_threshold=test.nms.iou_threshold,
-        max_detections=test.max_per_img,
+        **_test_metadata(cfg, model),
         task=getattr(head, 'task', 'detect'),
         skeleton=getattr(head, 'skeleton', ()),
         keypoint_shape=getattr(head, 'keypoint_shape', None),
@@ -100,12 +100,26 @@ def _metadata(
     return {k: json.dumps(v) for k, v in values.items()} | {'mmdyn_version': __version__}
 
 
+def _test_metadata(cfg: Config, model: Any) -> dict[str, Any]:
+    """Channels and thresholds of a test; the pipeline of a classifier has turned the channels."""
+    if not hasattr(model, 'bbox_head'):
+        limits = dict(score_threshold=0.0, iou_threshold=None, max_detections=BEST_CLASSES)
+        return dict(bgr_to_rgb=True, resize=crop_sizes(cfg)[0], **limits)
+    test = model.bbox_head.test_cfg
+    return dict(
+        bgr_to_rgb=bool(model.data_preprocessor._channel_conversion),
+        score_threshold=test.score_thr,
+        iou_threshold=test.nms.iou_threshold,
+        max_detections=test.max_per_img,
+    )
+
+
 def trace(cfg: Config, graph: nn.Module, options: ExportOptions, form: ExportForm | None) -> ExportedProgram:
     """Turn the graph into a program of plain operators.
 
     Args:
         cfg: Config, for the size.
-        graph: :class:`DetectionGraph`, with or without NMS.
+        graph: What :func:`plain_graph` gives, or with NMS.
         options: Options of the export: fixed or dynamic batch and size.
         form: Export form of dynamic convolutions.
     """
@@ -144,19 +158,22 @@ def export_detector(cfg: Config, checkpoint: str | Path, target: str | Path, opt
     model = loaded.model
     fold_batch_norms(model.eval()).requires_grad_(False)
     form, cost = choose_form(model, options)
-    test = model.bbox_head.test_cfg
-    reference = DetectionGraph(model)
+    reference = plain_graph(model)
     if options.masks and 'prototypes' not in reference.names:
         raise UserError('--masks is for models of segmentation: omit it')
-    limits = dict(iou=test.nms.iou_threshold, score=test.score_thr, keep=test.max_per_img, masks=options.masks)
+    if isinstance(reference, ClassificationGraph) and (options.nms or not options.square):
+        raise UserError('--nms and --dynamic-size are for models that find objects: omit them for a classifier')
+    test = _test_metadata(cfg, model)
+    limits = dict(iou=test['iou_threshold'], score=test['score_threshold'], keep=test['max_detections'])
+    with_nms: Any = partial(DetectionGraphWithNMS, **limits, masks=options.masks)
     images = examples(model, test_size(cfg), options.batch or 3)
     with torch.no_grad():
         expected = dict(zip(reference.names, reference(images), strict=True))
-        kept = DetectionGraphWithNMS(reference, one_operator=False, **limits)(images)[1] if options.nms else None
-    graph: nn.Module
-    graph = plain = DetectionGraph(model, options.half and options.format in ('onnx', 'torch_export'))
+        kept = with_nms(reference, one_operator=False)(images)[1] if options.nms else None
+    graph: Any
+    graph = plain_graph(model, options.half and options.format in ('onnx', 'torch_export'))
     if options.nms:
-        graph = DetectionGraphWithNMS(plain, one_operator=options.format != 'torch_export', **limits)
+        graph = with_nms(graph, one_operator=options.format != 'torch_export')
     metadata = _metadata(cfg, model, loaded.classes, graph.names, options)
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix='.exporting-') as folder:

@@ -1,4 +1,4 @@
-"""The graph that is exported: an image batch to decoded boxes and scores, with or without NMS.
+"""The graph that is exported: an image batch to decoded boxes and scores, with or without NMS, or to scores of classes.
 
 Shapes: B batch, N priors of all levels, C classes, K detections kept of an image, n boxes that NMS keeps of a batch.
 """
@@ -13,7 +13,7 @@ from torchvision.ops import nms as torchvision_nms
 
 from mmdyn.errors import UserError
 from mmdyn.models.oriented import prob_iou
-from mmdyn.tasks import TASKS
+from mmdyn.tasks import TASKS, head_of
 
 CANDIDATES = 1000  # of an image, for Fast NMS: their overlaps are a square
 
@@ -42,6 +42,37 @@ def _(boxes: Tensor, scores: Tensor, iou: float, score: float) -> Tensor:
     return boxes.new_empty((torch.library.get_ctx().new_dynamic_size(), 3), dtype=torch.int64)
 
 
+class ClassificationGraph(nn.Module):
+    """A classifier as a plain function of tensors.
+
+    Args:
+        model: Classifier.
+        half: Compute in float16; images and outputs stay float32.
+    """
+
+    names: tuple[str, ...] = ('scores',)  # of the outputs
+
+    def __init__(self, model: nn.Module, half: bool = False) -> None:
+        super().__init__()
+        self.model = model.half() if half else model
+        self.half_precision = half
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Scores of the classes (B, C), whose sum is 1, of normalised images (B, 3, H, W)."""
+        images = images.half() if self.half_precision else images
+        return (self.model(images, mode='tensor').float().softmax(1),)
+
+
+def plain_graph(model: nn.Module, half: bool = False) -> 'ClassificationGraph | DetectionGraph':
+    """The graph of a model, without NMS.
+
+    Raises:
+        UserError: The head is not supported.
+    """
+    classifies = getattr(head_of(model), 'task', '') == 'classify'
+    return ClassificationGraph(model, half) if classifies else DetectionGraph(model, half)
+
+
 class DetectionGraph(nn.Module):
     """A detector as a plain function of tensors.
 
@@ -57,7 +88,9 @@ class DetectionGraph(nn.Module):
         super().__init__()
         head = getattr(model, 'bbox_head', None)
         if not isinstance(head, YOLOv8Head):
-            raise UserError(f'only detectors with a YOLO11Head or YOLOv8Head are exported, not {type(head).__name__}')
+            raise UserError(
+                f'only models with a head of YOLO11 or a YOLOv8Head are exported, not {type(head).__name__}'
+            )
         extras = TASKS[getattr(head, 'task', 'detect')].outputs
         self.names: tuple[str, ...] = ('boxes', 'scores', *extras)  # of the outputs
         self.model = model.half() if half else model

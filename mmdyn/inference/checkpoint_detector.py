@@ -1,9 +1,9 @@
-"""A detector from a config and a checkpoint, with the interface of an exported file."""
+"""A detector or a classifier from a config and a checkpoint, with the interface of an exported file."""
 
 import copy
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
@@ -24,13 +23,14 @@ from mmdyn.models.build import build_model
 from mmdyn.running.image_channels import image_channels, keeps_sixteen_bits
 from mmdyn.running.loading import class_names
 from mmdyn.running.messages import config_errors
+from mmdyn.tasks import head_of
 
-from .onnx_detector import Detections, Limits
+from .onnx_detector import Detections, Limits, best_classes, refuse_limits_of_boxes, threshold
 from .prediction import FIELDS
 
 
 class CheckpointDetector:
-    """Detects in images, as :class:`mmdyn.inference.onnx_detector.OnnxDetector` does.
+    """Detects in images or classifies them, as :class:`mmdyn.inference.onnx_detector.OnnxDetector` does.
 
     Args:
         cfg: Config.
@@ -56,8 +56,10 @@ class CheckpointDetector:
         model.load_state_dict(tensors, strict=False)  # counters of batch norms may be missing
         self.model = model.to(device)
         self.model.cfg = cfg
-        self.names = class_names(classes_of(content), cfg, self.model.bbox_head.num_classes)
-        self.skeleton = getattr(self.model.bbox_head, 'skeleton', ())  # of keypoints, in pictures
+        head = head_of(self.model)
+        self.names = class_names(classes_of(content), cfg, head.num_classes)
+        self.skeleton = getattr(head, 'skeleton', ())  # of keypoints, in pictures
+        self.classifies = getattr(head, 'task', '') == 'classify'
         self.lock = threading.Lock()  # limits are set in the head for the time of a call
         self.channels = image_channels(cfg)
         self.to_float32 = keeps_sixteen_bits(cfg)
@@ -69,7 +71,7 @@ class CheckpointDetector:
     def __call__(
         self,
         images: Sequence[np.ndarray],
-        score: float = 0.25,
+        score: float | None = None,
         iou: float | None = None,
         max_detections: int | None = None,
         classes: Sequence[int] | None = None,
@@ -86,16 +88,26 @@ class CheckpointDetector:
             agnostic: NMS among all classes.
         """
         prepared = [self.pipeline(dict(img=image, img_id=i)) for i, image in enumerate(images)]
-        samples: list[DetDataSample] = []
-        with self.lock, self._limited(Limits(score, iou, max_detections, classes, agnostic)):
+        samples: list[Any] = []
+        limits = Limits(score, iou, max_detections, classes, agnostic)
+        self.check_limits(limits)
+        with self.lock, nullcontext() if self.classifies else self._limited(limits):
             for _, group in groupby(prepared, key=lambda data: data['inputs'].shape):
                 part = list(group)
                 batch = {key: [data[key] for data in part] for key in ('inputs', 'data_samples')}
                 samples += self.model.test_step(batch)
-        return [_detections(sample, score, classes) for sample in samples]
+        if self.classifies:
+            return [best_classes(sample.pred_score.cpu().numpy(), limits) for sample in samples]
+        return [_detections(sample, threshold(limits), classes) for sample in samples]
 
     def check_limits(self, limits: Limits) -> None:
-        """Nothing is refused: an exported file may have to."""
+        """Refuse limits of boxes for a classifier; an exported file may refuse more.
+
+        Raises:
+            LimitError: ``iou`` or ``agnostic`` is set.
+        """
+        if self.classifies:
+            refuse_limits_of_boxes(limits)
 
     @contextmanager
     def _limited(self, limits: Limits) -> Iterator[None]:
@@ -103,7 +115,7 @@ class CheckpointDetector:
         head = self.model.bbox_head
         before = head.test_cfg
         head.test_cfg = test = copy.deepcopy(before)  # update() merges into the dicts within
-        test.score_thr = limits.score
+        test.score_thr = threshold(limits)
         if limits.iou is not None:
             test.nms.iou_threshold = limits.iou
         if limits.agnostic:
@@ -118,7 +130,7 @@ class CheckpointDetector:
             head.test_cfg = before
 
 
-def _detections(sample: DetDataSample, score: float, classes: Sequence[int] | None) -> Detections:
+def _detections(sample: Any, score: float, classes: Sequence[int] | None) -> Detections:
     """The detections of a data sample; heads of other packages know no choice of classes."""
     found = sample.pred_instances
     found = found[found.scores > score]

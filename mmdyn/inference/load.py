@@ -38,6 +38,7 @@ class Model:
 
     Attributes:
         names: Names of the classes.
+        classifies: Whether it gives classes of the whole image, not boxes.
         channels: Channels of an image.
         to_float32: Whether 16 bits of an image are kept.
 
@@ -52,26 +53,27 @@ class Model:
     def __init__(self, detector: CheckpointDetector | OnnxDetector | SlicedDetector) -> None:
         self.detector = detector
         self.names: list[str] = detector.names
+        self.classifies = getattr(detector, 'classifies', False)
         self.channels, self.to_float32 = detector.channels, detector.to_float32
 
     def __repr__(self) -> str:
         return f'Model({type(self.detector).__name__}, {listed_classes(self.names)})'
 
     @overload
-    def __call__(self, images: list[Image], score: float = 0.25, **options: Any) -> list[Prediction]: ...
+    def __call__(self, images: list[Image], score: float | None = None, **options: Any) -> list[Prediction]: ...
     @overload
-    def __call__(self, images: Image, score: float = 0.25, **options: Any) -> Prediction: ...
+    def __call__(self, images: Image, score: float | None = None, **options: Any) -> Prediction: ...
     def __call__(
-        self, images, score=0.25, iou=None, max_detections=None, classes=None, agnostic=False, *, routing=False
+        self, images, score=None, iou=None, max_detections=None, classes=None, agnostic=False, *, routing=False
     ):
         """Predict for one image, or for each of a list.
 
         Args:
             images: A path or URL, a uint8 array in BGR (H, W, 3) or grey (H, W), a PIL image, or a list of
                 these. For a model of other channels, an array (H, W, channels), also uint16.
-            score: Score threshold.
+            score: Score threshold; None takes 0.25, or 0 for a classifier.
             iou: Overlap above which NMS drops the lower of two boxes; None takes the model's.
-            max_detections: Most detections of an image; None takes the model's.
+            max_detections: Most detections of an image; None takes the model's, or the five best classes.
             classes: Names or numbers of the classes to predict; None predicts all.
             agnostic: NMS among the boxes of all classes, not within each.
             routing: Also give the weights of the experts, as ``routing`` of each prediction.
@@ -93,7 +95,7 @@ class Model:
     def stream(
         self,
         source: str | Path | Media,
-        score: float = 0.25,
+        score: float | None = None,
         *,
         batch: int = 1,
         stride: int = 1,
@@ -104,7 +106,7 @@ class Model:
 
         Args:
             source: What :func:`mmdyn.inference.media.open_media` takes, or what it gives.
-            score: Score threshold.
+            score: As for a call.
             batch: Images that are predicted at a time.
             stride: Every so many frames of a video one is predicted.
             routing: As for a call.
@@ -172,6 +174,7 @@ class Model:
         Raises:
             UserError: As for :meth:`stream`; the package ``trackers`` is missing, or there is no such tracker.
         """
+        self._refuse_classifier('tracking follows objects')
         media = self.open(source, stride)
         tracks = Tracks(tracker, media.fps or 25.0, tracker_options)
         return map(tracks.follow, self.stream(media, score, **limits))
@@ -183,7 +186,12 @@ class Model:
             size: Height and width of a tile in pixels.
             overlap: Share of a tile that its neighbour has, too.
         """
+        self._refuse_classifier('--slice is for small objects')
         return Model(SlicedDetector(self.detector, size, overlap))
+
+    def _refuse_classifier(self, purpose: str) -> None:
+        if self.classifies:
+            raise UserError(f'{purpose}, and a classifier finds none: take a detector')
 
     def open(self, source: str | Path | Media, stride: int = 1) -> Media:
         """Open a source, with the channels of the model; see :func:`mmdyn.inference.media.open_media`."""
@@ -195,7 +203,7 @@ class Model:
             return source
         return open_media(str(source), self.channels, self.to_float32, stride)
 
-    def _limits(self, score, iou=None, max_detections=None, classes=None, agnostic=False) -> Limits:
+    def _limits(self, score=None, iou=None, max_detections=None, classes=None, agnostic=False) -> Limits:
         for name, value in (('score', score), ('iou', iou)):
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f'invalid {name} {value:g}: set it from 0 to 1')

@@ -4,11 +4,13 @@ This file imports nothing of mmdyn, so that it can be copied to where the detect
 
     python onnx_detector.py model.onnx image.jpg     # writes image.detected.jpg, prints the boxes
 
-Files of segmentation, of poses and of oriented boxes give masks, keypoints and turned boxes, too::
+Files of segmentation, of poses and of oriented boxes give masks, keypoints and turned boxes, too; those of
+classification give the best classes of the whole image, and no boxes::
 
     detector = OnnxDetector('model.onnx')
     for box, score, label in zip(*detector(cv2.imread('image.jpg'))[:3]): ...
     masks = detector(cv2.imread('image.jpg')).masks  # of a file of segmentation
+    scores, labels = detector(cv2.imread('image.jpg'))[1:3]  # of a file of classification
 """
 
 import argparse
@@ -34,15 +36,17 @@ KEYS += ('nms', 'iou_threshold', 'score_threshold', 'max_detections')
 # The task; of poses the number of keypoints, and pairs of them for pictures.
 LATER: dict[str, Any] = {'channels': 3, 'to_float32': False, 'size': None}
 LATER |= {'task': 'detect', 'keypoint_shape': None, 'skeleton': ()}
+LATER |= {'resize': None}  # of a classifier, pixels of the shorter side before the centre is taken
 # The first outputs of a graph; the metadatum 'outputs' names all.
 PLAIN, WITH_NMS = ['boxes', 'scores'], ['dets', 'labels']
+BEST_CLASSES = 5  # that a classifier names
 MASK_STRIDE = 4  # pixels of the network's image for a number of a mask
 
 
 class Detections(NamedTuple):
-    """The detections of one image, best first."""
+    """The detections of one image, or its classes, best first."""
 
-    boxes: np.ndarray  # (n, 4), left, top, right, bottom in pixels
+    boxes: Any  # (n, 4), left, top, right, bottom in pixels; None where a model classifies the whole image
     scores: np.ndarray  # (n,)
     labels: np.ndarray  # (n,), indices of class names
     # (n, height, width) bool, or before restore() logits of a quarter of the size; None where a model has no masks
@@ -56,7 +60,7 @@ class Detections(NamedTuple):
 class Limits(NamedTuple):
     """Which detections are kept."""
 
-    score: float = 0.25  # of a detection, more than this
+    score: float | None = None  # of a detection, more than this; None takes 0.25, of a classifier 0
     iou: float | None = None  # overlap above which NMS drops the lower of two boxes; None takes the exported value
     max_detections: int | None = None  # of an image; None takes the exported value
     classes: Sequence[int] | None = None  # indices; None keeps all
@@ -108,6 +112,7 @@ class OnnxDetector:
         self.size: list[int] = self.meta['size'] or [self.meta['long_side']] * 2  # height and width to fit into
         self.skeleton: Sequence[Sequence[int]] = self.meta['skeleton']  # of keypoints, in pictures
         self.outputs = output_names(texts)
+        self.classifies: bool = self.meta['task'] == 'classify'
 
     def _load(self, threads: int | None) -> tuple[RunFunction, dict[str, str]]:
         """The graph as a function, and its metadata."""
@@ -126,13 +131,13 @@ class OnnxDetector:
     def __call__(
         self,
         image: np.ndarray | Sequence[np.ndarray],
-        score: float = 0.25,
+        score: float | None = None,
         iou: float | None = None,
         max_detections: int | None = None,
         classes: Sequence[int] | None = None,
         agnostic: bool = False,
     ) -> Any:
-        """Detect in one image, or in each of a list.
+        """Detect in one image, or in each of a list; or classify them.
 
         Args:
             image: Array (H, W, channels) from 0 to 255, as OpenCV reads it: BGR for three channels; or a list.
@@ -147,7 +152,8 @@ class OnnxDetector:
             Detections, or a list of them.
 
         Raises:
-            LimitError: NMS is in the graph, and differs in ``iou``, ``agnostic`` or ``max_detections``.
+            LimitError: NMS is in the graph, and differs in ``iou``, ``agnostic`` or ``max_detections``; or a limit of
+                boxes is set for a classifier.
         """
         if isinstance(image, np.ndarray):
             return self([image], score, iou, max_detections, classes, agnostic)[0]
@@ -163,6 +169,9 @@ class OnnxDetector:
 
     def prepare(self, image: np.ndarray) -> tuple[np.ndarray, Placement]:
         """Resize, pad and normalise: (H, W, channels) -> (1, channels, height, width) float32."""
+        if self.classifies:
+            crop = centre_crop(image, self.meta['resize'] or self.size[0], self.size[0])
+            return self._normalise(crop), Placement((1.0, 1.0), 0.0, 0.0)
         stride, pad = self.meta['stride'], self.meta['pad_value']
         height, width = image.shape[:2]
         ratio = min(self.size[0] / height, self.size[1] / width)
@@ -174,10 +183,18 @@ class OnnxDetector:
         borders = top, full[0] - new[0] - top, left, full[1] - new[1] - left
         image = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=[pad] * 4)
         image = image.reshape(*full, -1)  # OpenCV drops a single channel
+        return self._normalise(image), Placement((new[1] / width, new[0] / height), left, top)
+
+    def _normalise(self, image: np.ndarray) -> np.ndarray:
+        """(height, width, channels) -> (1, channels, height, width) float32."""
         pixels = image[..., ::-1] if self.meta['bgr_to_rgb'] else image
         mean, std = (np.array(self.meta[key], np.float32) for key in ('mean', 'std'))
-        tensor = ((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None]
-        return np.ascontiguousarray(tensor), Placement((new[1] / width, new[0] / height), left, top)
+        return np.ascontiguousarray(((pixels.astype(np.float32) - mean) / std).transpose(2, 0, 1)[None])
+
+    def detect_all(self, images: np.ndarray, limits: Limits) -> list[Detections]:
+        """As :meth:`detect`, of any number of images."""
+        size = self.meta['batch'] or len(images)
+        return [one for i in range(0, len(images), size) for one in self.detect(images[i : i + size], limits)]
 
     def detect(self, images: np.ndarray, limits: Limits) -> list[Detections]:
         """Detect in a prepared batch, which is padded if the graph has a fixed batch size.
@@ -199,12 +216,14 @@ class OnnxDetector:
         if count < batch:
             images = np.concatenate((images, np.zeros((batch - count, *images.shape[1:]), images.dtype)))
         outputs = self.run(images)
+        if self.classifies:
+            return [best_classes(scores, limits) for scores in outputs[0][:count]]
         detections = []
         for index in range(count):
             first, second, *others = (output[index] for output in outputs)
             if self.meta['nms']:
                 wanted = second >= 0 if limits.classes is None else np.isin(second, limits.classes)
-                rows = np.flatnonzero((first[:, -1] > limits.score) & wanted)[: limits.max_detections]
+                rows = np.flatnonzero((first[:, -1] > threshold(limits)) & wanted)[: limits.max_detections]
                 boxes, scores, labels = first[rows, :-1], first[rows, -1], second[rows]
             else:
                 rows, scores, labels = self.select(first, second, limits)
@@ -217,11 +236,13 @@ class OnnxDetector:
         return detections
 
     def check_limits(self, limits: Limits) -> None:
-        """Refuse what the NMS in the graph, if there is one, cannot do.
+        """Refuse what the NMS in the graph, if there is one, cannot do, and limits of boxes for a classifier.
 
         Raises:
             LimitError: ``iou``, ``agnostic`` or ``max_detections`` differ from it.
         """
+        if self.classifies:
+            refuse_limits_of_boxes(limits)
         if not self.meta['nms']:
             return
         most, fixed = self.meta['max_detections'], self.meta['iou_threshold']
@@ -248,7 +269,7 @@ class OnnxDetector:
         """
         if limits.classes is not None:
             scores = np.where(np.isin(np.arange(scores.shape[1]), limits.classes), scores, 0)
-        indices, labels = np.nonzero(scores > limits.score)
+        indices, labels = np.nonzero(scores > threshold(limits))
         values: Any = scores[indices, labels]
         best = np.argsort(-values, kind='stable')[:MAX_CANDIDATES]
         indices, labels, values = indices[best], labels[best], values[best]
@@ -263,6 +284,73 @@ class OnnxDetector:
             order = cv2.dnn.NMSBoxesBatched(sides, values, groups, 0.0, iou) if len(values) else []
         kept = np.array(order, int)[: limits.max_detections or self.meta['max_detections']]
         return indices[kept], values[kept], labels[kept]
+
+
+def threshold(limits: Limits) -> float:
+    """The least score of a detection."""
+    return 0.25 if limits.score is None else limits.score
+
+
+def refuse_limits_of_boxes(limits: Limits) -> None:
+    """Refuse limits that mean nothing for a classifier.
+
+    Raises:
+        LimitError: ``iou`` or ``agnostic`` is set.
+    """
+    if limits.iou is not None or limits.agnostic:
+        name = 'iou' if limits.iou is not None else 'agnostic'
+        raise LimitError(f'{name} is a limit of boxes, and a classifier has none: omit it')
+
+
+def best_classes(scores: np.ndarray, limits: Limits) -> Detections:
+    """The classes of an image, best first, by their scores (C,): five, or as many as the limits say."""
+    wanted = np.arange(len(scores)) if limits.classes is None else np.asarray(limits.classes, int)
+    labels = wanted[scores[wanted] > (limits.score or 0.0)]
+    labels = labels[np.argsort(-scores[labels], kind='stable')][: limits.max_detections or BEST_CLASSES]
+    return Detections(None, scores[labels], labels)
+
+
+def centre_crop(image: np.ndarray, resize: int, side: int) -> np.ndarray:
+    """The square in the centre of a resized image, as Pillow's bilinear filter makes it within a level of 255.
+
+    The filter averages where an image becomes smaller. Only the pixels of the square are computed.
+
+    Args:
+        image: (H, W, channels).
+        resize: Pixels of the shorter side of the resized image.
+        side: Pixels of the square; beyond a smaller image it is black.
+
+    Returns:
+        (side, side, channels).
+    """
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    for axis, before in ((1, width), (0, height)):
+        after = resize if before == shorter else int(resize * before / shorter)
+        border = max(side - after, 0)
+        first = 0 if border else round((after - side) / 2)
+        image = _resize_side(image, axis, after, range(first, first + side - border))
+        borders = [(border // 2, border - border // 2) if i == axis else (0, 0) for i in range(3)]
+        image = np.pad(image, borders) if border else image
+    return image
+
+
+def _resize_side(image: np.ndarray, axis: int, after: int, wanted: range) -> np.ndarray:
+    """The wanted rows (axis 0) or columns (axis 1) of an image whose side is resized to ``after`` pixels.
+
+    Each is a mean of those below a triangle around it.
+    """
+    before = image.shape[axis]
+    scale = before / after
+    reach = max(scale, 1.0)
+    parts = []
+    for centre in ((i + 0.5) * scale for i in wanted):
+        first, last = max(int(centre - reach + 0.5), 0), min(int(centre + reach + 0.5), before)
+        weights = np.maximum(1 - np.abs(np.arange(first, last) + 0.5 - centre) / reach, 0)
+        window = image[first:last] if axis == 0 else image[:, first:last]
+        parts.append(np.tensordot(window.astype(np.float32), (weights / weights.sum()).astype(np.float32), (axis, 0)))
+    mixed = np.stack(parts, axis)
+    return np.floor(mixed + 0.5).astype(np.uint8) if image.dtype == np.uint8 else mixed
 
 
 def corners_of(boxes: np.ndarray) -> np.ndarray:
@@ -334,7 +422,9 @@ def fields_of(extras: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.n
 
 
 def restore(detections: Detections, placement: Placement, size: tuple[int, int], clip: bool = True) -> Detections:
-    """Detections in pixels of the original image of this height and width."""
+    """Detections in pixels of the original image of this height and width; classes stay as they are."""
+    if detections.boxes is None:
+        return detections
     corner, scale = (np.array(v, np.float32) for v in ((placement.left, placement.top), placement.scale))
     boxes = (detections.boxes - np.tile(corner, 2)) / np.tile(scale, 2)
     if detections.oriented_boxes is not None:
@@ -395,13 +485,15 @@ def draw(
 ) -> np.ndarray:
     """A BGR uint8 picture of an image, with masks, boxes with texts, and keypoints with their skeleton.
 
-    Colours (BGR) are those of the labels by default.
+    Colours (BGR) are those of the labels by default. Texts of classes without boxes are lines in the corner.
     """
     if colours is None:
         colours = [colour_of(label) for label in detections.labels]
     picture = viewable(image)
     if detections.masks is not None:
         draw_masks(picture, detections.masks, colours)
+    if detections.boxes is None:
+        return draw_lines(picture, texts, colours)
     draw_boxes(picture, detections.boxes, texts, colours, detections.oriented_boxes)
     if detections.keypoints is not None:
         draw_keypoints(picture, detections.keypoints, detections.keypoint_scores, colours, skeleton)
@@ -436,11 +528,30 @@ def draw_boxes(
             left, top = rectangles[i][rectangles[i][:, 1].argmin()].tolist()
         if not text:
             continue
-        (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
-        top = max(top, height + base)
-        cv2.rectangle(image, (left, top - height - base), (left + width, top), colour, -1)
-        cv2.putText(image, text, (left, top - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
+        draw_text(image, text, colour, left, top, thick)
     return image
+
+
+def draw_lines(image: np.ndarray, texts: Sequence[str], colours: Sequence[Any]) -> np.ndarray:
+    """Draw texts, each in a colour (BGR), as lines in the upper left corner of a picture, which is returned.
+
+    They take at most half of its height: in a small picture, the best only.
+    """
+    thick, bottom = max(1, round(min(image.shape[:2]) / 400)), 0
+    (_, height), base = cv2.getTextSize('0', cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
+    fit = max(1, image.shape[0] // 2 // (height + base + 1))
+    for text, colour in zip(texts[:fit], colours):
+        bottom = draw_text(image, text, colour, 0, bottom + 1, thick, below=True)
+    return image
+
+
+def draw_text(image: np.ndarray, text: str, colour: Any, left: int, edge: int, thick: int, below: bool = False) -> int:
+    """Draw a text on a colour (BGR) above an edge, or below it; where the text ends at its bottom."""
+    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, thick / 3, thick)
+    bottom = edge + height + base if below else max(edge, height + base)
+    cv2.rectangle(image, (left, bottom - height - base), (left + width, bottom), colour, -1)
+    cv2.putText(image, text, (left, bottom - base // 2), cv2.FONT_HERSHEY_SIMPLEX, thick / 3, (0, 0, 0), thick)
+    return bottom
 
 
 def draw_keypoints(
@@ -487,7 +598,7 @@ def main(arguments: list[str]) -> int:
     )
     parser.add_argument('model', help='file of tools/export.py')
     parser.add_argument('images', nargs='+', type=Path, metavar='IMAGE', help='images that OpenCV reads')
-    parser.add_argument('--score', type=float, default=0.25, help='score threshold, from 0 to 1 (0.25)')
+    parser.add_argument('--score', type=float, help='score threshold, from 0 to 1 (0.25; of a classifier 0)')
     parser.add_argument('--out-dir', type=Path, metavar='DIR', help='output folder (the folder of each image)')
     args = parser.parse_args(arguments)
     try:
@@ -514,8 +625,13 @@ def main(arguments: list[str]) -> int:
         picture = (args.out_dir or path.parent) / path.with_suffix('.detected.jpg').name
         picture.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(picture), draw(image, detections, captions(detections, detector.names), detector.skeleton))
-        if not len(detections.boxes):
-            print(f'{path}: no object of a score above {args.score:g}')
+        if not len(detections.scores):
+            what = 'class' if detector.classifies else 'object'
+            print(f'{path}: no {what} of a score above {threshold(Limits(args.score)):g}')
+        elif detector.classifies:
+            print(f'{path}: {", ".join(captions(detections, detector.names))}')
+        if detector.classifies:
+            continue
         for box, score, label in zip(*detections[:3]):
             print(f'{path}: {detector.names[label]} {score:.3f} at {" ".join(f"{v:.0f}" for v in box)}')
     return 0

@@ -23,9 +23,9 @@ class Prediction(DetDataSample):
 
     ``pred_instances`` has ``bboxes`` (n, 4) in pixels, ``scores`` (n,) and ``labels`` (n,); of a model of segmentation
     ``masks`` (n, H, W), of one of poses ``keypoints`` (n, K, 2) and ``keypoint_scores`` (n, K), of one of oriented
-    boxes ``oriented_boxes`` (n, 5), and of a tracked video ``instances_id`` (n,). ``trails`` has the centres of each
-    tracked object so far, (frames, 2) by its number, and ``routing`` the weights of the experts by layer, where they
-    were asked for.
+    boxes ``oriented_boxes`` (n, 5), of a classifier no ``bboxes``, and of a tracked video ``instances_id`` (n,).
+    ``trails`` has the centres of each tracked object so far, (frames, 2) by its number, and ``routing`` the weights of
+    the experts by layer, where they were asked for.
 
     Example:
         >>> from mmdyn.inference.onnx_detector import Detections
@@ -57,7 +57,11 @@ class Prediction(DetDataSample):
         return sample
 
     def __repr__(self) -> str:
-        counts = Counter(self.names[label] for label in self.detections().labels)
+        detections = self.detections()
+        if detections.boxes is None:
+            best = ', '.join(captions(detections, self.names))
+            return f'Prediction({self.img_path or self.get("name") or "array"}: {best or "nothing"})'
+        counts = Counter(self.names[label] for label in detections.labels)
         found = ', '.join(f'{count} {name}' for name, count in counts.most_common())
         return f'Prediction({self.img_path or self.get("name") or "array"}: {found or "nothing"})'
 
@@ -83,12 +87,10 @@ class Prediction(DetDataSample):
     def rows(self) -> dict[str, Any]:
         """The predictions as JSON: the fields of mmdet's ``DetInferencer``, and what else there is."""
         boxes, scores, labels, masks, keypoints, keypoint_scores, turned = self.detections()
-        rows: dict[str, Any] = dict(
-            labels=labels.tolist(),
-            scores=[round(float(score), 5) for score in scores],
-            bboxes=[[round(float(side), 2) for side in box] for box in boxes],
-            names=[self.names[label] for label in labels],
-        )
+        rows: dict[str, Any] = dict(labels=labels.tolist(), scores=[round(float(score), 5) for score in scores])
+        if boxes is not None:
+            rows['bboxes'] = [[round(float(side), 2) for side in box] for box in boxes]
+        rows['names'] = [self.names[label] for label in labels]
         if masks is not None:
             rows['masks'] = [run_length(mask) for mask in masks]
         if keypoints is not None:  # as in COCO: x, y and score in turn

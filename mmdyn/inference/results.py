@@ -181,7 +181,8 @@ class Labels(Output):
     """A text file for every image, as YOLO's labels: class, and centre, width and height as shares of the image.
 
     Masks are written as polygons instead, an object's largest part each, and oriented boxes as their four corners.
-    After a box with keypoints come x, y and visibility of each: 2, or 0 where its score is not above 0.5.
+    After a box with keypoints come x, y and visibility of each: 2, or 0 where its score is not above 0.5. Of a
+    classifier a line has a score and the name of its class.
     """
 
     def __init__(self, folder: Path, names: Names) -> None:
@@ -190,7 +191,12 @@ class Labels(Output):
     def add(self, prediction: Prediction) -> None:
         """Write the file; it is empty if there is no object."""
         height, width = prediction.ori_shape
-        boxes, _, labels, masks, keypoints, seen, turned = prediction.detections()
+        boxes, scores, labels, masks, keypoints, seen, turned = prediction.detections()
+        file = self.folder / f'{self.names(prediction.name)}.txt'
+        if boxes is None:
+            lines = [f'{score:.5f} {prediction.names[label]}\n' for score, label in zip(scores, labels, strict=True)]
+            write_text(file, ''.join(lines))
+            return
         places: Iterable[np.ndarray]
         if turned is not None:
             places = corners_of(turned).reshape(-1, 8)
@@ -206,7 +212,7 @@ class Labels(Output):
                 for each, score in zip(keypoints / [width, height], seen, strict=True)
             ]
             rows = [f'{row} {each}' for row, each in zip(rows, points, strict=True)]
-        write_text(self.folder / f'{self.names(prediction.name)}.txt', ''.join(f'{row}\n' for row in rows))
+        write_text(file, ''.join(f'{row}\n' for row in rows))
 
 
 def _outline(mask: np.ndarray) -> np.ndarray:
@@ -256,7 +262,13 @@ class Crops(Output):
         self.folder, self.names = folder, names
 
     def add(self, prediction: Prediction) -> None:
-        """Write the pictures; an object outside of the image has none."""
+        """Write the pictures; an object outside of the image has none.
+
+        Raises:
+            UserError: The model predicts no boxes.
+        """
+        if 'bboxes' not in prediction.pred_instances:
+            raise UserError('--save-crop is for models that find objects: omit it')
         image, stem = viewable(prediction.image), self.names(prediction.name)
         boxes, _, labels, *_ = prediction.detections()
         for i, (box, label) in enumerate(zip(boxes, labels, strict=True)):

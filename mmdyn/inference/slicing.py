@@ -45,7 +45,7 @@ class SlicedDetector:
     def __call__(
         self,
         images: Sequence[np.ndarray],
-        score: float = 0.25,
+        score: float | None = None,
         iou: float | None = None,
         max_detections: int | None = None,
         classes: Sequence[int] | None = None,

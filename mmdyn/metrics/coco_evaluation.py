@@ -77,6 +77,7 @@ class CocoEvaluation:
         iou_type: ``'bbox'``, ``'segm'``, ``'keypoints'`` or ``'oriented'``.
         sigmas: Of the keypoints, of length K; by default those of :func:`usual_sigmas`.
         overlap: Of oriented boxes: ``'exact'``, or ``'prob'`` for ProbIoU, as the original scores them.
+        oriented_boxes: Those of the objects, (N, 5), where they are known; otherwise they are made of the annotations.
 
     Example:
         >>> table = Annotations.of(files=['a.jpg'], sizes=[(60, 40)], images=[0], boxes=[(5, 5, 20, 20)], labels=[0],
@@ -94,7 +95,10 @@ class CocoEvaluation:
         iou_type: str = 'bbox',
         sigmas: Sequence[float] | None = None,
         overlap: str = 'exact',
+        oriented_boxes: np.ndarray | None = None,
     ) -> None:
+        if oriented_boxes is not None:
+            self.oriented_boxes = oriented_boxes
         self.sigmas, self.overlap = sigmas, overlap
         self.annotations, self.predictions, self.iou_type = annotations, predictions, iou_type
         self.classes = tuple(classes if classes is not None else annotations.classes)
@@ -187,6 +191,15 @@ class CocoEvaluation:
         figures = {'mAP': _mean(whole[..., 0]), 'mAP_50': _mean(whole[0, ..., 0]), 'mAP_75': _mean(whole[5, ..., 0])}
         areas = AREAS if self.iou_type != 'keypoints' else {'m': 1, 'l': 2}
         return figures | {f'mAP_{name}': _mean(whole[..., area]) for name, area in areas.items()}
+
+    def voc_ap50(self) -> float:
+        """Mean over the classes of AP50 by precision at the recalls 0, 0.1, …, 1: VOC's of 2007, which DOTA takes.
+
+        DOTA's own evaluation is of merged tiles, takes the overlap of rectangles for difficult objects, too, and counts
+        a detection as false whose best object is taken. -1 where there are no objects. Source:
+        https://captain-whu.github.io/DOTA/evaluation.html
+        """
+        return _mean(self.precision[0, ::10, :, 0, -1])
 
     def by_class(self) -> tuple[np.ndarray, np.ndarray]:
         """AP and AP50 of each class, NaN where there is no object."""

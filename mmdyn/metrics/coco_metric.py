@@ -13,6 +13,7 @@ from mmyolo.registry import METRICS
 from mmdyn.annotations import Annotations
 from mmdyn.datasets.array_dataset import annotations_of
 from mmdyn.datasets.complete_coco import CompleteCOCO
+from mmdyn.datasets.oriented import boxes_of
 
 from .coco_evaluation import MAX_DETECTIONS, CocoEvaluation, Predicted
 from .oriented_iou import OVERLAPS
@@ -47,6 +48,7 @@ class DatasetCocoMetric(CocoMetric):
     _coco_api: CompleteCOCO | None
     evaluations: Mapping[str, CocoEvaluation] = MappingProxyType({})
     _annotations: Annotations | None = None  # of the data set, unless a file was given
+    _oriented_boxes: np.ndarray | None = None  # of its objects
 
     def __init__(self, *args, metric: str | Sequence[str] = 'bbox', overlap: str = 'exact', **kwargs) -> None:
         if overlap not in OVERLAPS:
@@ -78,6 +80,7 @@ class DatasetCocoMetric(CocoMetric):
             return
         annotations = annotations_of(meta)
         if annotations is not None:
+            self._oriented_boxes = None
             self._annotations, self._coco_api = annotations, CompleteCOCO.of(annotations)
         elif 'ann_file' in meta:
             with get_local_path(meta['ann_file'], backend_args=self.backend_args) as path:
@@ -102,8 +105,10 @@ class DatasetCocoMetric(CocoMetric):
             self.results2json(found, self.outfile_prefix)
         images = _by_image(self._annotations, found, self.img_ids)
         sigmas = (self.dataset_meta or {}).get('sigmas')
+        if 'oriented' in self.metrics and self._oriented_boxes is None:  # made once for all validations
+            self._oriented_boxes = boxes_of(self._annotations)
         self.evaluations = {
-            kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas, self.overlap)
+            kind: CocoEvaluation(self._annotations, images, classes, kind, sigmas, self.overlap, self._oriented_boxes)
             for kind in self.metrics
         }
         result: dict[str, float] = {}

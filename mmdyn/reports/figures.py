@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 
 from mmdyn.analysis.pictures import figure_image
+from mmdyn.logs import figure_name
 
 from .matching import Curves
 
@@ -14,6 +15,7 @@ matplotlib.use('Agg')
 from matplotlib import pyplot as plt
 
 NAMED_CLASSES = 12  # in a legend, and with numbers in the confusion matrix
+LABELLED_CLASSES = 100  # beside the confusion matrix
 DPI = 110
 
 
@@ -49,22 +51,24 @@ def score_curves(curves: Curves, names: Sequence[str]) -> np.ndarray:
     return figure_image(figure)
 
 
-def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """The matrix in counts, and as shares of each class of objects.
+def confusion_matrix(counts: np.ndarray, labels: Sequence[str], rows: str = 'object') -> np.ndarray:
+    """The matrix in counts, and as shares of each class.
 
     Args:
-        counts: (K + 1, K + 1), background last.
-        names: Names of the K classes.
+        counts: (K, K), background last where there is any.
+        labels: Names of the K classes.
+        rows: What a row is.
     """
-    labels = [*names, 'background']
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     side = min(4.2 + 0.22 * len(labels), 12)
     figure, axes = plt.subplots(1, 2, figsize=(2 * side + 2, side), dpi=DPI)
     longest = min(0.03 + 0.006 * max(map(len, labels)), 0.2)  # of the names beside and below, as a share of the width
     figure.subplots_adjust(left=longest, right=0.99, bottom=2.2 * longest, top=0.92, wspace=1.9 * longest)
-    for axis, values, title in zip(axes, (counts, shares), ('counts', 'share of the objects of a class'), strict=True):
+    for axis, values, title in zip(axes, (counts, shares), ('counts', f'share of the {rows}s of a class'), strict=True):
         axis.imshow(shares, cmap='Blues', vmin=0, vmax=1)
-        axis.set(title=title, xlabel='predicted', ylabel='object')
+        axis.set(title=title, xlabel='predicted', ylabel=rows)
+        if len(labels) > LABELLED_CLASSES:
+            continue
         size = 8 if len(labels) <= NAMED_CLASSES + 1 else max(3, 90 // len(labels))
         axis.set_xticks(range(len(labels)), labels, rotation=60, ha='right', fontsize=size)
         axis.set_yticks(range(len(labels)), labels, fontsize=size)
@@ -77,7 +81,7 @@ def confusion_matrix(counts: np.ndarray, names: Sequence[str]) -> np.ndarray:
 
 
 def epoch_curves(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """Losses, and average precision, over epochs.
+    """Losses, and average precision or accuracy, over epochs.
 
     Args:
         rows: One row an epoch.
@@ -89,10 +93,11 @@ def epoch_curves(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
         points = [(row['epoch'], row[key]) for row in rows if key in row]
         left.plot(*zip(*points, strict=True), label=key)
     left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
-    for key in (k for k in keys if k.endswith(('mAP', 'mAP_50', '_AP', '_AP50'))):
+    metrics = [k for k in keys if k.endswith(('mAP', 'mAP_50', '_AP', '_AP50', '/top1', '/top5'))]
+    for key in metrics:
         points = [(row['epoch'], row[key]) for row in rows if key in row]
         right.plot(*zip(*points, strict=True), marker='o', markersize=3, label=key.rpartition('/')[2])
-    right.set(xlabel='epoch', ylabel='average precision', ylim=(0, 1))
+    right.set(xlabel='epoch', ylabel=figure_name(metrics), ylim=(0, 1))
     for axis in (left, right):
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[1]:

@@ -3,7 +3,6 @@
 import logging
 import math
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +14,18 @@ from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from torch import nn
 
 from mmdyn.errors import UserError
-from mmdyn.metrics import DatasetCocoMetric
-from mmdyn.metrics.coco_evaluation import CocoEvaluation
 
-from .report import make_report, write_report
+from .classification import ClassificationReport
+from .report import Report, make_report, write_report
 
-Evaluations = Mapping[str, CocoEvaluation]
 PARTS = ('pre-process', 'network', 'post-process')
 
 
 class Stopwatch:
-    """Time of the parts of prediction: normalisation, the network up to its head module, and decoding with NMS."""
+    """Time of the parts of prediction: normalisation, the network up to its head, and decoding with NMS."""
 
     def __init__(self) -> None:
         self.seconds = dict.fromkeys(PARTS, 0.0)
@@ -36,10 +34,12 @@ class Stopwatch:
         self._marks: list[float] = []
 
     def start(self, model: Any) -> None:
-        """Watch a model, if it has a head module."""
+        """Watch a model, if it has a head that is known."""
         model = model.module if is_model_wrapper(model) else model
-        head = getattr(getattr(model, 'bbox_head', None), 'head_module', None)
-        if head is not None and getattr(head, '_compiled_call_impl', None) is None:  # a hook would end its graph
+        head = getattr(getattr(model, 'bbox_head', None), 'head_module', getattr(model, 'head', None))
+        if (
+            isinstance(head, nn.Module) and getattr(head, '_compiled_call_impl', None) is None
+        ):  # a hook would end its graph
             self._handles = [
                 model.data_preprocessor.register_forward_pre_hook(lambda *_: self._begin()),
                 model.data_preprocessor.register_forward_hook(lambda *_: self._mark()),
@@ -93,7 +93,7 @@ class ReportHook(Hook):
     def __init__(self) -> None:
         self._watch = Stopwatch()
         self._best_score = -math.inf
-        self._kept: tuple[str, Evaluations, dict[str, float]] | None = None
+        self._kept: tuple[str, Any, dict[str, float]] | None = None
 
     def before_train(self, runner: Runner) -> None:
         """Take the best score of before a resume."""
@@ -119,11 +119,10 @@ class ReportHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best validation."""
         self._watch.stop()
-        evaluations = _evaluations(runner.val_evaluator)
+        evaluations = self._evaluations(runner.val_evaluator)
         if not evaluations:
             return
-        task = [*evaluations.values()][-1]  # of masks or keypoints, where there are any
-        score = round(task.figures()['mAP'], 3)  # as what chooses the best checkpoint
+        score = _score(evaluations)
         if score > self._best_score or self._kept is None or self._kept[0] != 'best':
             name = 'best' if score > self._best_score else 'last'
             self._kept = name, evaluations, self._watch.milliseconds()
@@ -132,33 +131,47 @@ class ReportHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report the test."""
         self._watch.stop()
-        evaluations = _evaluations(runner.test_evaluator)
+        evaluations = self._evaluations(runner.test_evaluator)
         if evaluations:
-            _report(runner, evaluations, self._watch.milliseconds(), runner.test_dataloader, None)
+            self._report(runner, evaluations, self._watch.milliseconds(), runner.test_dataloader, None)
 
     def after_train(self, runner: Runner) -> None:
         """Report the best validation."""
         if self._kept is not None:
             name, evaluations, milliseconds = self._kept
             print_log(f'of the {name} validation of this run:', logger='current')
-            _report(runner, evaluations, milliseconds, runner.val_dataloader, runner.work_dir)
+            self._report(runner, evaluations, milliseconds, runner.val_dataloader, runner.work_dir)
 
+    def _evaluations(self, evaluator: Any) -> Any:
+        """What the last evaluation of a metric keeps for a report; only the first process has any."""
+        found = [m.evaluations for m in evaluator.metrics if hasattr(m, 'evaluations')]
+        return found[0] if found and is_main_process() else {}
 
-def _evaluations(evaluator: Any) -> Evaluations:
-    """The last evaluations of a metric that keeps them; only the first process has any."""
-    found = [m.evaluations for m in evaluator.metrics if isinstance(m, DatasetCocoMetric)]
-    return found[0] if found and is_main_process() else {}
+    def _report(
+        self, runner: Runner, evaluations: Any, milliseconds: dict[str, float], loader: Any, work_dir: str | None
+    ) -> None:
+        try:
+            report = self._judge(evaluations, loader.dataset, milliseconds)
+            write: Any = write_report if isinstance(report, Report) else ClassificationReport.write
+            page = write(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
+        except (OSError, ValueError, UserError, cv2.error) as e:  # the run is done, and its results are written
+            print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
+            return
+        print_log(f'\n{report.table()}\nreport: {page}', logger='current')
 
-
-def _report(
-    runner: Runner, evaluations: Evaluations, milliseconds: dict[str, float], loader: Any, work_dir: str | None
-) -> None:
-    folder = getattr(loader.dataset, 'data_prefix', {}).get('img') or '.'
-    try:
+    def _judge(self, evaluations: Any, dataset: Any, milliseconds: dict[str, float]) -> Report | ClassificationReport:
+        """The report of evaluations by a ``DatasetCocoMetric``, or of the best classes by a ``TopAccuracy``."""
+        if 'predicted' in evaluations:
+            paths = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+            classes = dataset.metainfo['classes']
+            return ClassificationReport(**evaluations, classes=classes, paths=paths, milliseconds=milliseconds)
+        folder = getattr(dataset, 'data_prefix', {}).get('img') or '.'
         boxes, *others = evaluations.values()
-        report = make_report(boxes, folder, milliseconds, *others)
-        page = write_report(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
-    except (OSError, ValueError, UserError, cv2.error) as e:  # the run is done, and its results are written
-        print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
-        return
-    print_log(f'\n{report.table()}\nreport: {page}', logger='current')
+        return make_report(boxes, folder, milliseconds, *others)
+
+
+def _score(evaluations: Any) -> float:
+    """As what chooses the best checkpoint: AP to three digits, of masks or keypoints where there are any; accuracy."""
+    if 'predicted' in evaluations:
+        return float((evaluations['predicted'][:, 0] == evaluations['labels']).mean())
+    return round([*evaluations.values()][-1].figures()['mAP'], 3)

@@ -94,12 +94,8 @@ class Report(NamedTuple):
     def table(self) -> str:
         """The table as aligned text; a single class is not listed again."""
         rows = self.rows()
-        cells = [[_cell(value) for value in row.values()] for row in (rows if len(rows) > 2 else rows[:1])]
-        widths = [max(map(len, column)) for column in zip(self.columns, *cells, strict=True)]
-        lines = [
-            '  '.join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-            for row in [list(self.columns), *cells]
-        ]
+        cells = [[cell(value) for value in row.values()] for row in (rows if len(rows) > 2 else rows[:1])]
+        lines = aligned(self.columns, cells)
         lines.append(f'precision and recall at a score of {self.curves.best_score:.2f}, the best mean F1')
         if self.milliseconds:
             parts = ', '.join(f'{part} {value:.1f}' for part, value in self.milliseconds.items())
@@ -111,6 +107,7 @@ class Report(NamedTuple):
         rows = [{k: None if v != v else v for k, v in row.items()} for row in self.rows()]
         return dict(
             figures=self.evaluation.figures(),
+            **({'VOC_AP50': self.evaluation.voc_ap50()} if self.evaluation.iou_type == 'oriented' else {}),
             **({f'{TASKS[self.other.iou_type]}_figures': self.other.figures()} if self.other else {}),
             classes=rows,
             best_score=self.curves.best_score,
@@ -130,7 +127,17 @@ def _mean(values: np.ndarray) -> float:
     return float(present.mean()) if len(present) else float('nan')
 
 
-def _cell(value: Any) -> str:
+def aligned(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table as text: the first column on the left, others on the right."""
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    return [
+        '  '.join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
+        for row in (columns, *cells)
+    ]
+
+
+def cell(value: Any) -> str:
+    """A value of a table as text."""
     return str(value) if not isinstance(value, float) else '–' if value != value else f'{value:.3f}'
 
 
@@ -213,30 +220,36 @@ def write_report(
     folder = Path(folder)
     epochs = epoch_rows(work_dir, last_only) if work_dir is not None else []
     write_json(folder / 'report.json', report.as_json(), indent=1)
-    if epochs:
-        header = list(dict.fromkeys(key for row in epochs for key in row))
-        rows = [[row.get(key, '') for key in header] for row in epochs]
-        write_text(folder / 'results.csv', csv_text(header, rows))
+    write_epochs(epochs, folder)
     pictures = dict(
         curves=score_curves(report.curves, report.evaluation.classes),
-        confusion=confusion_matrix(report.confusion, report.evaluation.classes),
+        confusion=confusion_matrix(report.confusion, [*report.evaluation.classes, 'background']),
         epochs=epoch_curves(epochs) if epochs else None,
     )
     page = folder / 'report.html'
     text = render_page(
         Path(__file__).with_name('report.html.jinja'),
         columns=report.columns,
-        rows=[[_cell(value) for value in row.values()] for row in report.rows()],
-        figures={k: _cell(v) for k, v in _present(report.evaluation.figures()).items()},
+        rows=[[cell(value) for value in row.values()] for row in report.rows()],
+        figures={k: cell(v) for k, v in _present(report.evaluation.figures()).items()},
+        voc=cell(report.evaluation.voc_ap50()) if report.evaluation.iou_type == 'oriented' else '',
         score=f'{report.curves.best_score:.2f}',
         errors=report.errors,
         milliseconds=report.milliseconds,
-        pictures={name: _embedded(image, '.png') for name, image in pictures.items() if image is not None},
-        worst=[(name, _embedded(image, '.jpg'), text) for name, image, text in worst_images(report)],
+        pictures={name: embedded(image, '.png') for name, image in pictures.items() if image is not None},
+        worst=[(name, embedded(image, '.jpg'), text) for name, image, text in worst_images(report)],
         colours={kind: _css(colour) for kind, colour in zip(KINDS, (*COLOURS, MISSED), strict=True)},
     )
     write_text(page, text)
     return page
+
+
+def write_epochs(epochs: Sequence[Mapping[str, Any]], folder: str | Path) -> None:
+    """Write ``results.csv``, a row for each epoch, if there are any."""
+    if epochs:
+        header = list(dict.fromkeys(key for row in epochs for key in row))
+        rows = [[row.get(key, '') for key in header] for row in epochs]
+        write_text(Path(folder, 'results.csv'), csv_text(header, rows))
 
 
 def epoch_rows(work_dir: str | Path, last_only: bool = True) -> list[dict[str, Any]]:
@@ -314,7 +327,7 @@ def _beside(report: Report, i: int, kinds: np.ndarray, missed: np.ndarray) -> np
     return np.hstack([left, np.full((len(left), 8, 3), 255, np.uint8), right])
 
 
-def _embedded(image: np.ndarray, suffix: str) -> str:
+def embedded(image: np.ndarray, suffix: str) -> str:
     """An image as the source of an ``img``."""
     kind = {'.png': 'png', '.jpg': 'jpeg'}[suffix]
     return f'data:image/{kind};base64,{base64.b64encode(cv2.imencode(suffix, image)[1].tobytes()).decode()}'

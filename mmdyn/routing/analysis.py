@@ -22,6 +22,7 @@ from mmdyn.files import write_image, write_json, write_text
 from mmdyn.layers import dynamic_layers, record_routing
 from mmdyn.running.dataset_images import dataset_images
 from mmdyn.running.loading import Loaded, class_names, load_checkpoint_model
+from mmdyn.tasks import head_of
 
 from .hook import present_classes
 from .statistics import RoutingStatistics, class_means, routing_statistics
@@ -92,9 +93,9 @@ def analyse_routing(
 
 def _class_count(loaded: Loaded, samples: list[DetDataSample]) -> int:
     """Number of classes of the head, else of the checkpoint, else of the images."""
-    head = getattr(loaded.model, 'bbox_head', None)
-    labels = [int(label) for s in samples for label in s.gt_instances.get('labels', ())]
-    return getattr(head, 'num_classes', len(loaded.classes or ()) or max(labels, default=-1) + 1)
+    count = getattr(head_of(loaded.model), 'num_classes', None) or len(loaded.classes or ())
+    labels = (int(label) for s in samples for label in s.get('gt_instances', {}).get('labels', ()))
+    return count or max(labels, default=-1) + 1
 
 
 def _grid(count: int, width: float, height: float):

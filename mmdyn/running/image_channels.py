@@ -8,6 +8,8 @@ from mmengine.config import Config
 from mmdyn.datasets.pixels import MAX_CHANNELS
 from mmdyn.errors import UserError
 
+from .testing import task_of_config
+
 LOADING = ('LoadImage', 'LoadImageFromFile')
 
 
@@ -49,6 +51,8 @@ def set_channels(cfg: Config, channels: int, to_float32: bool | None = None) -> 
     """
     if channels not in range(1, MAX_CHANNELS + 1):
         raise UserError(f'invalid number of image channels {channels}: set it to 1 to {MAX_CHANNELS}')
+    if task_of_config(cfg).name == 'classify' and channels != 3:
+        raise UserError(f'invalid number of image channels {channels}: images of a classifier have 3 channels')
     if channels != image_channels(cfg):
         cfg.model.backbone.input_channels = channels
     preprocessor = cfg.model.data_preprocessor

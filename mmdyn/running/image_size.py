@@ -5,6 +5,7 @@ set from it here, as a config file cannot change what its base has computed.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,19 +14,22 @@ from mmengine.logging import print_log
 
 from mmdyn.errors import UserError
 
+from .testing import task_of_config
+
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 STRIDE = 32  # of the coarsest level: sides are multiples of it
 SIZED = ('border', 'img_scale', 'img_size', 'scale')  # arguments of steps and of batch shapes, in pixels
 
 
 def image_size(cfg: Config) -> tuple[int, int]:
-    """Image height and width in validation, from the last resizing step; 640 if there is none.
+    """Image height and width in validation, from the last step that resizes or crops; 640 if there is none.
 
     Args:
         cfg: Config.
     """
     described = innermost_dataset(cfg.get('val_dataloader') or {})
-    scales = [step['scale'] for step in described.get('pipeline', ()) if 'scale' in step]
+    steps = [step for step in described.get('pipeline', ()) if 'scale' in step or step['type'].endswith('CenterCrop')]
+    scales = [step['scale'] if 'scale' in step else step['size'] for step in steps]
     scale = scales[-1] if scales else 640
     width, height = (scale, scale) if isinstance(scale, int) else scale
     return height, width
@@ -35,8 +39,12 @@ def test_size(cfg: Config) -> tuple[int, int]:
     """Height and width that a test image is resized to fit into.
 
     Raises:
-        UserError: The test pipeline has no ``LongSideResize``.
+        UserError: The test pipeline has no ``LongSideResize``; or that of a classifier is not as :func:`crop_sizes`
+            wants it.
     """
+    if task_of_config(cfg).name == 'classify':
+        _, crop = crop_sizes(cfg)
+        return crop, crop
     for step in cfg.test_dataloader.dataset.pipeline:
         if step['type'] == 'LongSideResize':
             width, height = step['scale']
@@ -47,17 +55,38 @@ def test_size(cfg: Config) -> tuple[int, int]:
     )
 
 
-def set_crop_size(cfg: Config, size: int) -> None:
+def crop_sizes(cfg: Config) -> tuple[int, int]:
+    """Pixels of the shorter side after resizing, and of the square in the centre, of a classifier's test images.
+
+    Raises:
+        UserError: The test pipeline has other steps, which an exported file could not repeat.
+    """
+    steps = {re.split('[./]', str(step['type']))[-1]: step for step in cfg.test_dataloader.dataset.pipeline}
+    resize, crop = (steps.get(name, {}) for name in ('Resize', 'CenterCrop'))
+    kept = ('LoadImageFromFile', 'LoadImage', 'NumpyToPIL', 'Resize', 'CenterCrop', 'PILToTensor', 'PackInputs')
+    other = [name for name in steps if name not in kept]
+    whole = all(isinstance(step.get('size'), int) for step in (resize, crop))
+    if other or resize.get('interpolation') != 'bilinear' or not whole:
+        raise UserError(
+            'exported files of a classifier resize the shorter side bilinearly to one number of pixels, and take the '
+            f'centre. The test pipeline has {", ".join(other) or "other arguments"}: set Resize and CenterCrop of '
+            "torchvision, each with size=N, and interpolation='bilinear', as in configs/_base_/imagenet.py"
+        )
+    return resize['size'], crop['size']
+
+
+def set_crop_size(cfg: Config, size: int, resize: int | None = None) -> None:
     """Set the size of the square images of a classifier, wherever a step crops or resizes.
 
     Args:
         cfg: Config of a classifier, changed in place.
         size: Height and width in pixels.
+        resize: Pixels of the shorter side before the centre of a test image is taken; None takes ``size``.
     """
     for loader in LOADERS:
         for step in innermost_dataset(cfg.get(loader) or {}).get('pipeline', ()):
             if 'size' in step:
-                step['size'] = size
+                step['size'] = resize or size if step['type'].endswith('/Resize') else size
 
 
 def settle_image_size(cfg: Config) -> None:

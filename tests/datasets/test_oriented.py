@@ -7,9 +7,12 @@ import cv2
 import numpy as np
 import pytest
 
+from mmdyn.analysis.ground_truth import labelled
 from mmdyn.annotations.coco import read_coco
 from mmdyn.datasets import CheckedCocoDataset, YOLOTextDataset
+from mmdyn.datasets.data_source import DataSource
 from mmdyn.datasets.oriented import OrientedOutlines, corners_cross, on_a_line, oriented_box
+from mmdyn.datasets.tiling import write_tiles
 from mmdyn.errors import UserError
 from mmdyn.models.oriented import corners_of
 
@@ -69,6 +72,19 @@ def coco(folder, objects, **image):
     (folder / 'a.json').write_text(json.dumps(content))
     cv2.imwrite(str(folder / 'a.png'), np.zeros((64, 64, 3), np.uint8))
     return dict(data_root=str(folder), ann_file='a.json', data_prefix=dict(img=''), corners=True)
+
+
+def test_a_group_without_corners_is_upright_wherever_it_is_looked_at(tmp_path):
+    square = dict(segmentation=[[1, 1, 9, 1, 9, 5, 1, 5]])
+    described = coco(tmp_path, [square, dict(bbox=[10, 20, 30, 8], iscrowd=1)])
+    dataset = CheckedCocoDataset(**described, metainfo=dict(classes=('ship',)), pipeline=[], test_mode=True)
+    _, objects = labelled(dataset, 0)
+    np.testing.assert_allclose(objects.oriented_boxes[1], [25, 24, 30, 8, 0])
+    described |= dict(type='CheckedCocoDataset', metainfo=dict(classes=('ship',)))
+    write_tiles(DataSource(tmp_path, 'COCO', ('ship',), {'train': described}), tmp_path / 'tiles', size=64, gap=0)
+    [_, group] = json.loads((tmp_path / 'tiles/annotations/train.json').read_text())['annotations']
+    assert group['iscrowd'] == 1
+    assert group['bbox'] == [10, 20, 30, 8]
 
 
 def test_a_box_of_five_numbers_is_oriented(tmp_path):

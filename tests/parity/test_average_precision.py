@@ -8,7 +8,6 @@ the same, at 0.5 0.0015 higher and at 0.83 0.0035 higher; a perfect detector get
 import json
 import re
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,6 +23,7 @@ from mmdyn.convert import convert_from_original
 from mmdyn.metrics import DatasetCocoMetric
 from mmdyn.metrics.coco_evaluation import CocoEvaluation, Predicted
 from mmdyn.reports import make_report
+from plates import make_plates
 
 pytestmark = pytest.mark.parity
 
@@ -114,34 +114,9 @@ def test_same_boxes(quality, tmp_path):
 
 @pytest.fixture(scope='module')
 def plates(tmp_path_factory):
-    """Red, green and blue plates on grey noise, some cut by the edge: learned in seconds."""
-    root, rng = tmp_path_factory.mktemp('plates'), np.random.default_rng(0)
-    splits = {}
-    for split, count in (('train', 160), ('val', 240)):
-        content = dict(images=[], annotations=[], categories=[dict(id=i, name=n) for i, n in enumerate('rgb')])
-        (root / split).mkdir()
-        for i in range(count):
-            height, width = int(rng.integers(90, 161)), 160
-            image = rng.integers(90, 160, (height, width, 1), dtype=np.uint8).repeat(3, 2)
-            for _ in range(rng.integers(1, 5)):
-                w, h = rng.integers(15, 70, 2)
-                x, y, label = rng.integers(-10, width - 20), rng.integers(-10, height - 20), int(rng.integers(3))
-                x1, y1, x2, y2 = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
-                image[y1:y2, x1:x2, 2 - label] = 240
-                box = [int(v) for v in (x1, y1, x2 - x1, y2 - y1)]
-                annotation = dict(image_id=i, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=0)
-                corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2)]
-                annotation['segmentation'] = [[float(v) for corner in corners for v in corner]]
-                places = [*corners, ((x1 + x2) / 2, (y1 + y2) / 2)]
-                annotation.update(keypoints=[float(v) for place in places for v in (*place, 2)], num_keypoints=5)
-                content['annotations'].append(annotation)
-            cv2.imwrite(str(root / split / f'{i}.png'), image)
-            content['images'].append(dict(id=i, file_name=f'{i}.png', width=width, height=height))
-        for number, annotation in enumerate(content['annotations'], 1):
-            annotation['id'] = number
-        (root / f'{split}.json').write_text(json.dumps(content))
-        splits[split] = (root / f'{split}.json', root / split)
-    return splits
+    """Files and folders of images of ``make_plates``, by split."""
+    root = make_plates(tmp_path_factory.mktemp('plates'), dict(train=160, val=240))
+    return {split: (root / f'{split}.json', root / split) for split in ('train', 'val')}
 
 
 @pytest.mark.slow

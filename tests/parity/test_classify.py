@@ -1,8 +1,14 @@
 """Classification: the converted model computes what the original computes, and learns the same from a batch."""
 
+import random
+
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.transforms import Compose
+from mmengine.registry import DefaultScope
+from PIL import Image
 
 import original
 
@@ -13,6 +19,7 @@ from mmpretrain.structures import DataSample
 
 from mmdyn.convert import convert_to_original
 from mmdyn.convert.key_table import original_names
+from mmdyn.running import load_config
 
 CASES = [
     pytest.param(scale, variant, marks=[] if scale in 'nl' else pytest.mark.long)
@@ -62,3 +69,36 @@ def test_losses_and_gradients(pair, variant):
         for name, parameter in ours.named_parameters():
             there = by_name[names[name]].grad
             assert relative(parameter.grad, there) < 1e-3 or there.norm() < 1e-4, name
+
+
+def photograph_pixels(height: int, width: int) -> np.ndarray:
+    """A photograph as an array, BGR uint8."""
+    [image] = original.photo_crops(1, height, width)
+    return np.ascontiguousarray((image * 255).byte().permute(1, 2, 0).numpy())
+
+
+def steps_of(loader) -> Compose:
+    """The pipeline after the image is loaded, for an array."""
+    return Compose([dict(type='mmdet.LoadImageFromNDArray'), *loader.dataset.pipeline[1:]])
+
+
+def test_training_and_test_images():
+    """Random steps draw the same numbers in the same order, so that images of a seed are equal in every pixel."""
+    from ultralytics.data.augment import classify_augmentations, classify_transforms
+
+    cfg = load_config('classify/yolo11n_imagenet')
+    with DefaultScope.overwrite_default_scope('mmyolo'):
+        training, test = steps_of(cfg.train_dataloader), steps_of(cfg.test_dataloader)
+    theirs = classify_augmentations(size=224, scale=(0.5, 1.0), hflip=0.5, erasing=0.4, auto_augment='randaugment')
+    image = photograph_pixels(375, 500)
+    picture = Image.fromarray(image[..., ::-1])
+    for seed in range(20):
+        results = []
+        for make in (lambda: training(dict(img=image))['inputs'] / 255, lambda: theirs(picture)):
+            torch.manual_seed(seed), random.seed(seed), np.random.seed(seed)
+            results.append(make())
+        assert torch.equal(*results), seed
+    for size in ((375, 500), (500, 375), (224, 224), (90, 300)):
+        image = photograph_pixels(*size)
+        expected = classify_transforms(224)(Image.fromarray(image[..., ::-1]))
+        assert torch.equal(test(dict(img=image))['inputs'] / 255, expected), size

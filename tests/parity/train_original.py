@@ -1,7 +1,7 @@
 """Train the original's static YOLO11-n on a data set, and score it as a study of mmdyn does: writes original.csv.
 
     python tests/parity/train_original.py data/BCCD_Dataset/BCCD work_dirs/original
-    python tests/parity/train_original.py data/nuclei work_dirs/original_nuclei --task segment
+    python tests/parity/train_original.py data/nuclei work_dirs/original_nuclei --task segment   # or obb
     python tests/parity/train_original.py data/deeppcb work_dirs/original_deeppcb --epochs 10 --optimizer auto \\
         --weights mmdyn/weights/yolo11n_digits.pth
 
@@ -28,6 +28,8 @@ from mmdyn.running.dataset_images import build_quietly
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = {'detect': 'yolo11n_coco', 'segment': 'segment/yolo11n_coco', 'obb': 'obb/yolo11n_dota'}
+# Augmentation where a config has more than the original's default: images from above are turned and mirrored both ways.
+AUGMENT = {'obb': dict(degrees=180.0, flipud=0.5, scale=0.9, mixup=0.15)}
 METRIC = {'detect': 'coco/bbox_mAP', 'segment': 'coco/segm_mAP', 'obb': 'coco/oriented_mAP'}
 
 
@@ -118,7 +120,7 @@ def main() -> None:
         run = out / f'seed_{seed}'
         if not (run / 'done').exists():
             settings = dict(imgsz=arguments.imgsz, epochs=arguments.epochs, batch=16, seed=seed)
-            settings['optimizer'] = arguments.optimizer
+            settings |= dict(optimizer=arguments.optimizer, **AUGMENT.get(arguments.task, {}))
             original.train(yaml, run, 'static', trainer, arguments.task, **settings)
             (run / 'done').touch()
         for name in ('last', 'best'):

@@ -1,4 +1,4 @@
-"""One line per epoch in the terminal: loss, average precision, time spent and time left."""
+"""One line per epoch in the terminal: loss, average precision or accuracy, time spent and time left."""
 
 import time
 from datetime import timedelta
@@ -46,7 +46,8 @@ class EpochLineHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Store the metric of the validation."""
-        key, name = self.metric or (metric_of(metrics or {}), 'AP')
+        key = metric_of(metrics or {})
+        key, name = self.metric or (key, 'AP' if key != 'accuracy/top1' else 'top-1')
         if self._line and metrics and key in metrics:
             self._line += f'  {name} {metrics[key]:.3f}'
 
