@@ -15,7 +15,7 @@ from mmdyn.ablation.comparison import compare, joint_p, paired_difference
 from mmdyn.ablation.report import runs_csv, summary_csv
 
 STUDY = ROOT / 'docs/study'
-DATA = ['bccd', 'digits', 'aids', 'nuclei']  # in the order of the page
+DATA = ['bccd', 'digits', 'aids', 'nuclei', 'nuclei_obb']  # in the order of the page
 ROW = re.compile(r'\| (\d\.\d{3} ± \d\.\d{3}) \| ([^|]+) \| ([\d.]*) \| ([\d,]+) \| ([\d.]+) \|')
 CONTRAST = re.compile(r'^\| `(\S+)` \| (\S+ \(\S+ to \S+\)) \| ([\d.]+) \|$', re.M)
 
@@ -104,7 +104,9 @@ def test_every_arm_has_all_seeds(data):
     assert {(row['seeds'], row['missing']) for row in rows(data, 'summary.csv')} == {('3', '0')}
 
 
-@pytest.mark.parametrize('data', ['bccd', 'digits', 'nuclei'])  # some of the aids are no longer in the code
+@pytest.mark.parametrize(
+    'data', ['bccd', 'digits', 'nuclei', 'nuclei_obb']
+)  # some of the aids are no longer in the code
 def test_the_logs_make_the_report_again(data, tmp_path):
     with tarfile.open(STUDY / data / 'logs.tar.gz') as archive:
         archive.extractall(tmp_path, filter='data')

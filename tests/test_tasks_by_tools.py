@@ -40,7 +40,7 @@ EVERY = pytest.mark.parametrize('task', [pytest.param(name, marks=marks) for nam
 FLOORS = dict(detect=0.3, segment=0.3, pose=0.1, obb=0.3, classify=0.9)  # of AP, or accuracy
 SIDE = 160  # pixels of the plates
 EPOCHS = 6
-KEPT = 1e-3  # score above which detections are compared
+KEPT = 0.05  # score above which detections are compared; of thousands of weaker ones NMS may keep one more by rounding
 pytestmark = [
     pytest.mark.processes,
     pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning'),

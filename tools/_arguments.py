@@ -146,7 +146,8 @@ def add_data_arguments(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         '--data',
         metavar='PATH',
-        help="a data.yaml of YOLO's, or a folder of COCO or Pascal VOC: data and classes (those of the config)",
+        help="a data.yaml of YOLO's, or a folder of COCO, Pascal VOC or DOTA, or for a classifier train/CLASS/ and "
+        'val/CLASS/: data and classes (those of the config)',
     )
     parser.add_argument(
         '--imgsz', type=image_size, metavar='N|HxW', help='image size in pixels, rounded up to multiples of 32'

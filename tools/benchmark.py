@@ -1,4 +1,6 @@
-"""Export a detector to every format, and compare the files: result, size, time, AP, largest difference to PyTorch.
+"""Export a model to every format, and compare the files: result, size, time, AP, largest difference to PyTorch.
+
+Of a classifier AP is the accuracy of the best class.
 
 A format is skipped where its packages are missing; name it by --formats to be told how to install them. Times are
 medians for one image, all files in turn.

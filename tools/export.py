@@ -2,8 +2,8 @@
 
 The graph takes letterboxed images (B, 3, H, W), normalised as in the config (YOLO11: RGB from 0 to 1), and returns
 boxes in their pixels (B, N, 4) with scores (B, N, classes), or with --nms the best detections (B, K, 5) with labels
-(B, K). Class names, stride and sizes are in the file. It needs: pip install -r requirements/deploy.txt, or for Core ML
-and LiteRT requirements/mobile.txt
+(B, K). That of a classifier takes crops, and returns scores of the classes (B, classes). Class names, stride and sizes
+are in the file. It needs: pip install -r requirements/deploy.txt, or for Core ML and LiteRT requirements/mobile.txt
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Test a checkpoint, or an exported file: average precision on the test set, predictions as files, pictures."""
+"""Test a checkpoint, or an exported file: average precision, or accuracy, on the test set; predictions; pictures."""
 
 import sys
 from pathlib import Path

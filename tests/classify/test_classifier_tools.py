@@ -1,4 +1,4 @@
-"""The life of a classifier by its tools: training, test, conversion, upcycling, export, collapse, detect, ablate."""
+"""A classifier in the tools, beyond what tests/test_tasks_by_tools.py has of every task."""
 
 import copy
 import json
@@ -15,7 +15,6 @@ pytest.importorskip('mmpretrain', reason='needs requirements/classify.txt')
 
 import mmdyn
 from mmdyn.classify import TopAccuracy
-from mmdyn.convert import convert_from_original, convert_to_original
 from mmdyn.datasets.digits import make_digit_crops
 from mmdyn.errors import UserError
 from mmdyn.export.agreement import examples
@@ -24,12 +23,9 @@ from mmdyn.export.options import ExportOptions
 from mmdyn.inference.evaluation import evaluate
 from mmdyn.inference.onnx_detector import OnnxDetector, centre_crop
 from mmdyn.inference.runtimes import open_exported
-from mmdyn.layers import dynamic_layers
 from mmdyn.reports.classification import ClassificationReport
 from mmdyn.routing.analysis import analyse_routing
-from mmdyn.running import load_checkpoint_model, load_config
-from mmdyn.surgery.collapse import collapse_checkpoint
-from mmdyn.surgery.upcycle import output_difference, upcycle_checkpoint
+from mmdyn.running import load_checkpoint_model
 
 pytestmark = pytest.mark.filterwarnings('ignore:::(?!mmdyn)', 'ignore::DeprecationWarning')
 
@@ -67,56 +63,6 @@ def test_training_and_test_give_one_figure_and_end_in_a_page(call, crops, tmp_pa
     assert done.returncode == 0, done.stderr
     again = max(tmp_path.glob('*/report/report.json'), key=lambda path: path.stat().st_mtime)
     assert json.loads(again.read_text())['figures'] == figures
-
-
-def test_accuracy_is_that_of_scikit_learn(model_of, crops, tmp_path):
-    from sklearn.metrics import top_k_accuracy_score
-
-    cfg, checkpoint = model_of()
-    cfg.work_dir, cfg.launcher = str(tmp_path), 'none'
-    found = evaluate(cfg, checkpoint)
-    model = mmdyn.load_model(cfg, checkpoint, device='cpu')
-    files = sorted((crops / 'val').rglob('*.png'), key=lambda file: (file.parent.name, file.name))
-    scores = np.zeros((len(files), 10))
-    for row, prediction in zip(scores, model([*files], max_detections=10), strict=True):
-        row[prediction.pred_instances.labels] = prediction.pred_instances.scores
-    labels = [int(file.parent.name) for file in files]
-    for k in (1, 5):
-        expected = top_k_accuracy_score(labels, scores, k=k, labels=range(10))
-        assert found[f'accuracy/top{k}'] == pytest.approx(expected, abs=1e-6)
-
-
-def test_conversion_and_back_is_the_same_to_the_bit(model_of, tmp_path):
-    _, checkpoint = model_of('')
-    convert_to_original(checkpoint, tmp_path / 'there.pt')
-    convert_from_original(tmp_path / 'there.pt', tmp_path / 'back.pth')
-    before = torch.load(checkpoint, weights_only=True)['state_dict']
-    after = torch.load(tmp_path / 'back.pth', weights_only=True)['state_dict']
-    assert before.keys() == after.keys()
-    for name, tensor in before.items():
-        assert torch.equal(tensor, after[name]), name
-
-
-def test_upcycling_computes_the_same(model_of, tmp_path):
-    static, checkpoint = model_of('')
-    cfg = load_config('classify/yolo11n_dynconv-bn_digits')
-    done = upcycle_checkpoint(checkpoint, cfg, tmp_path / 'dynamic.pth')
-    assert done.difference < 1e-6
-    assert done.new == done.left == ()
-    dynamic = load_checkpoint_model(cfg, tmp_path / 'dynamic.pth').model
-    assert output_difference(dynamic, load_checkpoint_model(static, checkpoint).model) <= 1e-5
-
-
-def test_collapse_is_exact_at_constant_routing(model_of, tmp_path):
-    cfg, checkpoint = model_of()
-    done = collapse_checkpoint(cfg, checkpoint, tmp_path / 'static.pth', number=8)
-    static = load_checkpoint_model(load_config(tmp_path / 'static.py'), tmp_path / 'static.pth').model
-    assert not dynamic_layers(static)
-    frozen = copy.deepcopy(load_checkpoint_model(cfg, checkpoint).model)
-    for layer, report in zip(dynamic_layers(frozen).values(), done.layers, strict=True):
-        torch.nn.init.zeros_(layer.router.weight)
-        layer.router.bias.data = torch.logit(report.mean)
-    assert output_difference(frozen, static) < 1e-4
 
 
 @pytest.fixture
