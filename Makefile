@@ -68,7 +68,7 @@ weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 c
 test: .venv/dev  ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not processes"
 
-test-processes: .venv/dev  ## the tests that start several runs, each a process of its own: two minutes
+test-processes: .venv/dev  ## the tests that start several runs, each a process of its own, and every task by every tool: five minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "processes and not long"
 
 test-all: .venv/dev  ## run all tests, also those that take minutes each

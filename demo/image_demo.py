@@ -68,8 +68,8 @@ def named(predictions):
     from mmdyn.inference.onnx_detector import captions
 
     for prediction in predictions:
-        named = ', '.join(captions(prediction.detections(), prediction.names))
-        tqdm.write(f'{prediction.name}: {named or "no class of this score"}')
+        best = ', '.join(captions(prediction.detections(), prediction.names))
+        tqdm.write(f'{prediction.name}: {best or "no class of this score"}')
         yield prediction
 
 

@@ -74,8 +74,8 @@ def test(args) -> None:
         check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         cfg.resume = False
-    draws_classes = (args.show or args.show_dir) and task_of_config(cfg).name == 'classify'
-    if (args.show or args.show_dir) and not draws_classes:
+    draws, classifies = bool(args.show or args.show_dir), task_of_config(cfg).name == 'classify'
+    if draws and not classifies:
         trigger_visualization_hook(cfg, args)
     if args.json_prefix:
         cfg.test_evaluator.update(format_only=True, outfile_prefix=args.json_prefix)
@@ -84,7 +84,7 @@ def test(args) -> None:
     if args.fuse:
         enable_fuse(cfg)
     runner = build_runner(cfg, train=False)
-    if draws_classes:
+    if draws and classifies:
         draw_classes(runner, args)
     if args.out:
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=args.out))

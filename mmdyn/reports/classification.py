@@ -14,7 +14,7 @@ from mmdyn.files import render_page, write_json, write_text
 from mmdyn.inference.onnx_detector import Detections, captions, draw
 
 from .figures import confusion_matrix, epoch_curves
-from .report import WORST, aligned, cell, embedded, epoch_rows, write_epochs
+from .report import WORST, aligned, cell, embedded, epoch_rows, times, write_epochs
 
 COLUMNS = ('class', 'images', 'precision', 'recall', 'F1')
 SIDE = 200  # of a picture, in pixels
@@ -74,10 +74,7 @@ class ClassificationReport(NamedTuple):
             rows = sorted((row for row in rows if row['images']), key=lambda row: row['F1'])[:SHOWN_CLASSES]
         lines = aligned(COLUMNS, [[cell(value) for value in row.values()] for row in (whole, *rows)]) + note
         lines.append(f'top-1 {self.accuracy(1):.3f}, top-5 {self.accuracy(5):.3f}')
-        if self.milliseconds:
-            parts = ', '.join(f'{part} {value:.1f}' for part, value in self.milliseconds.items())
-            lines.append(f'ms an image: {parts}')
-        return '\n'.join(lines)
+        return '\n'.join([*lines, *times(self.milliseconds)])
 
     def as_json(self) -> dict[str, Any]:
         """Everything in numbers, for machines; NaN is null."""

@@ -119,7 +119,7 @@ class ReportHook(Hook):
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Keep the best validation."""
         self._watch.stop()
-        evaluations = self._evaluations(runner.val_evaluator)
+        evaluations = _evaluations(runner.val_evaluator)
         if not evaluations:
             return
         score = _score(evaluations)
@@ -131,43 +131,46 @@ class ReportHook(Hook):
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         """Report the test."""
         self._watch.stop()
-        evaluations = self._evaluations(runner.test_evaluator)
+        evaluations = _evaluations(runner.test_evaluator)
         if evaluations:
-            self._report(runner, evaluations, self._watch.milliseconds(), runner.test_dataloader, None)
+            _report(runner, evaluations, self._watch.milliseconds(), runner.test_dataloader, None)
 
     def after_train(self, runner: Runner) -> None:
         """Report the best validation."""
         if self._kept is not None:
             name, evaluations, milliseconds = self._kept
             print_log(f'of the {name} validation of this run:', logger='current')
-            self._report(runner, evaluations, milliseconds, runner.val_dataloader, runner.work_dir)
+            _report(runner, evaluations, milliseconds, runner.val_dataloader, runner.work_dir)
 
-    def _evaluations(self, evaluator: Any) -> Any:
-        """What the last evaluation of a metric keeps for a report; only the first process has any."""
-        found = [m.evaluations for m in evaluator.metrics if hasattr(m, 'evaluations')]
-        return found[0] if found and is_main_process() else {}
 
-    def _report(
-        self, runner: Runner, evaluations: Any, milliseconds: dict[str, float], loader: Any, work_dir: str | None
-    ) -> None:
-        try:
-            report = self._judge(evaluations, loader.dataset, milliseconds)
-            write: Any = write_report if isinstance(report, Report) else ClassificationReport.write
-            page = write(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
-        except (OSError, ValueError, UserError, cv2.error) as e:  # the run is done, and its results are written
-            print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
-            return
-        print_log(f'\n{report.table()}\nreport: {page}', logger='current')
+def _evaluations(evaluator: Any) -> Any:
+    """What the last evaluation of a metric keeps for a report; only the first process has any."""
+    found = [m.evaluations for m in evaluator.metrics if hasattr(m, 'evaluations')]
+    return found[0] if found and is_main_process() else {}
 
-    def _judge(self, evaluations: Any, dataset: Any, milliseconds: dict[str, float]) -> Report | ClassificationReport:
-        """The report of evaluations by a ``DatasetCocoMetric``, or of the best classes by a ``TopAccuracy``."""
-        if 'predicted' in evaluations:
-            paths = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
-            classes = dataset.metainfo['classes']
-            return ClassificationReport(**evaluations, classes=classes, paths=paths, milliseconds=milliseconds)
-        folder = getattr(dataset, 'data_prefix', {}).get('img') or '.'
-        boxes, *others = evaluations.values()
-        return make_report(boxes, folder, milliseconds, *others)
+
+def _report(
+    runner: Runner, evaluations: Any, milliseconds: dict[str, float], loader: Any, work_dir: str | None
+) -> None:
+    try:
+        report = _judge(evaluations, loader.dataset, milliseconds)
+        write: Any = write_report if isinstance(report, Report) else ClassificationReport.write
+        page = write(report, Path(runner.log_dir, 'report'), work_dir, last_only=not runner._resume)
+    except (OSError, ValueError, UserError, cv2.error) as e:  # the run is done, and its results are written
+        print_log(f'no report was written: {e}', logger='current', level=logging.WARNING)
+        return
+    print_log(f'\n{report.table()}\nreport: {page}', logger='current')
+
+
+def _judge(evaluations: Any, dataset: Any, milliseconds: dict[str, float]) -> Report | ClassificationReport:
+    """The report of evaluations by a ``DatasetCocoMetric``, or of the best classes by a ``TopAccuracy``."""
+    if 'predicted' in evaluations:
+        paths = [Path(dataset.get_data_info(i)['img_path']) for i in range(len(dataset))]
+        classes = dataset.metainfo['classes']
+        return ClassificationReport(**evaluations, classes=classes, paths=paths, milliseconds=milliseconds)
+    folder = getattr(dataset, 'data_prefix', {}).get('img') or '.'
+    boxes, *others = evaluations.values()
+    return make_report(boxes, folder, milliseconds, *others)
 
 
 def _score(evaluations: Any) -> float:

@@ -97,10 +97,7 @@ class Report(NamedTuple):
         cells = [[cell(value) for value in row.values()] for row in (rows if len(rows) > 2 else rows[:1])]
         lines = aligned(self.columns, cells)
         lines.append(f'precision and recall at a score of {self.curves.best_score:.2f}, the best mean F1')
-        if self.milliseconds:
-            parts = ', '.join(f'{part} {value:.1f}' for part, value in self.milliseconds.items())
-            lines.append(f'ms an image: {parts}')
-        return '\n'.join(lines)
+        return '\n'.join([*lines, *times(self.milliseconds)])
 
     def as_json(self) -> dict[str, Any]:
         """Everything in numbers, for machines; NaN is null."""
@@ -134,6 +131,12 @@ def aligned(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> list[str]
         '  '.join([row[0].ljust(widths[0]), *(text.rjust(w) for text, w in zip(row[1:], widths[1:], strict=True))])
         for row in (columns, *cells)
     ]
+
+
+def times(milliseconds: Mapping[str, float]) -> list[str]:
+    """The line of the times of an image by part; none if they were not measured."""
+    parts = ', '.join(f'{part} {value:.1f}' for part, value in milliseconds.items())
+    return [f'ms an image: {parts}'] if parts else []
 
 
 def cell(value: Any) -> str:
