@@ -4,14 +4,15 @@ For every seed a static and a dynamic classifier learn crops of digits. Detector
 from these backbones, on 10, 30 and 100 % of the training images, which the seed draws, for as many iterations each.
 The gain of pretraining is the difference of AP by seed, and what it does for the dynamic detector beyond the static one
 is the difference of the two gains. Its three p-values are corrected by Holm's method. A run of a seed has its own
-pretraining, images, initial weights and order, so the intervals are over all of these. Finished runs are skipped. It
-needs requirements/classify.txt.
+pretraining, images, initial weights and order, so the intervals are over all of these. Finished runs are skipped, also
+those of runs.csv in the folder of the report, so that another machine can go on. It needs requirements/classify.txt.
 """
 
+import csv
 import os
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ EXAMPLE = """  python demo/pretraining_study.py work_dirs/study_pretraining
   python demo/pretraining_study.py work_dirs/study_pretraining --report-only --report-dir docs/study/pretraining"""
 VARIANTS = {'static': '', 'dynamic': '_dynconv-bn'}
 STARTS = ('nothing', 'pretrained')
+CLASSIFIER_EPOCHS = 8  # of 250 iterations of 32 crops
 SHARES = {80: 60, 240: 20, 800: 6}  # images and epochs: 600 iterations of 8 images each
 BEYOND = 'dynamic beyond static'
 
@@ -71,9 +73,8 @@ def train(name: str, folder: Path, epochs: int, seed: int, side: int, *options) 
 
 def pretrain(variant: str, seed: int, work_dir: Path) -> Path:
     """The checkpoint of a classifier."""
-    return train(
-        f'classify/yolo11n{VARIANTS[variant]}_digits', work_dir / f'classify_{variant}/seed_{seed}', 6, seed, 64
-    )
+    folder = work_dir / f'classify_{variant}/seed_{seed}'
+    return train(f'classify/yolo11n{VARIANTS[variant]}_digits', folder, CLASSIFIER_EPOCHS, seed, 64)
 
 
 def detect(arm: Arm, work_dir: Path) -> None:
@@ -81,26 +82,48 @@ def detect(arm: Arm, work_dir: Path) -> None:
     import numpy as np
 
     chosen = np.sort(np.random.default_rng(arm.seed).permutation(800)[: arm.images]).tolist()
+    epochs = SHARES[arm.images]
     options = [f'train_dataloader.dataset.indices={str(chosen).replace(" ", "")}']
+    options += [f'custom_hooks.1.num_last_epochs={epochs // 2}']  # mosaics in the first half
     if arm.start == 'pretrained':
-        backbone = work_dir / f'classify_{arm.variant}/seed_{arm.seed}/epoch_6.pth'
+        backbone = pretrain(arm.variant, arm.seed, work_dir)
         options += ['model.backbone.init_cfg.type=BackboneOf', f'model.backbone.init_cfg.checkpoint={backbone}']
     name = f'yolo11n{VARIANTS[arm.variant]}_digits'
-    train(name, work_dir / arm.name, SHARES[arm.images], arm.seed, 256, *options)
+    train(name, work_dir / arm.name, epochs, arm.seed, 256, *options)
 
 
 def run_all(arms: list[Arm], args) -> None:
-    """Pretrain, then train the detectors, with a progress bar."""
+    """Pretrain what the detectors need, then train them, with a progress bar."""
     from tqdm import tqdm
 
     with ThreadPoolExecutor(args.jobs) as pool:
-        classifiers = [(variant, seed) for seed in range(args.seeds) for variant in VARIANTS]
-        started = [pool.submit(pretrain, *each, args.work_dir) for each in classifiers]
-        for each in tqdm(started, desc='classifiers', unit='run'):
+        classifiers = sorted({(arm.seed, arm.variant) for arm in arms if arm.start == 'pretrained'})
+        started = [pool.submit(pretrain, variant, seed, args.work_dir) for seed, variant in classifiers]
+        for each in tqdm(as_completed(started), desc='classifiers', unit='run', total=len(started)):
             each.result()
         started = [pool.submit(detect, arm, args.work_dir) for arm in arms]
-        for each in tqdm(started, desc='detectors', unit='run'):
+        for each in tqdm(as_completed(started), desc='detectors', unit='run', total=len(started)):
             each.result()
+
+
+def recorded_scores(path: Path) -> dict[Arm, float]:
+    """AP of the runs that a file of an earlier report has.
+
+    Raises:
+        UserError: It is another file.
+    """
+    from mmdyn.errors import UserError
+
+    if not path.is_file():
+        return {}
+    try:
+        with path.open(newline='') as file:
+            return {
+                Arm(int(row['images']), row['variant'], row['start'], int(row['seed'])): float(row['ap'])
+                for row in csv.DictReader(file)
+            }
+    except (KeyError, TypeError, ValueError) as e:
+        raise UserError(f'{path} has no runs of this study: {type(e).__name__} {e}. Move it away') from e
 
 
 def score_of(arm: Arm, work_dir: Path) -> float | None:
@@ -206,21 +229,23 @@ def study(args) -> None:
     args.work_dir = args.work_dir.absolute()
     out = args.report_dir or args.work_dir
     arms = [Arm(*each, seed) for seed in range(args.seeds) for each in product(SHARES, VARIANTS, STARTS)]
+    scores = recorded_scores(out / 'runs.csv')
     if not args.report_only:
         try:
-            run_all(arms, args)
+            run_all([arm for arm in arms if arm not in scores], args)
         except subprocess.CalledProcessError as e:
             raise UserError(f'a run failed: see train.log in {e.cmd[e.cmd.index("--work-dir") + 1]}') from e
-    scores = {arm: score for arm in arms if (score := score_of(arm, args.work_dir)) is not None}
+    scores |= {arm: score for arm in arms if (score := score_of(arm, args.work_dir)) is not None}
     write_text(out / 'runs.csv', csv_text((*Arm._fields, 'ap'), [(*arm, ap) for arm, ap in scores.items()]))
-    rows = summary(scores)
+    rows = summary({arm: ap for arm, ap in scores.items() if arm.seed < args.seeds})
+    done = len(scores.keys() & set(arms))
     if not rows:
-        raise UserError(f'{len(scores)} of {len(arms)} runs in {args.work_dir} are done, and no gain of two seeds')
+        raise UserError(f'{done} of {len(arms)} runs in {args.work_dir} are done, and no gain of two seeds')
     header = ('images', 'gain', 'seeds', 'mean', 'low', 'high', *STARTS, 'p', 'p_corrected')
     values = [[round(v, 4) if isinstance(v := row.get(key, ''), float) else v for key in header] for row in rows]
     write_text(out / 'gains.csv', csv_text(header, values))
     draw(rows, out / 'gains.png')
-    print(f'{table(rows)}\n\n{len(scores)} of {len(arms)} runs are done. Wrote {out / "gains.csv"} and gains.png')
+    print(f'{table(rows)}\n\n{done} of {len(arms)} runs are done. Wrote {out / "gains.csv"} and gains.png')
 
 
 if __name__ == '__main__':

@@ -44,6 +44,8 @@ FINE = 4  # steps of an outline, to a pixel
 SPLITS = {'train': 800, 'val': 200}
 CROPS = {'train': 8000, 'val': 1000}  # images of one digit
 CROP_SIZE = 64
+CONTRAST = (45, 200)  # of a digit to what is under it, of 255
+CROP_CONTRAST = (100, 220)
 
 
 class Sprite(NamedTuple):
@@ -146,7 +148,7 @@ def _sprite(material: SplitMaterial, rng: Generator, turn: float = TURN) -> Spri
     return Sprite(opacity[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1], int(material.labels[index]))
 
 
-def _colour(under: np.ndarray, rng: Generator, contrast: tuple[int, int] = (45, 200)) -> np.ndarray:
+def _colour(under: np.ndarray, rng: Generator, contrast: tuple[int, int] = CONTRAST) -> np.ndarray:
     """A random colour with a low or high contrast to the background."""
     mean = under.reshape(-1, 3).mean(0)
     direction = rng.normal(size=3)
@@ -155,11 +157,13 @@ def _colour(under: np.ndarray, rng: Generator, contrast: tuple[int, int] = (45, 
     return max((np.clip(mean + sign * step, 0, 255) for sign in (1, -1)), key=lambda c: np.abs(c - mean).max())
 
 
-def _paint(image: np.ndarray, opacity: np.ndarray, x: int, y: int, rng: Generator) -> None:
+def _paint(
+    image: np.ndarray, opacity: np.ndarray, x: int, y: int, rng: Generator, contrast: tuple[int, int] = CONTRAST
+) -> None:
     height, width = opacity.shape
     under = image[y : y + height, x : x + width]
     alpha = opacity[..., None] * rng.uniform(0.7, 1.0)
-    under[:] = under + (_colour(under, rng) - under) * alpha
+    under[:] = under + (_colour(under, rng, contrast) - under) * alpha
 
 
 def _clutter(image: np.ndarray, material: SplitMaterial, rng: Generator) -> None:
@@ -332,13 +336,14 @@ def _write_crops(folder: Path, split: str, count: int, material: SplitMaterial, 
 
 def make_crop(material: SplitMaterial, rng: Generator) -> tuple[np.ndarray, int]:
     """Generate the image of one digit, BGR uint8 (64, 64, 3), and its label."""
-    image = cv2.resize(_background(material, rng), (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_AREA)
+    top, left = (int(n) for n in rng.integers(0, IMAGE_SIZE - CROP_SIZE + 1, 2))
+    image = _background(material, rng)[top : top + CROP_SIZE, left : left + CROP_SIZE]
     sprite = _sprite(material, rng)
     while not 0.6 * CROP_SIZE <= max(sprite.opacity.shape) <= CROP_SIZE:
         sprite = _sprite(material, rng)
     height, width = sprite.opacity.shape
     x, y = (int(rng.integers(0, CROP_SIZE - side + 1)) for side in (width, height))
-    _paint(image, sprite.opacity, x, y, rng)
+    _paint(image, sprite.opacity, x, y, rng, CROP_CONTRAST)
     noise = rng.normal(scale=rng.uniform(0, 12), size=image.shape)
     return np.clip(image + noise, 0, 255).astype(np.uint8), sprite.label
 
