@@ -30,7 +30,7 @@ class Case(NamedTuple):
 class Detector(NamedTuple):
     """Kind and settings of a detector."""
 
-    kind: str  # static, dynconv, published (timm's layer inside), original (the Ultralytics package)
+    kind: str  # static, dynconv, published (timm's layer inside), original (the Ultralytics package), or of FAMILY
     layout: str
     folded: bool = False
 
@@ -50,6 +50,15 @@ CASES = [
     Case('m', 'training', 320, 4, 'bfloat16'),
     Case('m', 'inference', 320, 4, 'bfloat16'),
 ]
+# Dynamic convolutions with batch norm and SiLU after them, by their conv_cfg.
+FAMILY = {
+    'dynconv-bn': dict(type='DynamicConv'),
+    'mlp router': dict(type='DynamicConv', router=dict(type='mlp')),
+    'normalised mlp router': dict(type='DynamicConv', router=dict(type='mlp', normalise=True)),
+    'odconv, 1 expert': dict(type='ODConv', num_experts=1),
+    'odconv, 4 experts': dict(type='ODConv', num_experts=4),
+    'fdconv': dict(type='FDConv'),
+}
 MEMORY = [Case(scale, 'training', 640, 4, 'bfloat16') for scale in 'nx']
 BOXES = 8  # per image
 
@@ -83,7 +92,11 @@ def build(detector: Detector, case: Case):
     else:
         variant = '' if detector.kind == 'static' else '_dynconv'
         folder = '' if case.task == 'detect' else case.task
-        model = build_model(Config.fromfile(ROOT / 'configs' / folder / f'yolo11{case.scale}{variant}_coco.py'))
+        cfg = Config.fromfile(ROOT / 'configs' / folder / f'yolo11{case.scale}{variant}_coco.py')
+        if detector.kind in FAMILY:
+            unit = dict(type='ConvModule', conv_cfg=FAMILY[detector.kind])
+            cfg.model.backbone.downsample_cfg = cfg.model.neck.downsample_cfg = unit
+        model = build_model(cfg)
         model.init_weights()
         model = in_published_form(model) if detector.kind == 'published' else model
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]

@@ -21,7 +21,9 @@ from mmdyn.analysis.timing import interleaved, summary
 from mmdyn.layers import fold_batch_norms
 
 
-@pytest.mark.parametrize('name', ['conv_latency', 'model_latency', 'data_pipeline', 'exported_latency'])
+@pytest.mark.parametrize(
+    'name', ['conv_latency', 'model_latency', 'family_latency', 'data_pipeline', 'exported_latency']
+)
 def test_help_is_quick_and_has_an_example(run, name):
     done = run('-X', 'importtime', ROOT / 'benchmarks' / f'{name}.py', '--help')
     assert done.returncode == 0

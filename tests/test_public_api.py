@@ -45,11 +45,12 @@ ORDER = [
 # Within a room with layers likewise; files of a row do not import each other.
 LAYERS = {
     'layers': [
-        ['geometry', 'conv_unit', 'router'],
-        ['export_forms', 'c2psa', 'sppf'],
+        ['geometry', 'conv_unit', 'running_norm'],
+        ['export_forms', 'c2psa', 'sppf', 'router'],
         ['execution'],
         ['global_mean'],
         ['dynamic_conv'],
+        ['fdconv', 'odconv'],
         ['c3k2', 'folding', 'recording', 'upcycling'],
     ],
     'annotations': [['cache', 'faults'], ['table'], ['image_files'], ['coco', 'dota', 'voc', 'yolo']],

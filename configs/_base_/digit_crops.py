@@ -3,7 +3,7 @@
 _base_ = './imagenet.py'
 crop_size = 64
 
-crop = dict(_base_.crop, size=crop_size, scale=(0.7, 1.0))
+crop = dict(_base_.crop, size=crop_size, scale=(0.9, 1.0))
 train_pipeline = [*_base_.load, crop, _base_.erase[0], _base_.pack]
 train_dataloader = dict(
     batch_size=32,

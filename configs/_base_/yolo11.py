@@ -4,7 +4,7 @@ strides = [8, 16, 32]
 scale = dict(deepen_factor=0.5, widen_factor=0.25)
 
 model = dict(
-    type='YOLODetector',
+    type='YOLO11Detector',
     use_syncbn=False,
     data_preprocessor=dict(
         type='YOLO11DataPreprocessor', mean=[0., 0., 0.], std=[255., 255., 255.], bgr_to_rgb=True),

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmdyn.errors import UserError
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import ODConv, dynamic_layers
 from mmdyn.layers.export_forms import FORMS, UNROLLED, ExportForm
 
 from .quantise import TOOLKIT_PACKAGES, TOOLKITS
@@ -133,12 +133,19 @@ def choose_form(model: nn.Module, options: ExportOptions) -> tuple[ExportForm | 
         options: Options of the export.
 
     Raises:
-        UserError: This PyTorch cannot write the form.
+        UserError: This PyTorch cannot write the form, or the form cannot hold the layers.
     """
     layers = dynamic_layers(model)
     if not layers:
         return None, 'static: constant kernels'
     form = options.form or FORMATS[options.format].default_form
+    scaled = [name for name, layer in layers.items() if isinstance(layer, ODConv) and layer.gates.sizes[2]]
+    if scaled and form != 'per_sample':
+        others = ', '.join(name for name, other in FORMATS.items() if 'per_sample' not in other.refused)
+        raise UserError(
+            f'ODConv scales the taps of its kernels by image, as {scaled[0]} does, so the form {form} with constant '
+            f'kernels cannot hold it: set --format to one of {others}, and omit --form'
+        )
     experts = max(layer.num_experts for layer in layers.values())
     if form != 'per_sample':
         return form, f'{len(layers)} layers with constant kernels and {experts} times the work, for any batch'

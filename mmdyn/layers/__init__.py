@@ -5,8 +5,10 @@ from .c3k2 import C3k, C3k2, C3k2_DynamicConv
 from .conv_unit import build_block, build_conv_unit, find_layer
 from .dynamic_conv import DynamicConv, dynamic_conv2d, dynamic_layers
 from .export_forms import export_form
+from .fdconv import FDConv
 from .folding import fold_batch_norm, fold_batch_norms, fold_scale
 from .global_mean import global_mean
+from .odconv import ODConv
 from .recording import record_routing
 from .router import Router, build_router
 from .sppf import SPPF
@@ -19,6 +21,8 @@ __all__ = [
     'C3k2',
     'C3k2_DynamicConv',
     'DynamicConv',
+    'FDConv',
+    'ODConv',
     'Router',
     'build_block',
     'build_conv_unit',

@@ -34,6 +34,7 @@ def dynamic_conv2d(
     dilation: int | Pair = 1,
     groups: int = 1,
     shared_bias: Tensor | None = None,
+    taps: Tensor | None = None,
 ) -> Tensor:
     """Convolve every sample with its own mixture of expert kernels.
 
@@ -53,6 +54,7 @@ def dynamic_conv2d(
         dilation: Spacing of the kernel's taps.
         groups: Groups of channels that are convolved separately.
         shared_bias: A bias that does not depend on the routing, (O,), or None.
+        taps: Scales the taps of every sample's mixed kernel, (B, k, k), or None.
 
     Returns:
         Output, (B, O, H', W'), in the memory format of ``x``.
@@ -80,12 +82,13 @@ def dynamic_conv2d(
         x = x if x.dtype == torch.float64 else x.to(torch.get_autocast_dtype(device))
         geometry = stride, padding, dilation, groups
         with torch.autocast(device, enabled=False):
-            return dynamic_conv2d(x, experts, routing, expert_biases, *geometry, shared_bias)
+            return dynamic_conv2d(x, experts, routing, expert_biases, *geometry, shared_bias, taps)
     bias = None if shared_bias is None else shared_bias.expand(routing.shape[0], -1)  # (B, O)
     if expert_biases is not None:
         mixed = routing.to(expert_biases.dtype) @ expert_biases
         bias = mixed if bias is None else mixed + bias
-    return mixed_conv2d(x, experts, routing, bias, Geometry(_pair(stride), _pair(padding), _pair(dilation), groups))
+    geometry = Geometry(_pair(stride), _pair(padding), _pair(dilation), groups)
+    return mixed_conv2d(x, experts, routing, bias, geometry, taps)
 
 
 @MODELS.register_module()

@@ -274,17 +274,19 @@ def prepare(experts: Tensor, batch: int, dtype: torch.dtype, channels_last: bool
     return ReadyExperts(flat, experts.shape[1:], dtype, channels_last, ready)
 
 
-def mix(source: ReadyExperts, routing: Tensor) -> Tensor:
-    """Kernels of a batch, (B, O, I/g, k, k), in the type of the convolution."""
+def mix(source: ReadyExperts, routing: Tensor, taps: Tensor | None = None) -> Tensor:
+    """Kernels of a batch, (B, O, I/g, k, k), in the type of the convolution; ``taps`` (B, k, k) scales their taps."""
     flat, shape, dtype, channels_last, ready = source
-    mixed = routing.to(flat.dtype) @ flat  # (B, P)
+    mixed = (routing.to(flat.dtype) @ flat).to(dtype)  # (B, P)
     if ready or not channels_last:
-        return _kernels(mixed.to(dtype), shape, channels_last)
-    return _kernels(_ordered(_kernels(mixed.to(dtype), shape, False), True), shape, True)
+        kernels = _kernels(mixed, shape, channels_last)
+    else:
+        kernels = _kernels(_ordered(_kernels(mixed, shape, False), True), shape, True)
+    return kernels if taps is None else kernels * taps.to(dtype)[:, None, None]
 
 
 def unmix(grad: Tensor, source: ReadyExperts, routing: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k)."""
+    """Gradients of experts and routing from those of the kernels, (B, O, I/g, k, k), before any scaling of taps."""
     flat, shape, _, channels_last, ready = source
     ordered = _ordered(grad.to(flat.dtype), channels_last and ready)  # (B, P)
     grad_experts = _kernels(routing.to(flat.dtype).t() @ ordered, shape, channels_last and ready).contiguous()
@@ -295,10 +297,10 @@ def unmix(grad: Tensor, source: ReadyExperts, routing: Tensor) -> tuple[Tensor, 
 
 
 def _forward(
-    x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+    x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry, taps: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     strategy, channels_last = choose_strategy(x, experts.shape[1:], geometry)
-    kernels = mix(prepare(experts, x.shape[0], x.dtype, channels_last), routing)
+    kernels = mix(prepare(experts, x.shape[0], x.dtype, channels_last), routing, taps)
     return strategy.forward(x, kernels, None if bias is None else bias.to(x.dtype), geometry), kernels
 
 
@@ -309,17 +311,22 @@ def _backward(
     routing: Tensor,
     kernels: Tensor | None,
     geometry: Geometry,
+    taps: Tensor | None,
     wanted: tuple[bool, bool],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
     with torch.autocast(x.device.type, enabled=False):
         strategy, channels_last = choose_strategy(x, experts.shape[1:], geometry, backward=True)
         source = prepare(experts, x.shape[0], x.dtype, channels_last)
-        kernels = mix(source, routing) if kernels is None else kernels
+        kernels = mix(source, routing, taps) if kernels is None else kernels
         grad_x, grad_kernels = strategy.backward(grad, x, kernels, geometry, wanted)
         if grad_kernels is None:
-            return grad_x, None, None
+            return grad_x, None, None, None
+        grad_taps = None
+        if taps is not None:
+            grad_taps = (grad_kernels * mix(source, routing)).sum((1, 2), dtype=taps.dtype)  # (B, k, k)
+            grad_kernels = grad_kernels * taps.to(grad_kernels.dtype)[:, None, None]
         grad_experts, grad_routing = unmix(grad_kernels, source, routing)
-        return grad_x, grad_experts.to(experts.dtype), grad_routing
+        return grad_x, grad_experts.to(experts.dtype), grad_routing, grad_taps
 
 
 def _is_small(x: Tensor, experts: Tensor) -> bool:
@@ -345,31 +352,32 @@ class DynamicConvolution(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry
+        x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry, taps: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """As :func:`mixed_conv2d`, and the kernels to keep."""
-        y, kernels = _forward(x, experts, routing, bias, geometry)
+        y, kernels = _forward(x, experts, routing, bias, geometry, taps)
         y = torch.ops.aten._unsafe_view(y, y.shape)  # no longer a view: an in-place activation may overwrite it
         return y, kernels if _is_small(x, experts) else None
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:
         """Save the inputs, and the mixed kernels if they are kept."""
-        x, experts, routing, _, ctx.geometry = inputs
+        x, experts, routing, _, ctx.geometry, taps = inputs
         _, kernels = output
-        ctx.save_for_backward(x, experts, routing, kernels)
+        ctx.save_for_backward(x, experts, routing, kernels, taps)
         if kernels is not None:
             ctx.mark_non_differentiable(kernels)
 
     @staticmethod
     def backward(ctx, grad: Tensor, _):
-        """Gradients of x, experts, routing and bias, computed with differentiable operators."""
-        wants_x, *wants_kernels, wants_bias, _ = ctx.needs_input_grad
-        x, experts, routing, kernels = ctx.saved_tensors
+        """Gradients of x, experts, routing, bias and taps, computed with differentiable operators."""
+        wants_x, wants_experts, wants_routing, wants_bias, _, wants_taps = ctx.needs_input_grad
+        x, experts, routing, kernels, taps = ctx.saved_tensors
         if torch.is_grad_enabled():
             kernels = None  # the second derivative would treat saved kernels as constants
-        grads = _backward(grad, x, experts, routing, kernels, ctx.geometry, (wants_x, any(wants_kernels)))
-        return *grads, grad.sum((2, 3)) if wants_bias else None, None
+        wanted = wants_x, wants_experts or wants_routing or wants_taps
+        *grads, grad_taps = _backward(grad, x, experts, routing, kernels, ctx.geometry, taps, wanted)
+        return *grads, grad.sum((2, 3)) if wants_bias else None, None, grad_taps
 
 
 def _geometry(stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int], groups: int) -> Geometry:
@@ -386,9 +394,10 @@ def _operator(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    taps: Tensor | None = None,
 ) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
-        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups))[0]
+        return _forward(x, experts, routing, bias, _geometry(stride, padding, dilation, groups), taps)[0]
 
 
 @torch.library.custom_op('mmdyn::dynamic_conv2d_backward', mutates_args=())
@@ -401,36 +410,42 @@ def _operator_backward(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
-) -> tuple[Tensor, Tensor, Tensor]:
+    taps: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     geometry = _geometry(stride, padding, dilation, groups)
-    return cast(tuple[Tensor, Tensor, Tensor], _backward(grad, x, experts, routing, None, geometry, (True, True)))
+    *grads, grad_taps = _backward(grad, x, experts, routing, None, geometry, taps, (True, True))
+    no_taps = routing.new_empty(0)  # an operator returns tensors only
+    return cast(tuple[Tensor, Tensor, Tensor, Tensor], (*grads, no_taps if grad_taps is None else grad_taps))
 
 
 @_operator.register_fake
-def _(x, experts, routing, bias, stride, padding, dilation, groups):
+def _(x, experts, routing, bias, stride, padding, dilation, groups, taps=None):
     size = _geometry(stride, padding, dilation, groups).output_size(x.shape[2:], experts.shape[3:])
     memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return x.new_empty(x.shape[0], experts.shape[1], *size).to(memory_format=memory_format)
 
 
 @_operator_backward.register_fake
-def _(grad, x, experts, routing, stride, padding, dilation, groups):
+def _(grad, x, experts, routing, stride, padding, dilation, groups, taps=None):
     memory_format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
     return (
         torch.empty_like(x, memory_format=memory_format),
         torch.empty_like(experts, memory_format=torch.contiguous_format),
         torch.empty_like(routing, memory_format=torch.contiguous_format),
+        routing.new_empty(0) if taps is None else torch.empty_like(taps, memory_format=torch.contiguous_format),
     )
 
 
 def _save_for_operator(ctx, inputs, output) -> None:
-    x, experts, routing, _, *ctx.geometry = inputs
-    ctx.save_for_backward(x, experts, routing)
+    x, experts, routing, _, *ctx.geometry, taps = inputs
+    ctx.save_for_backward(x, experts, routing, taps)
 
 
 def _differentiate_operator(ctx, grad: Tensor):
-    grads = _operator_backward(grad, *ctx.saved_tensors, *ctx.geometry)
-    return *grads, grad.sum((2, 3)) if ctx.needs_input_grad[3] else None, None, None, None, None
+    *tensors, taps = ctx.saved_tensors
+    *grads, grad_taps = _operator_backward(grad, *tensors, *ctx.geometry, taps)
+    grad_bias = grad.sum((2, 3)) if ctx.needs_input_grad[3] else None
+    return *grads, grad_bias, None, None, None, None, None if taps is None else grad_taps
 
 
 _operator.register_autograd(_differentiate_operator, setup_context=_save_for_operator)
@@ -447,7 +462,14 @@ def _is_exporting() -> bool:
     return torch.compiler.is_exporting()
 
 
-def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def mixed_conv2d(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    taps: Tensor | None = None,
+) -> Tensor:
     """Convolve every sample with its mixture of the experts.
 
     ``torch.compile`` sees one operator instead of a loop over the batch, which it would unroll for every batch size.
@@ -459,18 +481,20 @@ def mixed_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | Non
         routing: Weight of every expert for every sample, (B, M).
         bias: Added to every position of a sample, (B, O), or None.
         geometry: Stride, padding, dilation and groups.
+        taps: Scales the taps of a sample's kernel, (B, k, k), or None.
 
     Returns:
         Output, (B, O, H', W'), in the memory format of ``x``.
     """
     if torch.jit.is_tracing() or _is_exporting():
-        return exported_conv2d(x, experts, routing, bias, geometry)
+        return exported_conv2d(x, experts, routing, bias, geometry, taps)
     if x.shape[0] == 0:  # an empty batch: the experts get a gradient of zeros
         kernel = torch.einsum('bm,moihw->oihw', routing.to(experts.dtype), experts).to(x.dtype)
+        kernel = kernel if taps is None else kernel + taps.to(x.dtype).sum(0)
         y = F.conv2d(x, kernel, None, *geometry)
         return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]
     if torch.compiler.is_compiling():
-        return _operator(x, experts, routing, bias, *geometry)
+        return _operator(x, experts, routing, bias, *geometry, taps)
     if torch.is_grad_enabled() and not _is_plain(x, experts, geometry):
-        return DynamicConvolution.apply(x, experts, routing, bias, geometry)[0]
-    return _forward(x, experts, routing, bias, geometry)[0]
+        return DynamicConvolution.apply(x, experts, routing, bias, geometry, taps)[0]
+    return _forward(x, experts, routing, bias, geometry, taps)[0]

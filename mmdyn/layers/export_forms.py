@@ -18,7 +18,7 @@ from torch._higher_order_ops.scan import scan
 from .geometry import Geometry
 
 ExportForm = Literal['per_sample', 'mixed_outputs', 'mixed_inputs']
-Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
+Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry, Tensor | None], Tensor]
 UNROLLED = 16  # up to this fixed batch size, the graph has one convolution per sample instead of a loop
 
 
@@ -26,7 +26,21 @@ def _add(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]
 
 
-def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def _refuse(taps: Tensor | None) -> None:
+    if taps is not None:
+        raise ValueError(
+            'kernels whose taps depend on the image cannot be constants: export the form per_sample, by torch.export'
+        )
+
+
+def mixed_kernels(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    taps: Tensor | None = None,
+) -> Tensor:
     """One dense convolution per sample, with a kernel that is mixed in the graph: no additional work.
 
     A batch of known size is unrolled; a batch of unknown size becomes a loop (``scan``, ONNX ``Scan``). The result of a
@@ -34,6 +48,7 @@ def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
     """
     stride, padding, dilation, groups = geometry
     kernels = (routing.to(experts.dtype) @ experts.flatten(1)).to(x.dtype).unflatten(1, experts.shape[1:])
+    kernels = kernels if taps is None else kernels * taps.to(x.dtype)[:, None, None]
     known = not torch.compiler.is_dynamo_compiling() and isinstance(
         x.shape[0], int
     )  # Dynamo shows every size as an int
@@ -52,8 +67,16 @@ def mixed_kernels(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
     return _add(y, bias)
 
 
-def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def mixed_outputs(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    taps: Tensor | None = None,
+) -> Tensor:
     """Every expert convolves every sample, and their outputs are mixed: M times the work, with constant kernels."""
+    _refuse(taps)
     stride, padding, dilation, groups = geometry
     num_experts, out_channels = experts.shape[:2]
     by_group = experts.to(x.dtype).unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
@@ -64,8 +87,16 @@ def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | No
     return _add(y, bias)
 
 
-def mixed_inputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def mixed_inputs(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    taps: Tensor | None = None,
+) -> Tensor:
     """One convolution of the concatenated experts with M weighted copies of the input: also M times the work."""
+    _refuse(taps)
     stride, padding, dilation, groups = geometry
     weights = routing.to(x.dtype)[:, None, :, None, None, None]  # (B, 1, M, 1, 1, 1)
     copies = (x.unflatten(1, (groups, -1))[:, :, None] * weights).flatten(1, 3)  # (B, g * M * I/g, H, W)
@@ -102,10 +133,17 @@ def export_form(name: ExportForm) -> Iterator[None]:
         _chosen = before
 
 
-def exported_conv2d(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+def exported_conv2d(
+    x: Tensor,
+    experts: Tensor,
+    routing: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    taps: Tensor | None = None,
+) -> Tensor:
     """The convolution in the selected form; arguments as in :func:`mmdyn.layers.execution.mixed_conv2d`.
 
     A tracer would fix the loop to the batch size of its example, so it gets constant kernels.
     """
     form = 'mixed_outputs' if torch.jit.is_tracing() and _chosen == 'per_sample' else _chosen
-    return FORMS[form](x, experts, routing, bias, geometry)
+    return FORMS[form](x, experts, routing, bias, geometry, taps)

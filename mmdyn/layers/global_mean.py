@@ -8,6 +8,9 @@ Shapes: B batch, C channels, H W height and width, R = W * C elements of a row.
 """
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from .execution import HALF, is_channels_last
 
+_areas: ContextVar[Tensor | None] = ContextVar('areas', default=None)
 SMALL_TENSOR = 1 << 18  # elements below which the custom function costs more than it saves
 
 
@@ -37,6 +41,37 @@ def _mean(x: Tensor) -> Tensor:
     if x.dtype in HALF and x.device.type == 'cpu' and x.numel() and x.is_contiguous(memory_format=torch.channels_last):
         return _mean_of_columns(x)
     return _plain_mean(x)
+
+
+@contextmanager
+def valid_areas(areas: Tensor) -> Iterator[None]:
+    """Let :func:`global_mean` average over a part of every sample within the block.
+
+    Args:
+        areas: Top, bottom, left and right border as fractions of height and width, (B, 4).
+    """
+    token = _areas.set(areas)
+    try:
+        yield
+    finally:
+        _areas.reset(token)
+
+
+def _overlap(low: Tensor, high: Tensor, size: int) -> Tensor:
+    """How much of each of ``size`` cells lies between two borders, (B) each, as a share of the whole: (B, size)."""
+    cells = torch.arange(size, device=low.device)
+    inside = torch.minimum(cells + 1, size * high[:, None]) - torch.maximum(cells, size * low[:, None])
+    inside = inside.clamp(min=0)
+    return inside / inside.sum(1, keepdim=True)
+
+
+def _mean_of_areas(x: Tensor, areas: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, C): the mean over each sample's area; cells on a border count by their share."""
+    top, bottom, left, right = areas.unbind(1)
+    rows, columns = _overlap(top, bottom, x.shape[2]), _overlap(left, right, x.shape[3])
+    kind = torch.float32 if x.dtype in HALF else x.dtype
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.einsum('bchw,bh,bw->bc', x.to(kind), rows.to(kind), columns.to(kind))
 
 
 class GlobalMean(torch.autograd.Function):
@@ -67,7 +102,7 @@ class GlobalMean(torch.autograd.Function):
 
 
 def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Average a map over its positions.
+    """Average a map over its positions, or over the areas of :func:`valid_areas`.
 
     Args:
         x: Features, (B, C, H, W).
@@ -77,6 +112,9 @@ def global_mean(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # both fuse plain operators
         return x, _plain_mean(x)
+    areas = _areas.get()
+    if areas is not None and len(areas) == len(x):
+        return x, _mean_of_areas(x, areas)
     if torch.is_grad_enabled() and x.numel() > SMALL_TENSOR:
         return GlobalMean.apply(x)
     return x, _mean(x)

@@ -1,6 +1,6 @@
 """Recording of the routing weights that a model computes.
 
-Shapes: B batch, M experts.
+Shapes: B batch, M experts, I input channels.
 """
 
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from .dynamic_conv import DynamicConv, dynamic_layers
+from .odconv import Attention, ODConv
 from .router import Router
 
 
@@ -37,7 +38,8 @@ def record_routing(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         model: Any model.
 
     Yields:
-        For every layer by name, one (B, M) per batch, without gradient; filled while the model runs.
+        For every layer by name, one (B, M) per batch, without gradient; filled while the model runs. An
+        :class:`ODConv` with a single expert is not routed, and has none.
 
     Example:
         >>> with record_routing(DynamicConv(8, 8, 3)) as recorded:
@@ -55,6 +57,35 @@ def record_routing(model: nn.Module) -> Iterator[dict[str, list[Tensor]]]:
         return hook
 
     handles = [router.register_forward_hook(record(names)) for router, names in routed_layers(model)]
+    try:
+        yield recorded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def record_attention(model: nn.Module) -> Iterator[dict[str, list[Attention]]]:
+    """Record the attention of every :class:`ODConv` while the model runs, as :func:`record_routing` does.
+
+    Example:
+        >>> with record_attention(ODConv(8, 8, 3)) as recorded:
+        ...     pass
+        >>> recorded
+        {'': []}
+    """
+    layers = {name: m for name, m in model.named_modules() if isinstance(m, ODConv)}
+    recorded: dict[str, list[Attention]] = {name: [] for name in layers}
+
+    def record(name: str, layer: ODConv):
+        def hook(_, __, outputs) -> None:
+            features, scales = outputs
+            routing = None if layer.router is None else layer.router.forward(features)  # other hooks see one call
+            recorded[name].append(layer.attention(scales, routing).map(Tensor.detach))
+
+        return hook
+
+    handles = [layer.gates.register_forward_hook(record(name, layer)) for name, layer in layers.items()]
     try:
         yield recorded
     finally:

@@ -7,6 +7,9 @@ input, because the experts are identical and their weights have a constant sum:
 * sigmoid: rows of the router come in pairs of opposite sign, and ``sigmoid(z) + sigmoid(-z) = 1``. The last row of an
   odd number is zero, a weight of one half. The weights of M experts sum to M / 2, so an expert is 2 / M of the kernel.
 
+* ODConv: the layer of its scales is zero, so each kind is one half; its experts as with softmax.
+* FDConv: its experts differ, and sum to the kernel. The router is zero, so that all have the same weight.
+
 The rows are random, so the experts have different weights for an image, and different gradients from the first step of
 training.
 
@@ -22,6 +25,8 @@ from torch import Tensor, nn
 from mmdyn.errors import UserError
 
 from .dynamic_conv import DynamicConv, dynamic_layers
+from .fdconv import FDConv
+from .odconv import ODConv
 from .router import Router
 
 
@@ -43,6 +48,26 @@ def _preserve_sum(router: Router) -> float:
 
 
 @torch.no_grad()
+def _make_constant(layer: DynamicConv) -> tuple[float, float]:
+    """Initialise what multiplies identical experts so that the product is the same for every input.
+
+    Returns:
+        What multiplies the kernels, and the biases. It is one for bands of frequencies, which are scaled already.
+    """
+    if isinstance(layer, FDConv):
+        assert layer.router is not None
+        layer.router.weight.zero_()
+        layer.router.bias.zero_()
+        return 1.0, 1.0
+    total = 1.0 if layer.router is None else _preserve_sum(layer.router)
+    if not isinstance(layer, ODConv):
+        return total, total
+    layer.gates.weight.zero_()
+    layer.gates.bias.zero_()
+    return total * 0.5 ** sum(size > 0 for size in layer.gates.sizes), total
+
+
+@torch.no_grad()
 def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None) -> None:
     """Make a dynamic convolution compute the same as a static one for every input, in place.
 
@@ -60,12 +85,12 @@ def upcycle_conv(layer: DynamicConv, kernel: Tensor, bias: Tensor | None = None)
         )
     if (bias is None) != (layer.bias is None):
         raise ValueError(f'bias of the static convolution: {bias is not None}, of the layer: {layer.bias is not None}')
-    if layer.router is None:
+    if _is_shared(layer):
         raise ValueError('a layer without a router of its own cannot be upcycled: set shared_router=False')
-    total = _preserve_sum(layer.router)
-    layer.weight.copy_(kernel.flatten() / total)  # (M, P)
+    of_kernels, of_biases = _make_constant(layer)
+    layer.weight.copy_(kernel.flatten() / of_kernels)  # (M, P)
     if bias is not None:
-        layer.bias.copy_(bias / total)
+        layer.bias.copy_(bias / of_biases)
 
 
 @torch.no_grad()
@@ -86,10 +111,10 @@ def upcycle(model: nn.Module, static: Mapping[str, Tensor]) -> tuple[tuple[str, 
     layers = dynamic_layers(model)
     if not layers:
         raise UserError('the config has no DynamicConv: set one such as configs/yolo11n_dynconv-bn_coco.py')
-    shared = [name for name, layer in layers.items() if layer.router is None]
+    shared = [name for name, layer in layers.items() if _is_shared(layer)]
     if shared:
         raise UserError(f'{shared[0]} shares its router with others, which cannot be upcycled: set shared_router=False')
-    dynamic = [name for name in layers if f'{name}.router.weight' in static]
+    dynamic = [name for name in layers if {f'{name}.router.weight', f'{name}.gates.weight'} & static.keys()]
     if dynamic:
         raise UserError(f'the checkpoint is already dynamic: {dynamic[0]} has experts. Set a static one')
     lacking = [n for n, layer in layers.items() if _shape(static, f'{n}.weight') != layer.experts.shape[1:]]
@@ -128,7 +153,7 @@ def upcycled_state(model: nn.Module, static: Mapping[str, Tensor], seed: int = 0
     """
     layers = dynamic_layers(model)
     fits = [
-        layer.router is not None and _shape(static, f'{n}.weight') == layer.experts.shape[1:]
+        not _is_shared(layer) and _shape(static, f'{n}.weight') == layer.experts.shape[1:]
         for n, layer in layers.items()
     ]
     if not fits or not all(fits):
@@ -138,6 +163,11 @@ def upcycled_state(model: nn.Module, static: Mapping[str, Tensor], seed: int = 0
         new, _ = upcycle(model, static)
     print_log(f'upcycled: {len(layers)} dynamic convolutions start with copies of static kernels', logger='current')
     return {k: v for k, v in model.state_dict().items() if k not in new}
+
+
+def _is_shared(layer: DynamicConv) -> bool:
+    """Whether the router belongs to several layers."""
+    return layer.router is None and not isinstance(layer, ODConv)
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str) -> torch.Size | None:

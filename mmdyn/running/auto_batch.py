@@ -10,6 +10,7 @@ from torch import nn
 
 from mmdyn.errors import UserError
 from mmdyn.models.build import build_model
+from mmdyn.models.yolo11_detector import DETECTORS
 
 from .image_channels import image_channels
 from .image_size import STRIDE, image_size
@@ -63,7 +64,7 @@ def measured_batch(cfg: Config) -> int:
             '--batch -1 takes as many images as fit into the memory of a GPU, and there is none here. On a CPU larger '
             'batches are no faster: set --batch 8 or 16'
         )
-    if cfg.get('launcher', 'none') != 'none' or cfg.model.type != 'YOLODetector':
+    if cfg.get('launcher', 'none') != 'none' or cfg.model.type not in DETECTORS:
         raise UserError('--batch -1 measures a YOLO11 on one GPU: set a number for other detectors and several GPUs')
     height, width = image_size(cfg)
     if cfg.model.data_preprocessor.get('batch_augments'):  # the largest of several sizes

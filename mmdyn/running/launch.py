@@ -7,6 +7,7 @@ from mmengine.runner import Runner
 from mmyolo.registry import RUNNERS
 
 from mmdyn.host import keep_freed_memory
+from mmdyn.models.yolo11_detector import DETECTORS
 from mmdyn.running.messages import config_errors
 
 from .dataset_images import build_quietly, is_array_dataset
@@ -86,7 +87,7 @@ def _check_data(cfg: Config, loaders: tuple[str, ...]) -> None:
 
 def _distribute_over_cpus(cfg: Config) -> None:
     """Replace the parts of MMEngine that need a GPU: the model wrapper and synchronised batch norm."""
-    if cfg.model.get('type') == 'YOLODetector':
+    if cfg.model.get('type') in DETECTORS:
         cfg.model.use_syncbn = False
     cfg.setdefault(
         'model_wrapper_cfg', dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False)

@@ -2,15 +2,17 @@
 
 The kernel of a layer is ``W_b = sum_m r_bm W_m`` for image b, and ``W = sum_m mean_b(r_bm) W_m`` after collapse. At
 every position the error of the output is then at most ``|W_b - W| |patch|``. So the relative error of the kernel, which
-is exact and needs only the routing weights, shows which layers can be collapsed.
+is exact and needs only the routing weights, shows which layers can be collapsed. Kernels of an :class:`ODConv` are
+averaged themselves, because the mean of a product is not the product of the means.
 
 Shapes: N images, M experts, O I in and out channels, g groups, k kernel size.
 """
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from operator import itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmengine.config import Config
@@ -19,13 +21,18 @@ from torch import Tensor, nn
 from mmdyn.checkpoints import write_checkpoint
 from mmdyn.errors import UserError
 from mmdyn.files import new_file, write_text
-from mmdyn.layers import DynamicConv, dynamic_layers, record_routing
+from mmdyn.layers import DynamicConv, ODConv, dynamic_layers
+from mmdyn.layers.odconv import Attention
+from mmdyn.layers.recording import record_attention, record_routing
 from mmdyn.models.build import build_model
-from mmdyn.running.dataset_images import calibration_images
+from mmdyn.running.dataset_images import dataset_images
 from mmdyn.running.loading import load_checkpoint_model
 from mmdyn.version import __version__
 
 from .counterpart import option_positions, static_counterpart
+
+Mixture = Tensor | Attention  # what mixes the kernels of N images: routing weights (N, M), or the attention of ODConv
+IMAGES_AT_ONCE = 8  # whose kernels are in memory
 
 
 class LayerCollapse(NamedTuple):
@@ -57,20 +64,45 @@ class Collapsed(NamedTuple):
 
 
 @torch.no_grad()
-def observe_routing(model: nn.Module, images: Iterable[Tensor]) -> dict[str, Tensor]:
-    """Run a detector and record the routing weights of every dynamic convolution.
+def observe_mixtures(model: nn.Module, images: Iterable[tuple[Tensor, Any]]) -> dict[str, Mixture]:
+    """Run a detector and record what mixes the kernels of every dynamic convolution.
 
     Args:
         model: Detector of MMEngine in eval mode.
-        images: Inputs, (B, 3, H, W) each.
+        images: Inputs, (1, 3, H, W), each with its data sample.
 
     Returns:
-        For every layer by name, (N, M).
+        The mixture of every layer by name.
     """
-    with record_routing(model) as seen:
-        for image in images:
-            model(image, None, mode='tensor')
-    return {name: torch.cat(weights) for name, weights in seen.items()}
+    with record_routing(model) as seen, record_attention(model) as attended:
+        for image, sample in images:
+            model(image, [sample], mode='tensor')
+    mixtures: dict[str, Mixture] = {name: torch.cat(weights) for name, weights in seen.items() if weights}
+    for name, parts in attended.items():
+        whole = {key: torch.cat(p) for key, *p in zip(Attention._fields, *parts, strict=True) if p[0] is not None}
+        mixtures[name] = parts[0]._replace(**whole)
+    return {name: mixtures[name] for name in seen}  # in the order of the layers
+
+
+def _routing(mixture: Mixture) -> Tensor:
+    """Routing weights (N, M), ones of a single expert."""
+    if isinstance(mixture, Tensor):
+        return mixture
+    return mixture.channel.new_ones(len(mixture.channel), 1) if mixture.routing is None else mixture.routing
+
+
+def _kernels(layer: ODConv, attention: Attention) -> Iterator[Tensor]:
+    """The kernels of all images, some at a time, (n, O, I/g, k, k)."""
+    for first in range(0, len(attention.channel), IMAGES_AT_ONCE):
+        yield layer.mixed_kernels(attention.map(itemgetter(slice(first, first + IMAGES_AT_ONCE))))
+
+
+@torch.no_grad()
+def attention_errors(layer: ODConv, attention: Attention) -> Tensor:
+    """Relative error of every image's kernel if all images get the mean kernel, (N,), as :func:`kernel_errors`."""
+    mean = mean_kernel(layer, attention)['weight'].double()
+    distances = [(kernels.double() - mean).flatten(1).norm(dim=1) for kernels in _kernels(layer, attention)]
+    return torch.cat(distances) / mean.norm()
 
 
 @torch.no_grad()
@@ -92,18 +124,29 @@ def kernel_errors(experts: Tensor, routing: Tensor) -> Tensor:
     return (squares / (mean @ gram @ mean)).sqrt()
 
 
-def mean_kernel(layer: DynamicConv, routing: Tensor) -> dict[str, Tensor]:
-    """Weight and bias of the static convolution with the mean routing weights, by state-dict name.
+@torch.no_grad()
+def mean_kernel(layer: DynamicConv, mixture: Mixture) -> dict[str, Tensor]:
+    """Weight and bias of the static convolution with the mean kernel, by state-dict name.
 
     Args:
         layer: The dynamic convolution.
-        routing: Routing weights, (N, M).
+        mixture: What mixes its kernels.
     """
-    mean = routing.mean(0)
-    static = {'weight': torch.einsum('m,m...->...', mean, layer.experts)}
+    mean = _routing(mixture).mean(0)
+    if isinstance(layer, ODConv) and isinstance(mixture, Attention):
+        sums = [kernels.sum(0, dtype=torch.float64) for kernels in _kernels(layer, mixture)]
+        static = {'weight': (torch.stack(sums).sum(0) / len(mixture.channel)).to(layer.weight.dtype)}
+    else:
+        static = {'weight': torch.einsum('m,m...->...', mean, layer.experts)}
     if layer.bias is not None:
         static['bias'] = mean @ layer.bias
     return {name: tensor.detach() for name, tensor in static.items()}
+
+
+def _errors(layer: DynamicConv, mixture: Mixture) -> Tensor:
+    if isinstance(layer, ODConv) and isinstance(mixture, Attention):
+        return attention_errors(layer, mixture)
+    return kernel_errors(layer.experts, _routing(mixture))
 
 
 def _chosen(errors: Mapping[str, float], threshold: float | None) -> set[str]:
@@ -138,8 +181,10 @@ def collapse_checkpoint(
     layers = dynamic_layers(loaded.model)
     if not layers:
         raise UserError(f'{checkpoint} has no DynamicConv to collapse: it is static')
-    routing = observe_routing(loaded.model, calibration_images(cfg, loaded.model.data_preprocessor, number))
-    errors = {name: kernel_errors(layer.experts, routing[name]) for name, layer in layers.items()}
+    mixtures = observe_mixtures(
+        loaded.model, dataset_images(cfg, loaded.model.data_preprocessor, 'train', number, 'calibrating')
+    )
+    errors = {name: _errors(layer, mixtures[name]) for name, layer in layers.items()}
     chosen = _chosen({name: float(e.mean()) for name, e in errors.items()}, threshold)
     if not chosen:
         least = min(float(e.mean()) for e in errors.values())
@@ -148,29 +193,29 @@ def collapse_checkpoint(
         LayerCollapse(
             n, r.mean(0), r.std(0, correction=0), float(errors[n].mean()), float(errors[n].max()), n in chosen
         )
-        for n, r in routing.items()
+        for n, r in ((name, _routing(mixture)) for name, mixture in mixtures.items())
     ]
     static_cfg = static_counterpart(cfg, None if len(chosen) == len(layers) else set(option_positions(chosen).values()))
-    state = collapsed_state(loaded.model, chosen, routing)
+    state = collapsed_state(loaded.model, chosen, mixtures)
     build_model(static_cfg).load_state_dict(state)  # strictly
     meta = dict(cfg=static_cfg.pretty_text, collapsed_from=Path(checkpoint).name, mmdyn_version=__version__)
     meta |= dict(dataset_meta=dict(classes=loaded.classes)) if loaded.classes else {}
     write_checkpoint(dict(meta=meta, state_dict=state), target)
     write_text(cfg_target, static_cfg.pretty_text)
-    return Collapsed(static_cfg, tuple(reports), len(next(iter(routing.values()))))
+    return Collapsed(static_cfg, tuple(reports), len(_routing(next(iter(mixtures.values())))))
 
 
-def collapsed_state(model: nn.Module, chosen: Collection[str], routing: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def collapsed_state(model: nn.Module, chosen: Collection[str], mixtures: Mapping[str, Mixture]) -> dict[str, Tensor]:
     """State dict of the static counterpart.
 
     Args:
         model: The dynamic detector.
         chosen: Names of the layers that become static.
-        routing: Routing weights of every layer, (N, M).
+        mixtures: What mixes the kernels of every layer.
     """
     layers = dynamic_layers(model)
     gone = {f'{name}.{key}' for name in chosen for key in layers[name].state_dict()}
     state = {k: v for k, v in model.state_dict().items() if k not in gone}
     for name in chosen:
-        state |= {f'{name}.{key}': value for key, value in mean_kernel(layers[name], routing[name]).items()}
+        state |= {f'{name}.{key}': value for key, value in mean_kernel(layers[name], mixtures[name]).items()}
     return state

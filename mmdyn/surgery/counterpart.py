@@ -8,8 +8,9 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from mmdyn.errors import UserError
-from mmdyn.layers import DynamicConv
+from mmdyn.layers import DynamicConv, FDConv, ODConv
 
+LAYERS = (DynamicConv, FDConv, ODConv)
 DYNAMIC_ARGUMENTS = ('num_experts', 'router', 'routing', 'temperature', 'shared_router')
 # Part, option, pattern of its layers, and the offset from the number in the name to the position.
 OPTION_PATTERNS = (
@@ -25,9 +26,10 @@ OptionPosition = tuple[str, str, int]
 
 
 def _is_dynamic(node: Any, scope: str) -> bool:
-    # in mmdet, the name without its scope is another layer
-    names = {'mmdyn.DynamicConv', 'DynamicConv'} if scope != 'mmdet' else {'mmdyn.DynamicConv'}
-    return isinstance(node, dict) and (node.get('type') in names or node.get('type') is DynamicConv)
+    names = {name for layer in LAYERS for name in (layer.__name__, f'mmdyn.{layer.__name__}')}
+    if scope == 'mmdet':  # there, the name without its scope is another layer
+        names -= {'DynamicConv'}
+    return isinstance(node, dict) and (node.get('type') in names or node.get('type') in LAYERS)
 
 
 def _static(node: Any, scope: str) -> Any:

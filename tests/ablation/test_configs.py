@@ -43,7 +43,41 @@ EXPECTED = {
     'c3k2_dynconv_shared-router': (BLOCK, 4, True),
     'both_dynconv': (f'({DOWN}|{BLOCK})', 4, True),
     'both_dynconv-bn': (f'({DOWN}|{BLOCK})', 4, False),
+    'dynconv-bn_mlp': (DOWN, 4, False),
+    'dynconv-bn_mlp-annealed': (DOWN, 4, False),
+    'dynconv-bn_normalised': (DOWN, 4, False),
+    'dynconv-bn_normalised-mlp': (DOWN, 4, False),
+    'dynconv-bn_top2': (DOWN, 4, False),
+    'dynconv-bn_uniform': (DOWN, 4, False),
+    'odconv-bn_experts1': (DOWN, 1, False),
+    'odconv-bn_experts4': (DOWN, 4, False),
+    'fdconv-bn': (DOWN, 1, False),  # bands of one kernel
+    'c3k2_odconv-bn': (BLOCK, 1, False),
+    'c3k2_fdconv-bn': (BLOCK, 1, False),
 }
+
+
+def _attention(inputs: int, outputs: int, taps: int, experts: int) -> int:
+    """Parameters of ODConv's attention."""
+    features = max(inputs // 16, 16)
+    routed = experts if experts > 1 else 0
+    return inputs * features + (features + 1) * (inputs + outputs + taps + routed)
+
+
+# Parameters of what weighs the kernels of a layer, by its inputs, outputs and taps; elsewhere a linear layer.
+ROUTERS = {
+    'dynconv-bn_mlp': lambda i, o, k: i * i + 4 * (i + 1),
+    'dynconv-bn_normalised-mlp': lambda i, o, k: i * i + 4 * (i + 1),
+    'dynconv-bn_mlp-annealed': lambda i, o, k: i * (i // 4) + 4 * (i // 4 + 1),
+    'dynconv-bn_uniform': lambda i, o, k: 0,
+    'c3k2_dynconv_shared-router': lambda i, o, k: 0,  # one for a block
+    'odconv-bn_experts1': lambda i, o, k: _attention(i, o, k, 1),
+    'odconv-bn_experts4': lambda i, o, k: _attention(i, o, k, 4),
+    'c3k2_odconv-bn': lambda i, o, k: _attention(i, o, k, 1),
+    'fdconv-bn': lambda i, o, k: 4 * (i + 1),
+    'c3k2_fdconv-bn': lambda i, o, k: 4 * (i + 1),
+}
+DATA = ('digits', 'bccd', 'deeppcb')
 STATIC_WIDE = {'digits': 4_646_284, 'bccd': 4_644_415}
 NAMES = sorted(p.stem.removeprefix('yolo11n_') for p in FOLDER.glob('*.py'))
 
@@ -58,12 +92,15 @@ def count(model: nn.Module) -> int:
 
 @pytest.fixture(scope='module')
 def static():
-    return {d: build_model(Config.fromfile(ROOT / f'configs/yolo11n_{d}.py')) for d in ('digits', 'bccd')}
+    return {d: build_model(Config.fromfile(ROOT / f'configs/yolo11n_{d}.py')) for d in DATA}
 
 
 def test_the_configs_are_those_promised():
     study = ('c3k2_dynconv', 'both_dynconv', *(f'dynconv-bn_experts{m}' for m in (1, 2, 8)), 'static-wide')
-    assert set(NAMES) == {*(f'{n}_digits' for n in EXPECTED), 'static-wide_digits', *(f'{n}_bccd' for n in study)}
+    routed = ('dynconv-bn_normalised', 'dynconv-bn_normalised-mlp', 'dynconv-bn_uniform')
+    routed += ('odconv-bn_experts1', 'odconv-bn_experts4')
+    named = {'digits': (*EXPECTED, 'static-wide'), 'bccd': (*study, *routed, 'dynconv-bn_mlp'), 'deeppcb': routed}
+    assert set(NAMES) == {f'{name}_{data}' for data, names in named.items() for name in names}
     listed = re.findall(r'^\| `yolo11n_(\S+)` \| .* \| ([\d,]+) \|$', (FOLDER / 'README.md').read_text(), re.M)
     assert sorted(name for name, _ in listed) == NAMES
 
@@ -82,14 +119,14 @@ def test_is_a_diff_that_may_be_compared_with_the_static_detector(name):
     check_comparable({'static': Config.fromfile(ROOT / f'configs/yolo11n_{data}.py'), name: load(name)})
 
 
-def parameters(units: dict[str, nn.Module], experts: int, bare: bool, bias: bool, groups: int, routers: str) -> int:
+def parameters(units: dict[str, nn.Module], experts: int, bare: bool, bias: bool, groups: int, router) -> int:
     """What making these Conv + BN + SiLU units dynamic adds to a static detector."""
     added = 0
     for unit in units.values():
         inputs, outputs, (height, width) = unit.conv.in_channels, unit.conv.out_channels, unit.conv.kernel_size
         kernel = outputs * inputs * height * width
         added += experts * kernel // groups - kernel
-        added += experts * (inputs + 1) if routers == 'own' else 0
+        added += router(inputs, outputs, height * width)
         added += experts * outputs if bias else 0
         added -= 2 * outputs if bare else 0  # scale and shift of the batch norm
     return added
@@ -108,7 +145,7 @@ def test_has_the_parameters_of_the_formula(name, static):
         bare,
         variant.endswith('bias'),
         2 if variant.endswith('groups2') else 1,
-        'shared' if shared else 'own',
+        ROUTERS.get(variant, lambda i, o, k: experts * (i + 1)),
     )
     if shared:  # one router for every block, on its hidden channels
         blocks = {

@@ -309,8 +309,9 @@ def test_compiles_with_the_default_backend():
 def test_operators_keep_their_contract(way, memory_format):
     x, w, r, b = tensors(way, memory_format, torch.float32)
     sliding = [list(pair(value)) for value in way[4:7]]
-    for routing in (r, r.detach().t().contiguous().t().requires_grad_()):
-        inputs = (x.detach(), w, routing, (r @ b).detach().requires_grad_(), *sliding, way[7])
+    taps = torch.rand(len(x), *w.shape[3:], requires_grad=True)
+    for routing, scale in ((r, None), (r.detach().t().contiguous().t().requires_grad_(), taps)):
+        inputs = (x.detach(), w, routing, (r @ b).detach().requires_grad_(), *sliding, way[7], scale)
         torch.library.opcheck(torch.ops.mmdyn.dynamic_conv2d.default, inputs)
 
 

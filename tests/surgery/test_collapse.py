@@ -10,9 +10,11 @@ from mmengine.config import Config
 from conftest import ROOT
 from mmdyn import DynamicConv
 from mmdyn.errors import UserError
-from mmdyn.layers import dynamic_layers
+from mmdyn.layers import ODConv, dynamic_layers
+from mmdyn.layers.odconv import Attention
+from mmdyn.layers.recording import record_attention, record_routing
 from mmdyn.running import load_checkpoint_model
-from mmdyn.surgery.collapse import _chosen, collapse_checkpoint, kernel_errors, mean_kernel
+from mmdyn.surgery.collapse import _chosen, attention_errors, collapse_checkpoint, kernel_errors, mean_kernel
 from mmdyn.surgery.upcycle import output_difference
 
 
@@ -37,6 +39,27 @@ def test_a_layer_whose_routing_is_constant_collapses_exactly():
     x = torch.randn(3, 4, 8, 8)
     static = mean_kernel(layer, layer.router(x.mean((2, 3))))
     torch.testing.assert_close(F.conv2d(x, static['weight'], static['bias']), layer(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize('experts', [1, 3])
+def test_odconv_collapses_to_its_mean_kernel(experts):
+    """The mean of the products of all its attention, over more images than are in memory at once."""
+    model = torch.nn.Sequential(ODConv(4, 6, 3, bias=True, num_experts=experts), torch.nn.ReLU()).eval()
+    images = torch.randn(21, 4, 8, 8)
+    with record_attention(model) as seen, record_routing(model) as routed:
+        for part in images.split(4):
+            model(part)
+    attention = model[0].attend(images.mean((2, 3)))
+    whole = Attention(*(None if p[0] is None else torch.cat(p) for p in zip(*seen['0'], strict=True)))
+    for ours, expected in zip(whole, attention, strict=True):
+        assert (ours is None) == (expected is None)
+        torch.testing.assert_close(ours, expected)
+    assert sum(map(len, routed['0'])) == (0 if experts == 1 else 21)
+    kernels = model[0].mixed_kernels(attention)
+    mean = mean_kernel(model[0], whole)
+    torch.testing.assert_close(mean['weight'], kernels.mean(0))
+    errors = (kernels - kernels.mean(0)).flatten(1).norm(dim=1) / kernels.mean(0).norm()
+    torch.testing.assert_close(attention_errors(model[0], whole).float(), errors, rtol=1e-4, atol=1e-6)
 
 
 def on(digits, config: str) -> dict:

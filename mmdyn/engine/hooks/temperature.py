@@ -11,15 +11,16 @@ from torch import nn
 
 from mmdyn.errors import UserError
 from mmdyn.layers import Router
+from mmdyn.layers.odconv import Gates
 
 
-def _routers(model: nn.Module) -> dict[str, Router]:
-    return {name: m for name, m in model.named_modules() if isinstance(m, Router)}
+def _routers(model: nn.Module) -> dict[str, Router | Gates]:
+    return {name: m for name, m in model.named_modules() if isinstance(m, Router | Gates)}
 
 
 @HOOKS.register_module()
 class TemperatureHook(Hook):
-    """Lower the temperature of every router linearly to the one that its layer was built with.
+    """Lower the temperature of every router, and of ODConv's attention, to the one that its layer was built with.
 
     Checkpoints do not contain the temperature: one from before the end of annealing is tested at the layer's own.
 

@@ -1,0 +1,5 @@
+# Placement: FDConv as the second convolution of every bottleneck, batch norm and SiLU after it; on the digits.
+_base_ = '../yolo11n_digits.py'
+
+dynamic = dict(type='ConvModule', conv_cfg=dict(type='FDConv', num_experts=4))
+model = dict(backbone=dict(block_cfg=dict(conv2_cfg=dynamic)), neck=dict(block_cfg=dict(conv2_cfg=dynamic)))

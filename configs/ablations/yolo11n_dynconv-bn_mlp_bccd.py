@@ -1,0 +1,5 @@
+# Routers of two layers with as many hidden channels as the input has, as in ParameterNet's text, on BCCD.
+_base_ = '../yolo11n_dynconv-bn_bccd.py'
+
+option = dict(conv_cfg=dict(router=dict(type='mlp')))
+model = dict(backbone=dict(downsample_cfg=option), neck=dict(downsample_cfg=option))

@@ -1,0 +1,5 @@
+# ODConv with one expert: attention of channels, filters and taps alone, on the digits.
+_base_ = '../yolo11n_dynconv-bn_digits.py'
+
+option = dict(conv_cfg=dict(_delete_=True, type='ODConv', num_experts=1))
+model = dict(backbone=dict(downsample_cfg=option), neck=dict(downsample_cfg=option))
