@@ -1,6 +1,7 @@
 """The study: README and page state what its results say, and its logs make its report again."""
 
 import csv
+import itertools
 import math
 import re
 import runpy
@@ -8,11 +9,15 @@ import statistics
 import tarfile
 from types import SimpleNamespace
 
+import cv2
+import numpy as np
 import pytest
+from pycocotools.coco import COCO
 
 from conftest import ROOT
 from mmdyn.ablation.comparison import compare, joint_p, paired_difference
 from mmdyn.ablation.report import runs_csv, summary_csv
+from mmdyn.errors import UserError
 
 STUDY = ROOT / 'docs/study'
 DATA = ['bccd', 'digits', 'aids', 'nuclei', 'nuclei_obb']  # in the order of the page
@@ -152,3 +157,50 @@ def test_holm_corrects_the_smallest_most(pretraining):
     assert pretraining.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert pretraining.holm([0.5, 0.9]) == pytest.approx([1.0, 1.0])
     assert pretraining.holm([]) == []
+
+
+def test_runs_of_an_earlier_report_are_not_trained_again(pretraining, tmp_path, capsys):
+    arms = list(itertools.product(pretraining.SHARES, pretraining.VARIANTS, pretraining.STARTS, range(2)))
+    lines = [','.join(map(str, (*arm, 0.1 + 1e-5 * i**3))) for i, arm in enumerate(arms)]
+    report = tmp_path / 'report'
+    report.mkdir()
+    (report / 'runs.csv').write_text('\n'.join(['images,variant,start,seed,ap', *lines]) + '\n')
+    options = [str(tmp_path / 'work'), '--seeds', '2', '--report-dir', str(report)]
+    pretraining.study(pretraining.make_parser().parse_args(options))
+    assert '24 of 24 runs are done' in capsys.readouterr().out
+    assert pretraining.recorded_scores(report / 'runs.csv')[pretraining.Arm(*arms[3])] == pytest.approx(0.10027)
+    assert not (tmp_path / 'work').exists()
+    assert (report / 'gains.png').is_file()
+
+
+def test_no_recorded_run_is_lost_and_other_files_are_refused(pretraining, tmp_path):
+    path = tmp_path / 'runs.csv'
+    arms = itertools.product([80], pretraining.VARIANTS, pretraining.STARTS, range(4))
+    rows = [(*arm, 0.1 + 0.01 * arm[3] ** 2 * len(arm[1] + arm[2])) for arm in arms]
+    path.write_text('\n'.join(['images,variant,start,seed,ap', *(','.join(map(str, row)) for row in rows)]) + '\n')
+    options = [str(tmp_path), '--seeds', '3', '--report-only']
+    pretraining.study(pretraining.make_parser().parse_args(options))
+    assert len(pretraining.recorded_scores(path)) == len(rows)  # also the fourth seed
+    path.write_text('a,b\n1,2\n')
+    with pytest.raises(UserError, match='runs.csv has no runs of this study: KeyError'):
+        pretraining.study(pretraining.make_parser().parse_args(options))
+
+
+def test_boards_of_the_source_become_coco(tmp_path):
+    script = SimpleNamespace(**runpy.run_path(str(ROOT / 'demo/deeppcb_to_coco.py')))
+    source = tmp_path / 'PCBData'
+    for listed, name in (('trainval.txt', '00041000'), ('test.txt', '12000025')):
+        images, boxes = source / 'group' / name, source / 'group' / f'{name}_not'
+        images.mkdir(parents=True)
+        boxes.mkdir()
+        cv2.imwrite(str(images / f'{name}_test.jpg'), np.full((40, 50), 200, np.uint8))
+        (boxes / f'{name}.txt').write_text('1 2 11 22 3\n5 6 7 8 6\n')
+        (source / listed).write_text(f'group/{name}/{name}.jpg group/{name}_not/{name}.txt\n')
+    script.run(script.make_parser().parse_args([str(source), str(tmp_path / 'out')]))
+    coco = COCO(str(tmp_path / 'out/val.json'))
+    assert coco.loadImgs(1)[0] == dict(id=1, file_name='12000025.jpg', width=50, height=40)
+    assert [a['bbox'] for a in coco.loadAnns(coco.getAnnIds(1))] == [[1, 2, 10, 20], [5, 6, 2, 2]]
+    assert [coco.cats[a['category_id']]['name'] for a in coco.loadAnns([1, 2])] == ['mousebite', 'pin-hole']
+    assert (tmp_path / 'out/images/00041000.jpg').is_file()
+    with pytest.raises(UserError, match='has no trainval.txt: give the folder PCBData'):
+        script.run(script.make_parser().parse_args([str(tmp_path), str(tmp_path / 'out')]))

@@ -11,6 +11,7 @@ from _arguments import add_cfg_options, add_training_arguments, options_of, run_
 
 EXAMPLE = """  python tools/ablate.py configs/yolo11n_digits.py configs/yolo11n_dynconv-bn_digits.py \\
     --seeds 3 --work-dir work_dirs/mine"""
+DECLARED = ('primary', 'margin', 'looks', 'last', 'start_epochs')
 
 
 def make_parser():
@@ -27,12 +28,30 @@ def make_parser():
     parser.add_argument(
         '--launcher', choices=('none', 'slurm'), default='none', help='slurm writes an array script instead of training'
     )
+    plan = parser.add_argument_group('what is decided beforehand', 'written to plan.json, and not changed after a run')
+    plan.add_argument('--primary', metavar='ARM', help='the one arm whose difference to the control is decided on')
+    plan.add_argument('--margin', type=float, help='the largest difference that does not matter, such as 0.01')
+    plan.add_argument(
+        '--looks', type=int, nargs='+', metavar='PAIRS', help='decide at these numbers of pairs (--seeds)'
+    )
+    plan.add_argument('--last', type=int, metavar='K', help='the score is the mean of the last K validations (1)')
+    plan.add_argument(
+        '--start-epochs', type=int, metavar='N', help='arms start from N epochs of the control, once for each seed (0)'
+    )
     parser.add_argument('--report-only', action='store_true', help='train nothing, report the finished runs')
     parser.add_argument('--report-dir', type=Path, help='folder of the report (the work dir)')
     parser.add_argument('--latency-rounds', type=int, default=15, help='rounds of timing; 0 skips it (15)')
     add_training_arguments(parser)
     add_cfg_options(parser)
     return parser
+
+
+def stated_plan(args) -> dict:
+    """What the call states of the plan; a primary contrast is decided when all seeds are done, if it says nothing."""
+    stated = {name: value for name in DECLARED if (value := getattr(args, name)) is not None}
+    if args.primary is not None and args.looks is None and args.seeds > 1:
+        stated['looks'] = [args.seeds]
+    return stated
 
 
 def ablate(args) -> None:
@@ -58,6 +77,7 @@ def ablate(args) -> None:
         options_of(args.cfg_options),
         args.amp,
         lambda cfg: set_options(cfg, args),
+        stated_plan(args),
     )
     train_tool = Path(__file__).with_name('train.py')
     if args.launcher == 'slurm':
@@ -75,7 +95,8 @@ def ablate(args) -> None:
     comparison = compare(plan.work_dir, list(plan.arms), args.latency_rounds, plan.seeds)
     folder = args.report_dir or plan.work_dir
     files = write_report(comparison, folder)
-    runs = dict.fromkeys([*plan.runs(), *recorded_runs(plan.work_dir)])  # the table includes runs of earlier calls
+    # starts first; the table includes runs of earlier calls
+    runs = dict.fromkeys([*plan.starts(), *plan.runs(), *recorded_runs(plan.work_dir)])
     write_commands(list(runs), train_tool, folder / 'commands.sh')
     print(f'\n{markdown(comparison)}\nReport: {files["report.html"]}')
     if failed:

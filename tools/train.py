@@ -51,6 +51,8 @@ def train(args) -> None:
 
     from mmdyn.checkpoints import check_checkpoint
     from mmdyn.engine.hooks.resume import checkpoint_for_all, latest_checkpoint
+    from mmdyn.host.environment import processor
+    from mmdyn.models.yolo11_detector import DETECTORS
     from mmdyn.running.amp import enable_amp
     from mmdyn.running.auto_batch import measured_batch
     from mmdyn.running.common_options import set_common_options
@@ -76,9 +78,11 @@ def train(args) -> None:
             print(f'No checkpoint in {cfg.work_dir} to resume from: training starts at the beginning.')
         else:
             cfg.resume, cfg.load_from = True, str(last)
+    if is_main_process():
+        print(f'machine: {processor()}')
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    elif is_main_process() and cfg.model.type == 'YOLODetector':
+    elif is_main_process() and cfg.model.type in DETECTORS:
         print(FROM_NOTHING)
     runner = build_runner(cfg, train=True)
     runner.train()

@@ -8,8 +8,8 @@ from mmengine.config import Config
 
 from mmdyn.files import write_text
 
-from .plan import Run
-from .runs import LOG_NAME
+from .declaration import STARTS, read_declaration, start_checkpoint
+from .runs import LOG_NAME, Run
 
 
 def command_of(run: Run, train_tool: str | Path) -> list[str]:
@@ -21,7 +21,10 @@ def command_of(run: Run, train_tool: str | Path) -> list[str]:
     """
     paths = [short(train_tool), short(run.config), '--work-dir', short(run.folder), '--resume']
     amp = ['--amp'] if Config.fromfile(run.config).get('amp') else []
-    return [short(sys.executable), *paths, *amp, '--cfg-options', f'randomness.seed={run.seed}']
+    work_dir = run.folder.parent.parent
+    plan = read_declaration(work_dir) if work_dir.name != STARTS else None
+    start = [f'load_from={short(start_checkpoint(work_dir, plan, run.seed))}'] if plan and plan.start_epochs else []
+    return [short(sys.executable), *paths, *amp, '--cfg-options', f'randomness.seed={run.seed}', *start]
 
 
 def short(path: str | Path) -> str:

@@ -4,7 +4,8 @@ Seed K of an arm is paired with seed K of the control. Both have the same data o
 interval is Student's for the mean of those differences, https://en.wikipedia.org/wiki/Paired_difference_test. It is
 wide for few seeds, as it should be: with three, 4.3 standard errors to either side. It is of one arm alone. Dunnett's
 test (https://doi.org/10.2307/2281208) in blocks accounts for several arms that are compared with one control, and uses
-the spread of all arms. A difference is shown if the interval and p agree.
+the spread of all arms. A difference is shown if the interval and p agree. A contrast that was declared before the
+first run is tested by itself, see :class:`Primary`.
 """
 
 import math
@@ -22,9 +23,11 @@ from mmdyn.models.build import build_model
 from mmdyn.running.image_size import image_size
 from mmdyn.running.testing import task_of_config
 
+from .declaration import Declaration, read_declaration
 from .fairness import config_differences
-from .plan import Run, recorded_arms
-from .runs import RunResult, read_run, recorded_runs
+from .plan import recorded_arms
+from .power import equivalence_p, level_of_each, paired_p, smallest_difference
+from .runs import Run, RunResult, read_run, recorded_runs
 from .speed import Speed, measure_speed
 
 CONFIDENCE = 0.95
@@ -41,6 +44,12 @@ class Difference(NamedTuple):
     high: float
     pairs: int
     p: float = math.nan  # of all comparisons together, see joint_p
+    deviation: float = math.nan  # of the paired differences
+
+    @property
+    def detectable(self) -> float:
+        """The smallest true difference that as many pairs would show with a probability of 80 %."""
+        return smallest_difference(max(self.deviation, ROUNDING), self.pairs)
 
     @property
     def verdict(self) -> str:
@@ -52,6 +61,36 @@ class Difference(NamedTuple):
         if not self.p < 1 - CONFIDENCE:
             return 'only alone'
         return 'better' if self.low > 0 else 'worse'
+
+
+class Primary(NamedTuple):
+    """The contrast that was declared before the first run, at the last of its looks for which all seeds are done.
+
+    A look at n pairs is at the first n seeds. Once a look has shown a difference or equivalence, later ones do not
+    change it.
+    """
+
+    declaration: Declaration
+    level: float  # two-sided, of every look
+    difference: Difference  # its interval is at that level; without pairs if no look is due
+    p: float = math.nan  # of the paired t test
+    equivalence_p: float = math.nan  # of two one-sided tests that the true difference is within the margin
+
+    @property
+    def verdict(self) -> str:
+        """The result in words; empty if no look is due."""
+        if not self.difference.pairs:
+            return ''
+        shown = [f'a difference of {self.difference.mean:+.3f}'] if self.p < self.level else []
+        if self.equivalence_p < self.level:
+            shown.append(f'equivalence within ±{self.declaration.margin:g}')
+        return ' and '.join(shown) if shown else 'neither a difference nor equivalence'
+
+    @property
+    def is_final(self) -> bool:
+        """Whether no later look can change the result."""
+        shown = self.p < self.level or self.equivalence_p < self.level
+        return shown or self.difference.pairs == self.declaration.looks[-1]
 
 
 class Arm(NamedTuple):
@@ -76,7 +115,7 @@ class Arm(NamedTuple):
 
     @property
     def final(self) -> list[float]:
-        """AP of the last epoch, by seed."""
+        """Score by seed: AP of the last epoch, or the mean over the last validations."""
         return [run.final for run in self.done]
 
     @property
@@ -101,6 +140,8 @@ class Comparison(NamedTuple):
     arms: tuple[Arm, ...]
     cfg: Config  # of the control
     size: tuple[int, int]  # image height and width for cost and latency
+    declaration: Declaration
+    primary: Primary | None  # None if none was declared
 
     @property
     def control(self) -> Arm:
@@ -130,7 +171,7 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def final_by_seed(runs: Iterable[RunResult]) -> dict[int, float]:
-    """AP of the last epoch by seed, of the complete runs.
+    """Score by seed, of the complete runs.
 
     Args:
         runs: Runs of one config.
@@ -138,20 +179,47 @@ def final_by_seed(runs: Iterable[RunResult]) -> dict[int, float]:
     return {r.run.seed: r.final for r in runs if r.done}
 
 
-def paired_difference(values: Mapping[int, float], control: Mapping[int, float]) -> Difference:
+def paired_difference(
+    values: Mapping[int, float], control: Mapping[int, float], confidence: float = CONFIDENCE
+) -> Difference:
     """Compare an arm with the control, over the seeds that both have.
 
     Args:
         values: AP by seed.
         control: AP of the control by seed.
+        confidence: Of the interval.
     """
     pairs = [values[seed] - control[seed] for seed in sorted(values.keys() & control.keys())]
     average, deviation = spread(pairs)
     half = math.nan
     if len(pairs) > 1:
         error = max(deviation, ROUNDING) / math.sqrt(len(pairs))  # equal differences can be due to rounding
-        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(pairs) - 1)) * error
-    return Difference(average, average - half, average + half, len(pairs))
+        half = float(stats.t.ppf((1 + confidence) / 2, len(pairs) - 1)) * error
+    return Difference(average, average - half, average + half, len(pairs), deviation=deviation)
+
+
+def primary_contrast(declaration: Declaration, finals: Mapping[str, Mapping[int, float]]) -> Primary | None:
+    """Test the contrast that was declared, if one was.
+
+    Args:
+        declaration: The declaration.
+        finals: Scores by arm and seed.
+    """
+    if declaration.primary is None or declaration.margin is None:
+        return None
+    level = level_of_each(declaration.looks)
+    found = Primary(declaration, level, paired_difference({}, {}))
+    for pairs in declaration.looks:
+        arms = [finals.get(name, {}) for name in (declaration.primary, declaration.control)]
+        arm, control = ({seed: arm[seed] for seed in range(pairs) if seed in arm} for arm in arms)
+        difference = paired_difference(arm, control, 1 - level)
+        if difference.pairs < pairs:
+            break
+        size = difference.mean, max(difference.deviation, ROUNDING), pairs
+        found = Primary(declaration, level, difference, paired_p(*size), equivalence_p(*size, declaration.margin))
+        if found.is_final:
+            break
+    return found
 
 
 def joint_p(arms: Sequence[Mapping[int, float]], control: Mapping[int, float]) -> list[float]:
@@ -200,8 +268,9 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
     control, configs = order[0], {name: configs[name] for name in order} | configs
     runs: dict[str, list[RunResult]] = {name: [] for name in configs}
     expected = {Run(name, seed, work_dir / name / f'seed_{seed}') for name in order for seed in seeds}
+    declaration = read_declaration(work_dir) or Declaration(control)
     for run in expected.union(recorded_runs(work_dir)):
-        runs[run.arm].append(read_run(run))
+        runs[run.arm].append(read_run(run, declaration.last))
     size = image_size(configs[control])
     models = {name: build_model(cfg) for name, cfg in configs.items()}
     cfg = configs[control]
@@ -221,4 +290,4 @@ def compare(work_dir: Path, order: Sequence[str], rounds: int = 15, seeds: Seque
         )
         for name, cfg in configs.items()
     ]
-    return Comparison(tuple(arms), configs[control], size)
+    return Comparison(tuple(arms), configs[control], size, declaration, primary_contrast(declaration, finals))

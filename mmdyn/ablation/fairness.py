@@ -59,6 +59,7 @@ def flat(node: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of a config, without fields that change no result."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list | tuple) else None
     if items is None or not node:
+        node = 'YOLO11Detector' if node == 'YOLODetector' else node  # the same without options of its own
         yield prefix, list(node) if isinstance(node, tuple) else node
         return
     for key, value in items:

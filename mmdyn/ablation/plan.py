@@ -4,6 +4,7 @@ A work dir is one comparison: ``WORK_DIR/CONFIG/config.py`` is the config as it 
 changes. ``WORK_DIR/CONFIG/seed_K/`` is an ordinary work dir of MMEngine's runner. No other state is kept.
 """
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -13,27 +14,16 @@ from mmengine.config import Config
 from mmdyn.analysis.flops import count_cost
 from mmdyn.errors import UserError
 from mmdyn.files import write_text
+from mmdyn.layers import upcycled_state
 from mmdyn.models.build import build_model
+from mmdyn.models.yolo11_detector import DETECTORS
 from mmdyn.running.config_file import load_config
 from mmdyn.running.image_size import image_size
 from mmdyn.running.messages import config_errors
 
+from .declaration import PLAN_KEY, Declaration, declared, start_checkpoint, write_declaration
 from .fairness import check_comparable, config_differences
-
-CONFIG_NAME = 'config.py'
-
-
-class Run(NamedTuple):
-    """The training of one config with one seed."""
-
-    arm: str  # name of the config
-    seed: int
-    folder: Path
-
-    @property
-    def config(self) -> Path:
-        """Path of the config that is run."""
-        return self.folder.parent / CONFIG_NAME
+from .runs import CONFIG_NAME, Run
 
 
 class Plan(NamedTuple):
@@ -42,6 +32,7 @@ class Plan(NamedTuple):
     work_dir: Path
     arms: Mapping[str, Config]
     seeds: Sequence[int]
+    declaration: Declaration
 
     @property
     def control(self) -> str:
@@ -57,6 +48,16 @@ class Plan(NamedTuple):
         """All runs, seed by seed, so that an interrupted comparison is complete for its first seeds."""
         return [Run(arm, seed, self.work_dir / arm / f'seed_{seed}') for seed in self.seeds for arm in self.arms]
 
+    def starts(self) -> list[Run]:
+        """The runs of the control that all arms start from, one for each seed; none if arms start from nothing."""
+        if not self.declaration.start_epochs:
+            return []
+        return [Run(self.control, seed, self.start_of(seed).parent) for seed in self.seeds]
+
+    def start_of(self, seed: int) -> Path:
+        """The checkpoint that the runs of a seed start from."""
+        return start_checkpoint(self.work_dir, self.declaration, seed)
+
 
 def make_plan(
     paths: Sequence[str],
@@ -65,6 +66,7 @@ def make_plan(
     options: dict | None = None,
     amp: bool = False,
     change: Callable[[Config], None] | None = None,
+    stated: dict | None = None,
 ) -> Plan:
     """Read the configs of a comparison, and check them against each other and against the folder.
 
@@ -75,6 +77,7 @@ def make_plan(
         options: Dotted keys and values to override in all of them.
         amp: Train with mixed precision.
         change: Called with every config before it is checked, to change it in place.
+        stated: Fields of the :class:`Declaration` that the call states.
 
     Returns:
         The plan of this call's configs. Nothing is written, see :func:`record`.
@@ -85,14 +88,34 @@ def make_plan(
             a different config of the same name.
     """
     arms: dict[str, Config] = {}
+    recorded = recorded_arms(Path(work_dir))
+    pools = all('pool_valid_area' in cfg.model for cfg in recorded.values())  # not in a folder of an earlier version
     for path in paths:
         name = Path(path).stem
         if name in arms:
             raise UserError(f'two configs have the name {name}, which names their folder: rename one')
         arms[name] = _trainable(path, options, amp, change)
-    plan = Plan(Path(work_dir), arms, tuple(seeds))
+        if pools and arms[name].model.get('type') == DETECTORS[0]:
+            arms[name].model.setdefault('pool_valid_area', True)  # padding would move the routing of dynamic arms
+    declaration = declared(Path(work_dir), next(iter(arms)), stated or {}, arms)
+    plan = Plan(Path(work_dir), arms, tuple(seeds), declaration)
     _check_folder(plan)
+    if declaration.start_epochs:
+        _check_paired(plan)
     return plan
+
+
+def _check_paired(plan: Plan) -> None:
+    """Check that every arm can start from a run of the control."""
+    static = build_model(plan.arms[plan.control]).state_dict()
+    shapes = {name: tensor.shape for name, tensor in static.items()}
+    for name, cfg in plan.arms.items():
+        model = build_model(cfg)
+        if {k: v.shape for k, v in model.state_dict().items()} != shapes and upcycled_state(model, static) is None:
+            raise UserError(
+                f'{name} cannot start from {plan.control}: its layers are neither the same nor dynamic ones of the '
+                'same shapes, with batch norm where the control has it. Omit --start-epochs, or this arm'
+            )
 
 
 def _trainable(path: str, options: dict | None, amp: bool, change: Callable[[Config], None] | None) -> Config:
@@ -152,7 +175,9 @@ def _check_folder(plan: Plan) -> dict[str, Config]:
 
 
 def record(plan: Plan) -> None:
-    """Write the configs that are new, or differ only in fields that change no result. The caller holds the lock.
+    """Write the declaration, and the configs that are new or differ only in fields that change no result.
+
+    The caller holds the lock.
 
     Args:
         plan: The plan.
@@ -161,9 +186,16 @@ def record(plan: Plan) -> None:
         UserError: As in :func:`make_plan`, if the folder has changed since then.
     """
     known = _check_folder(plan)
-    for name, cfg in plan.arms.items():
+    write_declaration(plan.declaration, plan.work_dir)
+    stated = plan.declaration._asdict() | dict(looks=list(plan.declaration.looks))
+    for name, cfg in (known | dict(plan.arms)).items():
+        cfg = Config(cfg.to_dict() | {PLAN_KEY: stated})
         if name not in known or known[name].pretty_text != cfg.pretty_text:
             write_text(plan.work_dir / name / CONFIG_NAME, cfg.pretty_text)
+    for run in plan.starts()[:1]:
+        cfg, epochs = copy.deepcopy(plan.arms[run.arm]), plan.declaration.start_epochs
+        cfg.train_cfg.update(max_epochs=epochs, val_interval=epochs, val_begin=1)
+        write_text(run.config, cfg.pretty_text)
 
 
 def check_recorded(plan: Plan) -> None:

@@ -8,7 +8,8 @@ from mmdyn.host.environment import environment
 from mmdyn.running.testing import task_of_config
 
 from . import plots
-from .comparison import Arm, Comparison, spread
+from .comparison import ROUNDING, Arm, Comparison, spread
+from .power import pairs_for, pairs_for_equivalence, smallest_difference
 from .runs import RunResult
 
 COLUMNS = (  # after the score, which is AP or accuracy
@@ -16,6 +17,7 @@ COLUMNS = (  # after the score, which is AP or accuracy
     'seeds',
     'difference',
     '95 % interval',
+    'detectable',
     'p',
     'shown',
     'best',
@@ -43,13 +45,15 @@ def columns(comparison: Comparison) -> tuple[str, ...]:
     return comparison.score, *COLUMNS
 
 
-def row(arm: Arm, control: Arm) -> list[str]:
+def row(arm: Arm, comparison: Comparison) -> list[str]:
     """The cells of an arm, in the order of :func:`columns`.
 
     Args:
         arm: The arm.
-        control: The arm that the ratios refer to.
+        comparison: All arms; the ratios refer to its control.
     """
+    control, primary = comparison.control, comparison.primary
+    is_primary = primary is not None and arm.name == primary.declaration.primary
     average, deviation = spread(arm.final)
     found = arm.difference
     interval = (
@@ -61,8 +65,9 @@ def row(arm: Arm, control: Arm) -> list[str]:
         f'{len(arm.done)} of {len(arm.runs)}',
         'control' if found is None else _number(found.mean, sign=True),
         interval,
+        '' if found is None else _number(found.detectable),
         '' if found is None else _number(found.p),
-        '' if found is None else found.verdict,
+        '' if found is None else 'see above' if is_primary else found.verdict,
         _number(spread(arm.best)[0]),
         f'{arm.cost.parameters:,}',
         f'{arm.cost.flops / 1e9:.3f}',
@@ -85,18 +90,68 @@ def describe(comparison: Comparison) -> list[str]:
         f'{loader.get("batch_size", "?")}{f", gradients summed to {nominal}" if nominal else ""}'
         f'{", mixed precision" if cfg.get("amp") else ""}. {optimizer.type} at a rate of {optimizer.get("lr", "?")}'
         f'{" in the control; other arms have their own recipe, see below" if own else ""}.',
-        f'{_meaning(comparison)} on the validation set after the last epoch; "best" is that of the best validation, '
+        f'{_meaning(comparison)} on the validation set {_when(comparison)}; "best" is that of the best validation, '
         'which is optimistic.',
         f"Differences are to {comparison.control.name}, seed by seed; the interval is Student's at 95 %, of each "
         "arm alone. p is Dunnett's with seeds as blocks, of all arms together: the probability, if no arm differed, "
         'that the largest difference is at least as large. A difference is shown where the interval excludes zero and '
-        'p is below 0.05; "only alone" means that the interval excludes zero and p is too large.',
+        'p is below 0.05; "only alone" means that the interval excludes zero and p is too large. "detectable" is the '
+        'smallest true difference that as many pairs show with a probability of 80 %.',
         'Train is the time of the iterations in the logs, without validation. Runs that shared a machine slowed each '
         'other down, so compare step and latency. Step is forward and backward of the network on a training batch; '
         'latency is one image in float32, batch norms not folded, without decoding and NMS. Both are medians, measured '
         'in turn, with the ratio to the control. Both, parameters and FLOPs (two for every multiply-add, mixing of '
         f'experts included) are at {width} x {height} px.',
+        *_unlike_machines(comparison),
         *([f'Resumed, with different random numbers after that: {", ".join(resumed)}.'] if resumed else ()),
+    ]
+
+
+def _when(comparison: Comparison) -> str:
+    last = comparison.declaration.last
+    return 'after the last epoch' if last == 1 else f'as the mean of the last {last} validations'
+
+
+def _unlike_machines(comparison: Comparison) -> list[str]:
+    """A sentence on pairs whose two runs were not on one kind of machine."""
+    kinds = {(arm.name, run.run.seed): run.machines for arm in comparison.arms for run in arm.done}
+    control = comparison.control.name
+    unlike = [
+        f'{arm} seed {seed}'
+        for (arm, seed), found in kinds.items()
+        if found and kinds.get((control, seed)) and set(found) != set(kinds[control, seed])
+    ]
+    return [f'On another kind of machine than the control: {", ".join(unlike)}.'] if unlike else []
+
+
+def decision(comparison: Comparison) -> list[str]:
+    """Sentences on the contrast that was declared before the first run; none if none was."""
+    primary = comparison.primary
+    if primary is None:
+        return []
+    plan, found, level = primary.declaration, primary.difference, primary.level
+    margin, looks = plan.margin or math.nan, ' and '.join(map(str, plan.looks))
+    sentences = [
+        f'Declared on {plan.date}, before the first run: {plan.primary} against {plan.control} is the one contrast '
+        f'that is decided, at {looks} pairs with a level of {level:.4f} each, and a difference of up to {margin:g} '
+        'does not matter. All others are exploratory.'
+    ]
+    if not found.pairs:
+        return [*sentences, f'It is not decided yet: fewer than {plan.looks[0]} pairs are done.']
+    deviation = max(found.deviation, ROUNDING)
+    power = f'{smallest_difference(deviation, found.pairs, level=level):.3f}'
+    needed = [
+        'more than 10,000' if math.isinf(pairs) else f'{pairs:.0f}'
+        for pairs in (pairs_for(margin, deviation, level=level), pairs_for_equivalence(margin, deviation, level=level))
+    ]
+    again = '' if primary.is_final else f' It is decided again at {plan.looks[-1]}.'
+    return [
+        *sentences,
+        f'At {found.pairs} pairs it shows {primary.verdict}.{again}',
+        f'Difference {found.mean:+.4f}, {1 - level:.1%} interval {found.low:+.4f} to {found.high:+.4f}, '
+        f'p {primary.p:.3f}; equivalence within ±{margin:g}: p {primary.equivalence_p:.3f}.',
+        f'The paired deviation is {deviation:.4f}: these pairs show a difference of {power} with a probability of '
+        f'80 %; one of {margin:g} needs {needed[0]} pairs, equivalence within it {needed[1]}.',
     ]
 
 
@@ -125,12 +180,13 @@ def warnings(comparison: Comparison) -> list[str]:
 
 def markdown(comparison: Comparison) -> str:
     """The report as Markdown."""
-    lines = [f'# {comparison.control.name} and what differs from it', '', *describe(comparison), '']
+    lines = [f'# {comparison.control.name} and what differs from it', '']
+    lines += [*decision(comparison), *[''] * bool(comparison.primary), *describe(comparison), '']
     if comparison.missing:
         lines += ['**Not in the table:**', '', *(f'- {text}' for text in warnings(comparison)), '']
     headings = ('config', *columns(comparison))
     lines += [f'| {" | ".join(headings)} |', '|---' * len(headings) + '|']
-    lines += [f'| {arm.name} | {" | ".join(row(arm, comparison.control))} |' for arm in comparison.arms]
+    lines += [f'| {arm.name} | {" | ".join(row(arm, comparison))} |' for arm in comparison.arms]
     return '\n'.join([*lines, '', f'Report and times: {setting()}.', ''])
 
 
@@ -141,7 +197,7 @@ def summary_csv(comparison: Comparison) -> str:
     rows = []
     for arm in comparison.arms:
         found = arm.difference or (0.0, math.nan, math.nan, len(arm.done), math.nan)
-        scores = [*spread(arm.final), *found, spread(arm.best)[0]]
+        scores = [*spread(arm.final), *found[:5], spread(arm.best)[0]]
         cost = [arm.cost.parameters, arm.cost.flops, arm.seconds, arm.iteration, arm.speed.step, arm.speed.latency]
         rows.append([arm.name, len(arm.done), len(arm.missing), *(round(s, 10) for s in scores), *cost])
     return csv_text(names.split(), rows)
@@ -168,12 +224,12 @@ def html(comparison: Comparison) -> str:
     return render_page(
         Path(__file__).with_name(PAGE),
         control=comparison.control.name,
-        sentences=describe(comparison),
+        sentences=[*decision(comparison), *describe(comparison)],
         warnings=warnings(comparison),
         score=comparison.score,
         columns=columns(comparison),
         rows=[
-            (arm.name, plots.colour(i), arm.difference.verdict if arm.difference else '', row(arm, comparison.control))
+            (arm.name, plots.colour(i), arm.difference.verdict if arm.difference else '', row(arm, comparison))
             for i, arm in enumerate(comparison.arms)
         ],
         curves=plots.curves(comparison),

@@ -3,17 +3,30 @@
 import math
 import re
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from typing import NamedTuple
 
 from mmengine.config import Config
 
 from mmdyn.logs import METRICS, log_records, metric_of
 
-from .plan import CONFIG_NAME, Run
-
+CONFIG_NAME = 'config.py'
 LOG_NAME = 'train.log'  # output of the process
+MACHINE = 'machine: '  # begins a line of it
 ROUTING = 'routing/'
+
+
+class Run(NamedTuple):
+    """The training of one config with one seed."""
+
+    arm: str  # name of the config
+    seed: int
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        """Path of the config that is run."""
+        return self.folder.parent / CONFIG_NAME
 
 
 class RunResult(NamedTuple):
@@ -29,6 +42,8 @@ class RunResult(NamedTuple):
     iterations: int
     attempts: int  # 1 plus the number of resumes
     error: str | None  # reason why it is not finished
+    last: int = 1  # validations of which the score is the mean
+    machines: tuple[str, ...] = ()  # kinds of CPU or GPU that it ran on
 
     @property
     def done(self) -> bool:
@@ -42,8 +57,8 @@ class RunResult(NamedTuple):
 
     @property
     def final(self) -> float:
-        """AP of the last epoch."""
-        return self.ap[self.epochs]
+        """AP of the last epoch, or the mean over the last validations."""
+        return mean(list(self.ap.values())[-self.last :])
 
     @property
     def best(self) -> float:
@@ -56,13 +71,14 @@ class RunResult(NamedTuple):
         return self.iteration * self.iterations
 
 
-def read_run(run: Run) -> RunResult:
+def read_run(run: Run, last: int = 1) -> RunResult:
     """Read the logs of a run.
 
     Args:
         run: The run; its folder may be missing.
+        last: Validations of which its score is the mean.
     """
-    ap, ap50, loss, times, last = {}, {}, {}, [], 0
+    ap, ap50, loss, times, iterations = {}, {}, {}, [], 0
     routing: dict[str, dict[str, float]] = {}
     for record in log_records(run.folder):
         step = record.get('step', 0)
@@ -70,7 +86,7 @@ def read_run(run: Run) -> RunResult:
             ap[step], ap50[step] = record[metric], record.get(METRICS[metric], math.nan)
         elif 'loss' in record:
             # epochs that a resumed run repeats replace the earlier records
-            loss[record['epoch']], last = record['loss'], max(last, step)
+            loss[record['epoch']], iterations = record['loss'], max(iterations, step)
             times.append(record['time'])
         else:
             for key, value in record.items():
@@ -86,16 +102,27 @@ def read_run(run: Run) -> RunResult:
         loss=loss,
         routing=routing,
         iteration=median(times) if times else math.nan,
-        iterations=last,
+        iterations=iterations,
         attempts=len(list(run.folder.glob('*/vis_data/scalars.json'))),
-        error=_error(run.folder, epochs, ap, loss),
+        error=_error(run.folder, epochs, ap, loss, last),
+        last=last,
+        machines=machines(run),
     )
 
 
-def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, float]) -> str | None:
+def machines(run: Run) -> tuple[str, ...]:
+    """The kinds of CPU or GPU that a run says it ran on."""
+    log = run.folder / LOG_NAME
+    lines = log.read_text(errors='replace').splitlines() if log.is_file() else []
+    return tuple(dict.fromkeys(line.removeprefix(MACHINE) for line in lines if line.startswith(MACHINE)))
+
+
+def _error(folder: Path, epochs: int, ap: dict[int, float], loss: dict[int, float], last: int) -> str | None:
     broken = [epoch for epoch, value in loss.items() if not math.isfinite(value)]
     if broken:
         return f'the loss is {loss[broken[0]]} from epoch {broken[0]} on'
+    if epochs in ap and len(ap) < last:
+        return f'its logs have {len(ap)} validations, and the score is the mean of the last {last}'
     if epochs in ap:
         return None if ap[epochs] >= 0 else f'an AP of {ap[epochs]:g}: the validation set has no boxes'
     reached = max(loss, default=0)
@@ -110,7 +137,8 @@ def _last_words(log: Path) -> str:
         return 'no log'
     with log.open('rb') as file:
         file.seek(max(0, log.stat().st_size - 4096))
-        lines = [line.strip() for line in file.read().decode(errors='replace').splitlines() if line.strip()]
+        text = file.read().decode(errors='replace')
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith(MACHINE)]
     if not lines:
         return 'nothing was printed'
     return 'it was stopped' if ' - INFO - ' in lines[-1] else lines[-1][:200]

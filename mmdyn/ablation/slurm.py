@@ -42,8 +42,12 @@ def write_slurm(plan: Plan, train_tool: str | Path, jobs: int | None = None) -> 
         The script.
 
     Raises:
-        UserError: Every run is done, or a sweep is running in the folder.
+        UserError: Every run is done, a sweep is running in the folder, or arms start from a run of the control.
     """
+    if plan.declaration.start_epochs:
+        raise UserError(
+            '--start-epochs needs one machine, as tasks of Slurm do not wait for each other: omit one of both'
+        )
     with locked(plan.work_dir):
         record(plan)
     waiting = [run for run in plan.runs() if not read_run(run).done]

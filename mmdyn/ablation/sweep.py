@@ -21,8 +21,8 @@ from mmdyn.errors import UserError
 from mmdyn.logs import log_records, metric_of
 
 from .commands import command_of
-from .plan import Plan, Run, record
-from .runs import LOG_NAME, read_run
+from .plan import Plan, record
+from .runs import LOG_NAME, Run, read_run
 
 POLL_S = 1.0
 SHOW_S = 10.0  # interval between two reads of the logs, which can be long
@@ -82,12 +82,22 @@ def run_all(plan: Plan, train_tool: str | Path, jobs: int = 1) -> list[Run]:
     with locked(plan.work_dir) as lock:
         record(plan)
         with Progress(plan) as progress, _ended_as_interrupted():
-            results = [read_run(run) for run in plan.runs()]
+            failed: list[Run] = []
+            left = [run for run in plan.runs() if not read_run(run).done]
+            needed = {run.seed for run in left}
+            starts = [run for run in plan.starts() if run.seed in needed and not plan.start_of(run.seed).is_file()]
+            failed += _run_waiting(starts, train_tool, jobs, lock, progress)
+            without = {run.seed for run in starts if not plan.start_of(run.seed).is_file()}
+            for run in (run for run in left if run.seed in without):
+                failed.append(run)
+                progress.failed(run, f'{plan.start_of(run.seed)}, which it starts from, is not there')
+            results = [read_run(run) for run in left if run.seed not in without]
             diverged = [r for r in results if r.diverged]
             for result in diverged:
                 progress.failed(result.run, f'{result.error}; remove its folder to train it again')
-            waiting = [r.run for r in results if not r.done and not r.diverged]
-            return [r.run for r in diverged] + _run_waiting(waiting, train_tool, jobs, lock, progress)
+            waiting = [r.run for r in results if not r.diverged]
+            failed += [r.run for r in diverged] + _run_waiting(waiting, train_tool, jobs, lock, progress)
+            return failed
 
 
 def _run_waiting(waiting: list[Run], train_tool: str | Path, jobs: int, lock: int, progress: 'Progress') -> list[Run]:
@@ -183,10 +193,11 @@ class Progress:
     """
 
     def __init__(self, plan: Plan) -> None:
-        self.epochs = plan.epochs
-        self.reached = {run: _epoch(run, plan.epochs) for run in plan.runs()}
+        self.epochs = dict.fromkeys(plan.starts(), plan.declaration.start_epochs)
+        self.epochs |= dict.fromkeys(plan.runs(), plan.epochs)
+        self.reached = {run: _epoch(run, epochs) for run, epochs in self.epochs.items()}
         self.due = 0.0  # time of the next read
-        self.bar = tqdm(total=len(self.reached) * plan.epochs, initial=sum(self.reached.values()), unit='epoch')
+        self.bar = tqdm(total=sum(self.epochs.values()), initial=sum(self.reached.values()), unit='epoch')
 
     def __enter__(self) -> 'Progress':
         return self
@@ -212,7 +223,7 @@ class Progress:
         Args:
             run: The run to read.
         """
-        self.reached[run] = max(_epoch(run, self.epochs), self.reached[run])
+        self.reached[run] = max(_epoch(run, self.epochs[run]), self.reached[run])
         self.bar.update(sum(self.reached.values()) - self.bar.n)
         self.due = 0.0
 

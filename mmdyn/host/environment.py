@@ -31,6 +31,18 @@ def cpu_flags() -> set[str]:
     return next((set(line.split(':')[1].split()) for line in lines if line.startswith(('flags', 'Features'))), set())
 
 
+def processor() -> str:
+    """The kind of GPU that a process uses, or of CPU with its features, on which results may depend."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path('/proc/cpuinfo')
+    lines = info.read_text().splitlines() if info.exists() else []
+    name = next((line.split(':')[1].strip() for line in lines if line.startswith('model name')), platform.processor())
+    return ' '.join([name, *(flag for flag in CPU_FEATURES if flag in cpu_flags())])
+
+
 def package_versions() -> dict[str, str]:
     """Installed versions of the relevant packages."""
     versions = {}

@@ -79,7 +79,7 @@ def analyse_routing(
     weights: dict[str, list[Tensor]] = {name: [] for name in layers}
     for image, sample in dataset_images(cfg, loaded.model.data_preprocessor, split, number, 'routing'):
         with record_routing(loaded.model) as seen:
-            loaded.model(image, None, mode='tensor')
+            loaded.model(image, [sample], mode='tensor')
         samples.append(sample)
         for name, calls in seen.items():
             if calls:  # a head may run a layer once for every level: one weight for the image
@@ -87,6 +87,8 @@ def analyse_routing(
     classes = class_names(loaded.classes, cfg, _class_count(loaded, samples))
     present = present_classes(samples, len(classes))
     routing = {name: torch.stack(rows) for name, rows in weights.items() if rows}  # (N, M)
+    if not routing:
+        raise UserError(f'{checkpoint} has one expert in every layer: there is no routing to show')
     statistics = {name: routing_statistics(r, layers[name].experts, present) for name, r in routing.items()}
     return RoutingAnalysis(statistics, routing, present, classes, [s.img_path for s in samples])
 
