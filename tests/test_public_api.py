@@ -87,7 +87,7 @@ LAYERS = {
         ['weights'],
         ['pretrained'],
     ],
-    'routing': [['statistics'], ['hook'], ['analysis']],
+    'routing': [['statistics', 'audit'], ['hook'], ['analysis']],
     'surgery': [['counterpart'], ['upcycle', 'collapse']],
 }
 SOURCES = sorted(p for p in (ROOT / 'mmdyn').glob('*/**/*.py') if '.mim' not in p.parts and not p.is_symlink())

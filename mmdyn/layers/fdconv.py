@@ -38,9 +38,9 @@ def frequency_bands(height: int, width: int, number: int) -> Tensor:
 
     Example:
         >>> frequency_bands(4, 4, 3)
-        tensor([[0, 0, 2],
+        tensor([[0, 0, 1],
                 [0, 1, 2],
-                [2, 2, 2],
+                [1, 2, 2],
                 [0, 1, 2]], dtype=torch.uint8)
     """
     rows, columns = torch.fft.fftfreq(height, device='cpu'), torch.fft.rfftfreq(width, device='cpu')
