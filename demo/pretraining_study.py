@@ -206,7 +206,7 @@ def draw(rows: list[dict], path: Path) -> None:
     axis.set_xticks(range(len(SHARES)), [f'{images} images' for images in SHARES])
     axis.set(ylabel='gain in AP, 95 % interval', xlabel='training set; 600 iterations each')
     axis.grid(axis='y', alpha=0.3)
-    axis.legend(frameon=False)
+    figure.legend(loc='outside upper center', ncols=3, frameon=False)
     write_image(path, figure_image(figure))
 
 

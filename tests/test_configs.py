@@ -16,6 +16,7 @@ VARIANTS = ('', '_dynconv', '_c3k2_dynconv', '_dynconv-bn', '_c3k2_dynconv-bn')
 EXPECTED = {
     *(f'yolo11{s}{v}_coco.py' for s in 'nsmlx' for v in VARIANTS),
     *(f'yolo11n{v}_{data}.py' for data in ('digits', 'bccd') for v in ('', '_dynconv', '_dynconv-bn')),
+    *('yolo11n_deeppcb.py', 'yolo11n_dynconv-bn_deeppcb.py'),
     'yolo11n_dynconv_1xb4-150e_coco.py',
     'retinanet_dynconv_r50_fpn_1x_coco.py',
 }

@@ -129,6 +129,12 @@ def pretraining():
     return SimpleNamespace(**runpy.run_path(str(ROOT / 'demo/pretraining_study.py')))
 
 
+def test_the_page_states_the_gains_of_pretraining(pretraining):
+    scores = pretraining.recorded_scores(STUDY / 'pretraining/runs.csv')
+    assert pretraining.table(pretraining.summary(scores)) in (ROOT / 'docs/study.md').read_text()
+    assert len(scores) == 12 * len({arm.seed for arm in scores})
+
+
 def test_gains_of_pretraining_are_paired_by_seed(pretraining):
     arm = pretraining.Arm
     aps = {('static', 'nothing'): [0.1, 0.2, 0.3], ('static', 'pretrained'): [0.2, 0.2, 0.5]}

@@ -18,9 +18,12 @@ from mmdyn.running.image_channels import keeps_sixteen_bits
 from mmdyn.running.image_size import crop_sizes, test_size
 from mmdyn.tasks import TASKS
 
+OWN_LAYERS = ('DynamicConv', 'C3k2_DynamicConv', 'ODConv', 'FDConv')
 OWN_TYPES = (
-    *('DynamicConv', 'C3k2_DynamicConv', 'mmdyn.DynamicConv', 'mmdyn.C3k2_DynamicConv', 'Conv2d'),
-    'YOLOv5DetDataPreprocessor',  # in checkpoints up to version 0.3
+    *OWN_LAYERS,
+    *(f'mmdyn.{name}' for name in OWN_LAYERS),
+    'Conv2d',
+    *('YOLODetector', 'YOLOv5DetDataPreprocessor'),  # in checkpoints of earlier versions
 )
 
 

@@ -131,7 +131,7 @@ def test_a_folder_is_one_comparison(tmp_path):
         make_plan([ROOT / 'configs/yolo11n_bccd.py'], range(1), tmp_path)
     with pytest.raises(UserError, match=r'two configs have the name yolo11n_digits'):
         make_plan([STATIC, STATIC], range(1), tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ['yolo11n_digits', 'yolo11n_dynconv-bn_digits']
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['plan.json', 'yolo11n_digits', 'yolo11n_dynconv-bn_digits']
     assert (tmp_path / 'yolo11n_digits/config.py').read_text() == frozen
     record(make_plan([STATIC], range(1), tmp_path, {'default_hooks.logger.interval': 7}))
     assert Config.fromfile(tmp_path / 'yolo11n_digits/config.py').default_hooks.logger.interval == 7

@@ -1,6 +1,7 @@
 """Every ablation config: short, built, and of exactly the parameters that a formula says."""
 
 import re
+from functools import cache
 
 import pytest
 from mmengine.config import Config
@@ -90,6 +91,11 @@ def count(model: nn.Module) -> int:
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
+@cache
+def built(name: str) -> nn.Module:
+    return build_model(load(name))
+
+
 @pytest.fixture(scope='module')
 def static():
     return {d: build_model(Config.fromfile(ROOT / f'configs/yolo11n_{d}.py')) for d in DATA}
@@ -108,7 +114,7 @@ def test_the_configs_are_those_promised():
 @pytest.mark.parametrize('name', NAMES)
 def test_the_list_of_configs_states_its_parameters(name):
     row = re.search(rf'`yolo11n_{name}` .* ([\d,]+) \|', (FOLDER / 'README.md').read_text())
-    assert int(row[1].replace(',', '')) == count(build_model(load(name)))
+    assert int(row[1].replace(',', '')) == count(built(name))
 
 
 @pytest.mark.parametrize('name', NAMES)
@@ -154,7 +160,7 @@ def test_has_the_parameters_of_the_formula(name, static):
             if re.fullmatch(r'(backbone\.stage\d\.1|neck\.(top_down|bottom_up)_layers\.\d)', n)
         }
         expected += sum(experts * (block.main_conv.out_channels // 2 + 1) for block in blocks.values())
-    model = build_model(load(name))
+    model = built(name)
     assert count(model) == expected
     assert {n.removesuffix('.conv') for n in dynamic_layers(model)} == set(units)
 

@@ -6,6 +6,7 @@ import json
 import math
 import re
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,9 +16,9 @@ from scipy import stats
 from conftest import ROOT
 from logged_runs import DYNAMIC, STATIC, TRAIN, curve, log_run
 from mmdyn.ablation.commands import command_of
-from mmdyn.ablation.comparison import compare
-from mmdyn.ablation.declaration import PLAN_KEY, PLAN_NAME, Declaration, count_validations, read_declaration
-from mmdyn.ablation.plan import make_plan, record
+from mmdyn.ablation.comparison import compare, primary_contrast
+from mmdyn.ablation.declaration import PLAN_KEY, PLAN_NAME, Declaration, count_validations, declared, read_declaration
+from mmdyn.ablation.plan import Plan, make_plan, record
 from mmdyn.ablation.power import (
     equivalence_p,
     level_of_each,
@@ -102,7 +103,8 @@ ARMS = {STATIC.stem: Config.fromfile(STATIC), DYNAMIC.stem: Config.fromfile(DYNA
 
 
 def plan(tmp_path, **stated):
-    return make_plan([STATIC, DYNAMIC], range(2), tmp_path, stated=stated)
+    """As ``make_plan``, without building the models."""
+    return Plan(tmp_path, ARMS, range(2), declared(tmp_path, STATIC.stem, stated, ARMS))
 
 
 def test_a_plan_is_written_with_its_date_and_can_change_until_the_first_run(tmp_path):
@@ -123,7 +125,7 @@ def test_a_plan_that_was_changed_after_its_first_run_is_refused(tmp_path):
     with pytest.raises(UserError, match=r'looks was \(2, 4\) and is \(2, 6\) now; last was 2 and is 1 now'):
         plan(tmp_path, looks=[2, 6], last=1)
     with pytest.raises(UserError, match=f"control was '{STATIC.stem}' and is '{DYNAMIC.stem}' now"):
-        make_plan([DYNAMIC, STATIC], range(2), tmp_path)
+        declared(tmp_path, DYNAMIC.stem, {}, ARMS)
     again = plan(tmp_path)  # a call that states nothing goes on with it
     assert again.declaration == plan(tmp_path, **STATED).declaration == read_declaration(tmp_path)
     before = (tmp_path / PLAN_NAME).read_text()
@@ -200,7 +202,8 @@ def test_what_is_wrong_with_a_plan_is_said(stated, message):
 
 
 def test_routers_do_not_see_padding_unless_that_is_asked(tmp_path):
-    assert all(cfg.model.pool_valid_area for cfg in plan(tmp_path).arms.values())
+    arms = make_plan([STATIC, DYNAMIC], [0], tmp_path, stated=STATED | dict(looks=[4])).arms
+    assert all(cfg.model.pool_valid_area for cfg in arms.values())
     asked = make_plan([STATIC], [0], tmp_path, {'model.pool_valid_area': False})
     assert not asked.arms[STATIC.stem].model.pool_valid_area
 
@@ -246,30 +249,42 @@ DECISIONS = {  # differences of the last validation but one, so twice those of t
 }
 
 
+def decided(dynamic, looks, margin=0.01):
+    """The contrast of static runs of 0.45 and dynamic ones that differ by half of the numbers."""
+    stated = Declaration(STATIC.stem, DYNAMIC.stem, margin, tuple(looks), 2, 0, '2026-01-01')
+    finals = {STATIC.stem: dict.fromkeys(range(len(dynamic)), 0.45)}
+    finals[DYNAMIC.stem] = {seed: 0.45 + d / 2 for seed, d in enumerate(dynamic)}
+    return primary_contrast(stated, finals)
+
+
 @pytest.mark.parametrize(('dynamic', 'looks', 'pairs', 'text'), DECISIONS.values(), ids=DECISIONS)
-def test_the_primary_contrast_is_decided_at_its_looks(tmp_path, dynamic, looks, pairs, text):
-    found = logged(tmp_path, dynamic, looks=looks)
-    sentences = ' '.join(decision(found))
+def test_the_primary_contrast_is_decided_at_its_looks(dynamic, looks, pairs, text):
+    primary = decided(dynamic, looks)
+    sentences = ' '.join(decision(SimpleNamespace(primary=primary)))
     assert text in sentences
-    assert f'at {" and ".join(map(str, looks))} pairs with a level of {found.primary.level:.4f} each' in sentences
-    assert found.primary.difference.pairs == pairs
+    assert f'at {" and ".join(map(str, looks))} pairs with a level of {primary.level:.4f} each' in sentences
+    assert primary.difference.pairs == pairs
     if pairs:
         values = [d / 2 for d in dynamic[:pairs]]
-        low, high = stats.ttest_1samp(values, 0).confidence_interval(1 - found.primary.level)
+        low, high = stats.ttest_1samp(values, 0).confidence_interval(1 - primary.level)
         if np.std(values, ddof=1) > 0.0005:  # else the rounding of AP is the deviation
-            assert (found.primary.difference.low, found.primary.difference.high) == pytest.approx((low, high))
-            assert found.primary.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
-    text = write_report(found, tmp_path / 'r')['report.md'].read_text()
-    assert sentences in ' '.join(text.split())
-    assert '| see above |' in text
+            assert (primary.difference.low, primary.difference.high) == pytest.approx((low, high))
+            assert primary.p == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
 
 
-def test_equal_differences_are_no_proof(tmp_path):
+def test_equal_differences_are_no_proof():
     """AP is rounded to three decimals, so three equal ones of one step may be due to that."""
-    found = logged(tmp_path, [0.002, 0.002, 0.002], looks=[3], margin=0.0012)
-    assert found.primary.p > found.primary.level
-    assert found.primary.verdict == 'neither a difference nor equivalence'
-    assert found.primary.difference.low < 0
+    primary = decided([0.002, 0.002, 0.002], [3], margin=0.0012)
+    assert primary.p > primary.level
+    assert primary.verdict == 'neither a difference nor equivalence'
+    assert primary.difference.low < 0
+
+
+def test_the_report_begins_with_the_decision(tmp_path):
+    found = logged(tmp_path, [0.08, -0.06])
+    text = write_report(found, tmp_path / 'r')['report.md'].read_text()
+    assert ' '.join(decision(found)) in ' '.join(text.split())
+    assert '| see above |' in text
 
 
 def test_numbers_are_in_their_columns(tmp_path):
@@ -345,4 +360,4 @@ def test_every_seed_has_one_start(tmp_path):
 def test_arms_that_cannot_start_from_the_control_are_named(tmp_path):
     with pytest.raises(UserError, match='yolo11n_dynconv_digits cannot start from yolo11n_digits'):
         make_plan([STATIC, ROOT / 'configs/yolo11n_dynconv_digits.py'], [0], tmp_path, stated=dict(start_epochs=2))
-    plan(tmp_path, start_epochs=2)
+    make_plan([STATIC, DYNAMIC], [0], tmp_path, stated=dict(start_epochs=2))

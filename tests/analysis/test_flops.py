@@ -47,7 +47,7 @@ def test_detectors_of_mmdet_are_counted(name):
 
 
 def test_a_size_that_does_not_fit_is_named():
-    with pytest.raises(UserError, match=r'YOLODetector does not accept 65 x 64 pixels.*multiples of 32'):
+    with pytest.raises(UserError, match=r'YOLO11Detector does not accept 65 x 64 pixels.*multiples of 32'):
         count_cost(model_of('yolo11n_coco'), 65, 64)
 
 
