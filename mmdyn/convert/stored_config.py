@@ -22,7 +22,7 @@ OWN_LAYERS = ('DynamicConv', 'C3k2_DynamicConv', 'ODConv', 'FDConv')
 OWN_TYPES = (
     *OWN_LAYERS,
     *(f'mmdyn.{name}' for name in OWN_LAYERS),
-    'Conv2d',
+    *('Conv2d', 'linear', 'mlp', 'uniform'),  # the last three of routers
     *('YOLODetector', 'YOLOv5DetDataPreprocessor'),  # in checkpoints of earlier versions
 )
 

@@ -579,7 +579,7 @@ def test_a_run_that_fails_does_not_stop_the_others(call, options, tmp_path):
     report = (work / 'report.md').read_text()
     assert re.search(r'- bad, seed 0: the loss is nan from epoch \d on', report), report
     assert re.search(r'\| yolo11n_digits \| \d\.\d+ \| – \| 1 of 1 \|', report)
-    assert re.search(r'\| bad \| – \| – \| 0 of 1 \| – \| – \| – \| no pair \|', report)
+    assert re.search(r'\| bad \| – \| – \| 0 of 1 \| – \| – \| – \| – \| no pair \|', report)
 
 
 MISTAKES = {
