@@ -207,6 +207,7 @@ def swapped_scores(cfg: Config, checkpoint: str | Path, draws: int = 3) -> tuple
     cfg.load_from, cfg.resume = str(checkpoint), False
     cfg.setdefault('work_dir', 'work_dirs/evaluation')
     cfg.setdefault('launcher', 'none')
+    cfg.default_hooks = dict(cfg.get('default_hooks') or {}, report=None, routing=None)  # they are for one test
     runner, hook = build_runner(cfg, train=False), SwapRoutingHook()
     runner.register_hook(hook)
     scores = [_score(runner.test())]
