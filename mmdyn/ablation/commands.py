@@ -22,7 +22,7 @@ def command_of(run: Run, train_tool: str | Path) -> list[str]:
     paths = [short(train_tool), short(run.config), '--work-dir', short(run.folder), '--resume']
     amp = ['--amp'] if Config.fromfile(run.config).get('amp') else []
     work_dir = run.folder.parent.parent
-    plan = read_declaration(work_dir) if work_dir.name != STARTS else None
+    plan = read_declaration(work_dir) if (work_dir / STARTS).is_dir() else None  # it reads every config
     start = [f'load_from={short(start_checkpoint(work_dir, plan, run.seed))}'] if plan and plan.start_epochs else []
     return [short(sys.executable), *paths, *amp, '--cfg-options', f'randomness.seed={run.seed}', *start]
 

@@ -25,9 +25,8 @@ from mmdyn.running.testing import task_of_config
 
 from .declaration import Declaration, read_declaration
 from .fairness import config_differences
-from .plan import recorded_arms
 from .power import equivalence_p, level_of_each, paired_p, smallest_difference
-from .runs import Run, RunResult, read_run, recorded_runs
+from .runs import Run, RunResult, read_run, recorded_arms, recorded_runs
 from .speed import Speed, measure_speed
 
 CONFIDENCE = 0.95

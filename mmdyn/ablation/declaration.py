@@ -15,7 +15,7 @@ from mmengine.config import Config
 from mmdyn.errors import UserError
 from mmdyn.files import write_text
 
-from .runs import CONFIG_NAME, recorded_runs
+from .runs import recorded_arms, recorded_runs
 
 PLAN_NAME = 'plan.json'
 PLAN_KEY = 'comparison_plan'  # of a recorded config
@@ -30,7 +30,7 @@ class Declaration(NamedTuple):
     control: str  # the arm that others are compared with
     primary: str | None = None  # the arm of the one contrast that is decided on; the others are exploratory
     margin: float | None = None  # the largest difference to the control that does not matter
-    looks: tuple[int, ...] = ()  # numbers of pairs at which the primary contrast is tested, the last one in any case
+    looks: tuple[int, ...] = ()  # numbers of pairs at which the primary contrast is tested
     last: int = 1  # the score of a run is the mean of this many of its last validations
     start_epochs: int = 0  # epochs of the control, once for each seed, that all arms start from; 0 for none
     date: str = ''  # when it was written
@@ -88,7 +88,7 @@ def read_declaration(work_dir: Path) -> Declaration | None:
         UserError: The file is damaged, or was changed after the first run.
     """
     path = work_dir / PLAN_NAME
-    configs = map(Config.fromfile, _configs(work_dir))
+    configs = recorded_arms(work_dir).values()
     stated = [_from_content(cfg[PLAN_KEY].to_dict(), path) for cfg in configs if PLAN_KEY in cfg]
     if not path.is_file():
         return stated[0] if stated and _is_begun(work_dir) else None
@@ -100,10 +100,6 @@ def read_declaration(work_dir: Path) -> Declaration | None:
         if copy != found:
             raise UserError(f'{path} was changed after the first run: {_changes(copy, found)}. Change it back')
     return found
-
-
-def _configs(work_dir: Path) -> list[Path]:
-    return sorted(work_dir.glob(f'*/{CONFIG_NAME}'))
 
 
 def _changes(before: Declaration, now: Declaration) -> str:

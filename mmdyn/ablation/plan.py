@@ -23,7 +23,7 @@ from mmdyn.running.messages import config_errors
 
 from .declaration import PLAN_KEY, Declaration, declared, start_checkpoint, write_declaration
 from .fairness import check_comparable, config_differences
-from .runs import CONFIG_NAME, Run
+from .runs import CONFIG_NAME, Run, recorded_arms
 
 
 class Plan(NamedTuple):
@@ -212,12 +212,3 @@ def check_recorded(plan: Plan) -> None:
         raise UserError(
             f'{plan.work_dir} has no run of {", ".join(sorted(absent))}: train first, without --report-only'
         )
-
-
-def recorded_arms(work_dir: Path) -> dict[str, Config]:
-    """The configs that a folder has, by name.
-
-    Args:
-        work_dir: Folder of a comparison; it may be empty.
-    """
-    return {path.parent.name: Config.fromfile(path) for path in sorted(work_dir.glob(f'*/{CONFIG_NAME}'))}

@@ -156,3 +156,12 @@ def recorded_runs(work_dir: Path) -> list[Run]:
         for folder, seed in found
         if seed and (folder.parent / CONFIG_NAME).is_file()
     ]
+
+
+def recorded_arms(work_dir: Path) -> dict[str, Config]:
+    """The configs that a folder has, by name.
+
+    Args:
+        work_dir: Folder of a comparison; it may be empty.
+    """
+    return {path.parent.name: Config.fromfile(path) for path in sorted(work_dir.glob(f'*/{CONFIG_NAME}'))}

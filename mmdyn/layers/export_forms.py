@@ -18,19 +18,12 @@ from torch._higher_order_ops.scan import scan
 from .geometry import Geometry
 
 ExportForm = Literal['per_sample', 'mixed_outputs', 'mixed_inputs']
-Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry, Tensor | None], Tensor]
+Form = Callable[[Tensor, Tensor, Tensor, Tensor | None, Geometry], Tensor]
 UNROLLED = 16  # up to this fixed batch size, the graph has one convolution per sample instead of a loop
 
 
 def _add(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)[:, :, None, None]
-
-
-def _refuse(taps: Tensor | None) -> None:
-    if taps is not None:
-        raise ValueError(
-            'kernels whose taps depend on the image cannot be constants: export the form per_sample, by torch.export'
-        )
 
 
 def mixed_kernels(
@@ -67,16 +60,8 @@ def mixed_kernels(
     return _add(y, bias)
 
 
-def mixed_outputs(
-    x: Tensor,
-    experts: Tensor,
-    routing: Tensor,
-    bias: Tensor | None,
-    geometry: Geometry,
-    taps: Tensor | None = None,
-) -> Tensor:
+def mixed_outputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """Every expert convolves every sample, and their outputs are mixed: M times the work, with constant kernels."""
-    _refuse(taps)
     stride, padding, dilation, groups = geometry
     num_experts, out_channels = experts.shape[:2]
     by_group = experts.to(x.dtype).unflatten(1, (groups, -1)).transpose(0, 1)  # (g, M, O/g, I/g, k, k)
@@ -87,16 +72,8 @@ def mixed_outputs(
     return _add(y, bias)
 
 
-def mixed_inputs(
-    x: Tensor,
-    experts: Tensor,
-    routing: Tensor,
-    bias: Tensor | None,
-    geometry: Geometry,
-    taps: Tensor | None = None,
-) -> Tensor:
+def mixed_inputs(x: Tensor, experts: Tensor, routing: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """One convolution of the concatenated experts with M weighted copies of the input: also M times the work."""
-    _refuse(taps)
     stride, padding, dilation, groups = geometry
     weights = routing.to(x.dtype)[:, None, :, None, None, None]  # (B, 1, M, 1, 1, 1)
     copies = (x.unflatten(1, (groups, -1))[:, :, None] * weights).flatten(1, 3)  # (B, g * M * I/g, H, W)
@@ -146,4 +123,10 @@ def exported_conv2d(
     A tracer would fix the loop to the batch size of its example, so it gets constant kernels.
     """
     form = 'mixed_outputs' if torch.jit.is_tracing() and _chosen == 'per_sample' else _chosen
-    return FORMS[form](x, experts, routing, bias, geometry, taps)
+    if form == 'per_sample':
+        return mixed_kernels(x, experts, routing, bias, geometry, taps)
+    if taps is not None:
+        raise ValueError(
+            'kernels whose taps depend on the image cannot be constants: export the form per_sample, by torch.export'
+        )
+    return FORMS[form](x, experts, routing, bias, geometry)

@@ -141,8 +141,7 @@ class SwapRoutingHook(Hook):
                 f'{self.images} images were routed {sorted(counts)} times: routing is swapped between two images or '
                 'more, in models that run each dynamic layer once for an image'
             )
-        count = self.images
-        cycle = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
+        cycle = torch.randperm(self.images, generator=torch.Generator().manual_seed(seed))
         self.order = torch.empty_like(cycle)
         self.order[cycle] = cycle.roll(1)
 

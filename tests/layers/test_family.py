@@ -7,7 +7,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdyn.layers import DynamicConv, FDConv, ODConv, fold_batch_norms, fold_scale, global_mean, upcycle_conv
+from mmdyn.layers import (
+    DynamicConv,
+    FDConv,
+    ODConv,
+    export_form,
+    fold_batch_norms,
+    fold_scale,
+    global_mean,
+    upcycle_conv,
+)
 from mmdyn.layers.fdconv import frequency_bands
 
 # in, out, kernel, stride, padding, dilation, groups
@@ -204,6 +213,12 @@ def test_exported_graph_takes_any_batch_and_has_no_fourier_transform(kind):
         for number in (2, 7):
             x = images(number).float()
             torch.testing.assert_close(program.module()(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('form', ['mixed_outputs', 'mixed_inputs'])
+def test_forms_with_constant_kernels_refuse_taps(form):
+    with torch.no_grad(), export_form(form), pytest.raises(Exception, match='taps depend on the image cannot be const'):
+        torch.export.export(build('odconv3').float(), (images(4).float(),))
 
 
 @pytest.mark.parametrize('kind', ['odconv3', 'fdconv3'])
