@@ -1,5 +1,5 @@
 # make demo: detect at once, then train, test and draw, from a bare clone.   make test: the tests.   make check: format, lint, spelling, types.
-# make test-processes: those that start several runs.   make test-all: all tests, also those that take minutes.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
+# make test-processes: those that start several processes or take a dozen seconds each.   make test-all: all tests, also those that take minutes.   make fuzz: thousands of damaged checkpoints.   make mutants: do tests notice faults?
 # make lifecycle: train static, upcycle, fine-tune, export, collapse: one page, from a bare clone.
 # make parity: the tests against the original YOLO11, which it installs (AGPL-3.0, for these tests and make bench only).
 # make bench: short runs of the benchmarks (benchmarks/README.md), against the original too.
@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei study-nuclei-obb study-pretraining test test-all test-classify test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei study-nuclei-obb study-pretraining study-routers test test-all test-classify test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -68,7 +68,7 @@ weights: .venv/runtime  ## train the packaged detectors again, 20 minutes on 2 c
 test: .venv/dev  ## run the tests, two at a time
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not long and not processes"
 
-test-processes: .venv/dev  ## the tests that start several runs, each a process of its own, and every task by every tool: five minutes
+test-processes: .venv/dev  ## the tests that start several processes or take a dozen seconds each, and every task by every tool: ten minutes
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "processes and not long"
 
 test-all: .venv/dev  ## run all tests, also those that take minutes each
@@ -118,6 +118,12 @@ study-aids: .venv/runtime  # its control is an arm of the digits' study, and tak
 		mkdir -p work_dirs/study_aids && rm -rf work_dirs/control.part && \
 		cp -a $(control) work_dirs/control.part && mv work_dirs/control.part $(aids_control); fi
 	$(call ablate,$(aids),aids) $(digits_budget)
+
+# Which routers tell images apart, on BCCD: of these, the one for the study of routing is chosen by the spread of its weights.
+routers = configs/yolo11n_bccd.py configs/yolo11n_dynconv-bn_bccd.py $(foreach arm,normalised mlp normalised-mlp,\
+	configs/ablations/yolo11n_dynconv-bn_$(arm)_bccd.py)
+study-routers: .venv/runtime
+	$(call ablate,$(routers),routers)
 
 # 480 and 120 images of DEEPPCB, a folder in COCO's format, ten epochs from the packaged static digits and from nothing.
 finetune = $(call ablate,$(2),finetune_$(1)) train_dataloader.batch_size=16 \

@@ -17,7 +17,8 @@ DECLARED = ('primary', 'margin', 'looks', 'last', 'start_epochs')
 def make_parser():
     parser = tool_parser(__doc__, EXAMPLE)
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='config files; the first one is the control')
-    parser.add_argument('--seeds', type=int, default=3, help='seeds of every config: 0, 1, … (3)')
+    parser.add_argument('--seeds', type=int, default=3, help='number of seeds of every config (3)')
+    parser.add_argument('--first-seed', type=int, default=0, metavar='N', help='seeds are N, N + 1, … (0)')
     parser.add_argument('--work-dir', type=Path, required=True, help='folder of the comparison')
     parser.add_argument('--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU that has it')
     parser.add_argument(
@@ -50,7 +51,7 @@ def stated_plan(args) -> dict:
     """What the call states of the plan; a primary contrast is decided when all seeds are done, if it says nothing."""
     stated = {name: value for name in DECLARED if (value := getattr(args, name)) is not None}
     if args.primary is not None and args.looks is None and args.seeds > 1:
-        stated['looks'] = [args.seeds]
+        stated['looks'] = [args.first_seed + args.seeds]
     return stated
 
 
@@ -67,12 +68,14 @@ def ablate(args) -> None:
     if args.seeds < 1 or (args.jobs is not None and args.jobs < 1) or args.latency_rounds < 0:
         numbers = f'{args.seeds}, {args.jobs} and {args.latency_rounds}'
         raise UserError(f'--seeds and --jobs must be at least 1, --latency-rounds at least 0; got {numbers}')
+    if not 0 <= args.first_seed < 1 << 31:
+        raise UserError(f'--first-seed must be from 0 to {(1 << 31) - 1}, got {args.first_seed}')
     for name, given in (('--patience', args.patience is not None), ('--batch -1', args.batch == -1)):
         if given:
             raise UserError(f'{name} would give the arms of a comparison unequal budgets: omit it')
     plan = make_plan(
         args.configs,
-        range(args.seeds),
+        range(args.first_seed, args.first_seed + args.seeds),
         args.work_dir,
         options_of(args.cfg_options),
         args.amp,

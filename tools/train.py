@@ -82,7 +82,7 @@ def train(args) -> None:
         print(f'machine: {processor()}')
     if cfg.get('load_from'):
         check_checkpoint(cfg.load_from)
-    elif is_main_process() and cfg.model.type in DETECTORS:
+    elif is_main_process() and cfg.model.type in DETECTORS and not args.pretrained:
         print(FROM_NOTHING)
     runner = build_runner(cfg, train=True)
     runner.train()

@@ -54,7 +54,7 @@ def count_cost(model: nn.Module, height: int, width: int) -> Cost:
             ) from e
     total, name = counter.get_total_flops() // 2, type(model).__name__
     parts = {child: sum(counter.flop_counts[f'{name}.{child}'].values()) // 2 for child, _ in model.named_children()}
-    parts = {child: macs for child, macs in parts.items() if macs}
-    # MMEngine calls methods of the head, not the head itself, so the counter does not see it as a module.
+    # MMEngine calls methods of the head, not the head itself, so the counter sees not all of it as a module.
+    parts = {child: macs for child, macs in parts.items() if macs and child not in ('head', 'bbox_head')}
     parts['head'] = total - sum(parts.values())
     return Cost(sum(p.numel() for p in model.parameters() if p.requires_grad), total, parts)

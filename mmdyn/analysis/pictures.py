@@ -116,7 +116,7 @@ def draw_curves(work_dir: str | Path, path: str | Path) -> None:
     steps_per_epoch = max(r['step'] for r in train) / max(r['epoch'] for r in train)
     for key in sorted(k for k in train[0] if k.startswith('loss')):
         left.plot([r['step'] / steps_per_epoch for r in train], [r[key] for r in train], label=key)
-    left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
+    left.set(xlabel='epoch', ylabel='loss', yscale='log')
     for key in metrics:
         points = [(r['step'], r[key]) for r in val if key in r]
         right.plot(*zip(*points, strict=True), marker='o', label=key.rpartition('/')[2])

@@ -43,6 +43,7 @@ class ArrayDataset(BatchShapePolicyDataset):
             says how many.
         on_bad_boxes: Likewise for boxes without area or outside of their image; COCO itself has some. They are not
             trained on, but evaluation counts them.
+        chosen_classes: Names of the only classes that are trained and evaluated; None for all.
         single_class: Take all objects as of one class, ``'object'``.
         outlines: Objects need an outline, for segmentation; those without are not trained on.
         corners: Likewise four corners or an outline, for oriented boxes; those that are too thin are not trained on.
@@ -77,6 +78,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         check_images: bool = True,
         on_bad_images: OnFault = 'error',
         on_bad_boxes: OnFault = 'skip',
+        chosen_classes: Sequence[str] | None = None,
         single_class: bool = False,
         outlines: bool = False,
         corners: bool = False,
@@ -92,6 +94,7 @@ class ArrayDataset(BatchShapePolicyDataset):
         self.check_images = check_images
         self.on_bad_images = on_bad_images
         self.on_bad_boxes = on_bad_boxes
+        self.chosen_classes = chosen_classes
         self.single_class = single_class
         self.corners = corners
         self.outlines = outlines or corners
@@ -115,6 +118,9 @@ class ArrayDataset(BatchShapePolicyDataset):
             return
         self.annotations, files = self.read()
         self._settle_classes(self.annotations.classes)
+        if self.chosen_classes is not None:
+            self._metainfo['classes'] = tuple(self.chosen_classes)
+            self._settle_classes(self.annotations.classes)
         if self.single_class:
             self.annotations = self.annotations.as_one_class(self._metainfo['classes'])
             self._metainfo['classes'] = self.annotations.classes

@@ -74,12 +74,12 @@ def find_data(path: str | Path, labels: str | None = None) -> DataSource:
         ('COCO', 'annotations/val.json', 10)
     """
     path = Path(path)
+    if labels == 'classes':
+        return _class_folders(path)
     if path.suffix in ('.yaml', '.yml'):
         return _yolo(path)
     if not path.is_dir():
         raise UserError(f'--data {path}: there is no folder or data.yaml at {path.absolute()}')
-    if labels == 'classes':
-        return _class_folders(path)
     coco = _coco(path, labels)
     # what tools/voc_to_coco.py has made of a VOC data set lies in its folder
     made = coco is not None and all(split['data_prefix']['img'] == VOC_IMAGES for split in coco.splits.values())
@@ -292,9 +292,19 @@ def _dota(root: Path) -> DataSource | None:
     splits: dict[str, dict[str, Any]] = {}
     for split, names in NAMES.items():
         for name in names:
-            folders = [f for f in sorted((root / name).glob('labelTxt*')) if any(f.glob('*.txt'))]
+            folders = [*(root / name).glob('labelTxt*'), *(root / name).glob('labelTxt*/labelTxt*')]
+            folders = sorted(f for f in folders if any(f.glob('*.txt')))
+            if len(folders) > 1:
+                raise UserError(
+                    f'--data {root}: {" and ".join(f.name for f in folders)} could both have the labels of {name}. '
+                    'Leave one there, or name it in a config (labels of the DOTADataset)'
+                )
             if folders and (root / name / 'images').is_dir():
-                splits[split] = dict(type='mmyolo.DOTADataset', data_root=f'{root / name}/', labels=folders[0].name)
+                splits[split] = dict(
+                    type='mmyolo.DOTADataset',
+                    data_root=f'{root / name}/',
+                    labels=str(folders[0].relative_to(root / name)),
+                )
                 break
     if not splits:
         return None
@@ -305,6 +315,11 @@ def _dota(root: Path) -> DataSource | None:
 
 def _class_folders(root: Path) -> DataSource:
     """Images for classification: train and val, each with a folder for every class."""
+    if not root.is_dir():
+        raise UserError(
+            f'--data {root}: images for classification are in a folder, in train/CLASS/ and val/CLASS/ there; there is '
+            f'{"a file" if root.exists() else "nothing"} at {root.absolute()}'
+        )
     splits: dict[str, dict[str, Any]] = {}
     classes: dict[str, list[str]] = {}
     for split, names in NAMES.items():
@@ -312,6 +327,11 @@ def _class_folders(root: Path) -> DataSource:
         if place is not None:
             splits[split] = dict(type='mmyolo.ImageFolder', data_root=str(place))
             classes[split] = sorted(f.name for f in place.iterdir() if f.is_dir() and not f.name.startswith('.'))
+            if not classes[split]:
+                raise UserError(
+                    f'--data {root}: {place.name} has no folders, but images for classification are in '
+                    f'{place.name}/CLASS/'
+                )
     if 'train' not in splits or len(splits) < 2:
         raise UserError(
             f'--data {root}: images for classification are in train/CLASS/ and val/CLASS/ there; found '

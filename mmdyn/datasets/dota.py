@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from mmengine.logging import print_log
 from mmyolo.registry import DATASETS
 
 from mmdyn.annotations import Annotations, read_dota
@@ -46,7 +47,14 @@ class DOTADataset(ArrayDataset):
     def read(self) -> tuple[Annotations, ImageFiles | None]:
         """Read the labels, or take what was read from them before."""
         images = images_of([self.images], self.source)
-        return read_dota(images, self.labels, self.source, self._metainfo.get('classes'))
+        annotations, files = read_dota(images, self.labels, self.source, self._metainfo.get('classes'))
+        named, labelled = {image.stem for image in images}, {text.stem for text in self.labels.glob('*.txt')}
+        print_log(
+            f'{self.source}: {len(images)} images, {len(annotations.boxes)} objects, {annotations.crowd.sum()} of them '
+            f'difficult; {len(named - labelled)} images and {len(labelled - named)} label files have no other',
+            'current',
+        )
+        return annotations, files
 
     def _folder(self) -> Path:
         return Path()

@@ -28,8 +28,8 @@ class Tiled(NamedTuple):
 
     def __str__(self) -> str:
         return (
-            f'{self.images} images, {self.tiles} tiles, {self.objects} objects; {self.cut} times too little of an '
-            'object was in a tile'
+            f'{self.images} images, {self.tiles} tiles, {self.objects} objects; {self.cut} parts of objects at the '
+            'border of a tile are left out there'
         )
 
 
@@ -67,15 +67,18 @@ def write_tiles(
         What was made, by split.
 
     Raises:
-        UserError: A value is invalid, or an image cannot be read.
+        UserError: A value is invalid, ``out`` has files, or an image cannot be read.
     """
+    out = Path(out)
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise UserError(f'{out} is not empty: set a new folder for the tiles')
     if size < 32:
         raise UserError(f'invalid --size {size}: set 32 pixels or more')
     if not 0 <= gap < size:
         raise UserError(f'invalid --gap {gap}: set pixels from 0 to less than --size {size}')
     if not 0 < share <= 1:
         raise UserError(f'invalid --share {share:g}: set a share above 0, at most 1')
-    out, made = Path(out), {}
+    made = {}
     for split, arguments in source.splits.items():
         dataset = DATASETS.build(dict(arguments, corners=True, pipeline=[], test_mode=True))
         content, made[split] = _tile_split(dataset, out / split, size, gap, share, source.channels)
@@ -118,7 +121,10 @@ def _tile_split(
                         _annotation(len(content['annotations']) + 1, number, parts.points[k], info['instances'][k])
                     )
     if size > largest:
-        print(f'{folder}: tiles of {size} pixels are larger than all images, the largest of which has {largest}')
+        print(
+            f'{folder}: tiles of {size} pixels are larger than all images, the largest of which has {largest}, so '
+            'every image is one tile: set a smaller --size to cut them'
+        )
     return content, Tiled(len(table), len(content['images']), len(content['annotations']), cut)
 
 

@@ -259,7 +259,9 @@ def open_media(source: str, channels: int = 3, to_float32: bool = False, stride:
     elif path.is_dir():
         files = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in IMAGES)
         if not files:
-            raise UserError(f'no image in {path.absolute()} (looked for {" ".join(IMAGES)})')
+            deeper = any(p.is_dir() for p in path.iterdir())
+            hint = f". Its folders are not searched: give '{path}/**/*.jpg' for them" if deeper else ''
+            raise UserError(f'no image in {path.absolute()} (looked for {" ".join(IMAGES)}){hint}')
     elif glob.has_magic(source):
         files = sorted(p for p in glob.glob(source, recursive=True) if Path(p).suffix.lower() in IMAGES)
         if not files:

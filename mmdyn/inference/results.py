@@ -166,7 +166,8 @@ class JsonLines(Output):
         """Write the line; the first one replaces an earlier file."""
         if self.file is None:
             self.file = self.target.open('w') if isinstance(self.target, Path) else self.target
-        self.file.write(json.dumps(dict(image=prediction.name) | prediction.rows()) + '\n')
+        origin = dict(image=prediction.name) | (dict(path=path) if (path := prediction.img_path) else {})
+        self.file.write(json.dumps(origin | prediction.rows()) + '\n')
         self.file.flush()
 
     def publish(self) -> None:
@@ -418,7 +419,9 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
 
     if outputs.show:
         add(Window())
-    if outputs.lines is not None:  # first: whoever reads them may stop, and the others have as many images
+    if outputs.dota:  # first: it may refuse the model
+        add(DotaFiles(out_dir / 'dota', names))
+    if outputs.lines is not None:  # whoever reads them may stop, and the others have as many images
         add(JsonLines(outputs.lines))
     if video:
         add(VideoFile(pictures / f'{media.name}.mp4', media.fps or 25.0))
@@ -430,8 +433,6 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
         add(MotFile(out_dir / 'tracks' / f'{media.name}.txt', video))
     if outputs.labels:
         add(Labels(out_dir / 'labels', names))
-    if outputs.dota:
-        add(DotaFiles(out_dir / 'dota', names))
     if outputs.crops:
         add(Crops(out_dir / 'crops', names))
     return targets

@@ -42,9 +42,8 @@ def mixed_kernels(
     stride, padding, dilation, groups = geometry
     kernels = (routing.to(experts.dtype) @ experts.flatten(1)).to(x.dtype).unflatten(1, experts.shape[1:])
     kernels = kernels if taps is None else kernels * taps.to(x.dtype)[:, None, None]
-    known = not torch.compiler.is_dynamo_compiling() and isinstance(
-        x.shape[0], int
-    )  # Dynamo shows every size as an int
+    # Dynamo shows every size as an int.
+    known = not torch.compiler.is_dynamo_compiling() and isinstance(x.shape[0], int)
     if known and x.shape[0] == 1:  # flatten and squeeze are views in any runtime, a selection may be a copy
         return _add(F.conv2d(x, kernels.flatten(0, 1), None, stride, padding, dilation, groups), bias)
     if known and x.shape[0] <= UNROLLED:
@@ -123,10 +122,10 @@ def exported_conv2d(
     A tracer would fix the loop to the batch size of its example, so it gets constant kernels.
     """
     form = 'mixed_outputs' if torch.jit.is_tracing() and _chosen == 'per_sample' else _chosen
-    if form == 'per_sample':
-        return mixed_kernels(x, experts, routing, bias, geometry, taps)
-    if taps is not None:
+    if taps is None:
+        return FORMS[form](x, experts, routing, bias, geometry)
+    if form != 'per_sample':
         raise ValueError(
             'kernels whose taps depend on the image cannot be constants: export the form per_sample, by torch.export'
         )
-    return FORMS[form](x, experts, routing, bias, geometry)
+    return mixed_kernels(x, experts, routing, bias, geometry, taps)

@@ -91,8 +91,8 @@ def epoch_curves(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     keys = list(dict.fromkeys(key for row in rows for key in row))
     for key in (k for k in keys if k.startswith('loss')):
         points = [(row['epoch'], row[key]) for row in rows if key in row]
-        left.plot(*zip(*points, strict=True), label=key)
-    left.set(xlabel='epoch', ylabel='loss (sum over a batch)', yscale='log')
+        left.plot(*zip(*points, strict=True), marker='o', markersize=2, label=key)
+    left.set(xlabel='epoch', ylabel='loss', yscale='log')
     metrics = [k for k in keys if k.endswith(('mAP', 'mAP_50', '_AP', '_AP50', '/top1', '/top5'))]
     for key in metrics:
         points = [(row['epoch'], row[key]) for row in rows if key in row]

@@ -251,7 +251,8 @@ def write_epochs(epochs: Sequence[Mapping[str, Any]], folder: str | Path) -> Non
     """Write ``results.csv``, a row for each epoch, if there are any."""
     if epochs:
         header = list(dict.fromkeys(key for row in epochs for key in row))
-        rows = [[row.get(key, '') for key in header] for row in epochs]
+        values = ([row.get(key, '') for key in header] for row in epochs)
+        rows = [[f'{v:.6g}' if isinstance(v, float) else v for v in row] for row in values]
         write_text(Path(folder, 'results.csv'), csv_text(header, rows))
 
 

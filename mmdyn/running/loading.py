@@ -31,8 +31,9 @@ def class_names(stored: Sequence[str] | None, cfg: Config, count: int) -> list[s
         count: Number of classes of the head; lists of names with a different length are ignored.
     """
     loader = cfg.get('test_dataloader') or {}
-    stated = (loader.get('dataset', {}).get('metainfo') or {}).get('classes')
-    for names in (stored, stated):
+    dataset = loader.get('dataset', {})
+    stated = (dataset.get('metainfo') or {}).get('classes')
+    for names in (stored, dataset.get('chosen_classes'), stated):
         if names and len(names) == count:
             return [str(name) for name in names]
     return [f'class {i}' for i in range(count)]

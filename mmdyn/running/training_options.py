@@ -16,6 +16,7 @@ from mmdyn.models.numbering import check_frozen
 from .config_file import CONFIGS
 from .dataset_images import build_quietly, is_array_dataset
 from .image_size import LOADERS, image_size, innermost_dataset
+from .testing import task_of_config
 
 RECIPE = '_base_/finetune.py'
 MULTI_SCALE = 0.5  # share of the image size that it varies by
@@ -121,6 +122,8 @@ def set_multi_scale(cfg: Config) -> None:
         UserError: The batches of the config are not MMYOLO's.
     """
     preprocessor = cfg.model.data_preprocessor
+    if task_of_config(cfg).name == 'classify':
+        raise UserError('--multi-scale is for models that find objects: omit it')
     if not str(preprocessor.type).endswith(('YOLO11DataPreprocessor', 'YOLOv5DetDataPreprocessor')):
         raise UserError(f'--multi-scale needs a YOLO11DataPreprocessor, but the config has {preprocessor.type}')
     height, _ = image_size(cfg)  # the width follows
@@ -139,13 +142,13 @@ def choose_classes(cfg: Config, chosen: Sequence[str]) -> None:
     Raises:
         UserError: The data set has no such class.
     """
-    dataset = build_quietly(_datasets(cfg)[0], pipeline=[], check_images=False, metainfo=None)
+    dataset = build_quietly(_datasets(cfg)[0], pipeline=[], check_images=False)
     dataset.full_init()
     present = dataset.metainfo['classes']
     numbers = [class_number(name, present) for name in chosen]
     names = tuple(present[i] for i in sorted(set(numbers)))
     for dataset in _datasets(cfg):
-        dataset['metainfo'] = dict(dataset.get('metainfo') or {}, classes=names)
+        dataset['chosen_classes'] = names
     set_class_count(cfg, len(names))
 
 
@@ -165,6 +168,8 @@ def _datasets(cfg: Config) -> list[Any]:
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     found = [innermost_dataset(cfg[loader]) for loader in LOADERS if cfg.get(loader)]
     others = [str(described.get('type')) for described in found if not is_array_dataset(described)]
+    if task_of_config(cfg).name == 'classify':
+        raise UserError('--classes and --single-cls are for objects: the classes of a classifier are its folders')
     if others:
         raise UserError(f'classes cannot be chosen in a {others[0]}: give the data set by --data')
     return found

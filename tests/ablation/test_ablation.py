@@ -530,8 +530,8 @@ def test_a_sweep_is_reported_skipped_and_continued(call, options, tmp_path):
 @pytest.mark.processes
 @pytest.mark.slow
 def test_a_sweep_that_is_stopped_stops_its_runs_and_goes_on_later(options, call, tmp_path):
-    command = [TOOL, STATIC, '--seeds', 1, '--work-dir', tmp_path, '--latency-rounds', 0, *options]
-    folder = Run(STATIC.stem, 0, tmp_path / STATIC.stem / 'seed_0')
+    command = [TOOL, STATIC, '--seeds', 1, '--first-seed', 7, '--work-dir', tmp_path, '--latency-rounds', 0, *options]
+    folder = Run(STATIC.stem, 7, tmp_path / STATIC.stem / 'seed_7')
     sweep = subprocess.Popen([sys.executable, *map(str, command)], stderr=subprocess.PIPE, text=True)
     while not (folder.folder / 'epoch_1.pth').exists():
         assert sweep.poll() is None
@@ -587,6 +587,7 @@ MISTAKES = {
         ['--seeds', '0'],
         '--seeds and --jobs must be at least 1, --latency-rounds at least 0; got 0, None and 15',
     ),
+    'first seed': (['--first-seed', '-1'], '--first-seed must be from 0 to 2147483647, got -1'),
     'nothing to report': (['--report-only'], 'has no run of yolo11n_digits: train first'),
     'unequal': ([str(ROOT / 'configs/yolo11n_bccd.py')], 'cannot be compared, because data or budget differ'),
     'no config': (['none.py'], 'no config file at'),

@@ -18,6 +18,7 @@ from mmdyn.errors import UserError
 from mmdyn.models import build_model
 from mmdyn.running import load_config
 from mmdyn.running.common_options import set_common_options
+from mmdyn.running.training_options import set_training_options
 
 COUNTS = {
     '': (2_812_104, 6_724_008, 11_634_216, 14_115_624, 29_637_064),
@@ -35,9 +36,10 @@ def test_published_counts(scale, variant):
 
 
 def test_flops():
-    assert count_cost(build_model(load_config('classify/yolo11n_imagenet')), 224, 224).flops / 1e9 == pytest.approx(
-        0.392, abs=5e-4
-    )
+    cost = count_cost(build_model(load_config('classify/yolo11n_imagenet')), 224, 224)
+    assert cost.flops / 1e9 == pytest.approx(0.392, abs=5e-4)
+    assert cost.by_part['head'] == 7 * 7 * 256 * 1280 + 1280 * 1000
+    assert sum(cost.by_part.values()) == cost.macs
 
 
 @pytest.mark.parametrize('classes', [2, 3, 5, 9])
@@ -146,3 +148,20 @@ except Exception as e:
 def test_without_mmpretrain_one_line_says_how_to_get_it():
     done = subprocess.run([sys.executable, '-c', WITHOUT], capture_output=True, text=True)
     assert 'UserError classification needs mmpretrain: pip install mmpretrain==1.2.0' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (
+            dict(classes=['3']),
+            '--classes and --single-cls are for objects: the classes of a classifier are its folders',
+        ),
+        (dict(single_class=True), '--classes and --single-cls are for objects'),
+        (dict(multi_scale=True), '--multi-scale is for models that find objects: omit it'),
+    ],
+    ids=str,
+)
+def test_options_of_objects_are_refused(options, message):
+    with pytest.raises(UserError, match=message):
+        set_training_options(load_config('classify/yolo11n_digits'), **options)

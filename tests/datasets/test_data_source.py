@@ -12,6 +12,7 @@ from mmdyn.datasets import find_data
 from mmdyn.errors import UserError
 from mmdyn.running import load_config
 from mmdyn.running.common_options import set_common_options
+from mmdyn.running.training_options import set_training_options
 
 IMAGE = np.full((40, 60, 3), 128, np.uint8)
 BOX = '1 0.5 0.5 0.5 0.25\n'
@@ -139,6 +140,15 @@ def roboflow_voc(root):
     return root
 
 
+def dota(root):
+    for split in ('train', 'val'):
+        picture(root / split / 'images/a.jpg')
+        (root / split / 'labelTxt').mkdir()
+        lines = '15 15 45 15 45 25 15 25 wild-dog 0', '1 1 9 1 9 9 1 9 cat 0'
+        (root / split / 'labelTxt/a.txt').write_text('\n'.join(lines))
+    return root
+
+
 LAYOUTS = [
     plain,
     names_by_number,
@@ -246,7 +256,14 @@ def one_number_of_keypoints(root):
     return yolo(root, SPLITS + 'kpt_shape: 17\n')
 
 
+def two_label_folders(root):
+    (dota(root) / 'val/labelTxt-v1.5').mkdir()
+    (root / 'val/labelTxt-v1.5/a.txt').write_text('')
+    return root
+
+
 REFUSED = {
+    two_label_folders: 'labelTxt and labelTxt-v1.5 could both have the labels of val. Leave one there',
     a_name_and_a_number: r"'names' has the numbers \['0', 'x'\], where 0 to 1 are needed",
     one_number_of_keypoints: r"'kpt_shape' is 17, where \[keypoints, 2 or 3\] is needed",
     without_names: r"has no 'names': set it to the list of class names",
@@ -272,6 +289,27 @@ def test_what_is_refused(layout, tmp_path):
         find_data(layout(tmp_path / 'data'))
 
 
+def test_labels_of_dota_as_its_archives_have_them(tmp_path):
+    root = dota(tmp_path / 'data')
+    (root / 'train/labelTxt').rename(root / 'train/texts')
+    (root / 'train/labelTxt-v1.0').mkdir()
+    (root / 'train/texts').rename(root / 'train/labelTxt-v1.0/labelTxt')
+    assert find_data(root).splits['train']['labels'] == 'labelTxt-v1.0/labelTxt'
+
+
+FOLDERS = {
+    plain: 'images for classification are in a folder, in train/CLASS/ and val/CLASS/ there; there is a file at',
+    roboflow_coco: 'train has no folders, but images for classification are in train/CLASS/',
+    missing_folder: 'there is nothing at',
+}
+
+
+@pytest.mark.parametrize('layout', FOLDERS, ids=lambda f: f.__name__)
+def test_data_of_a_detector_are_not_those_of_a_classifier(layout, tmp_path):
+    with pytest.raises(UserError, match=FOLDERS[layout]):
+        find_data(layout(tmp_path / 'data'), 'classes')
+
+
 def test_voc_that_was_converted_is_read_as_coco(tmp_path):
     voc(tmp_path, ('Annotations/a.xml',), ('train', 'val'))
     for split in ('train', 'val'):
@@ -294,6 +332,21 @@ def test_a_config_takes_data_classes_and_numbers(tmp_path):
     assert (train.batch_size, train.num_workers, train.persistent_workers) == (4, 0, False)
     assert (cfg.train_cfg.max_epochs, cfg.train_cfg.val_interval, cfg.optim_wrapper.optimizer.lr) == (3, 1, 0.002)
     assert cfg.test_dataloader.dataset.images == val.dataset.images
+
+
+@pytest.mark.parametrize('layout', [plain, roboflow_coco, voc_2012, dota], ids=lambda f: f.__name__)
+@pytest.mark.parametrize('number', [False, True])
+def test_classes_are_chosen_whatever_the_format(layout, number, tmp_path):
+    root = layout(tmp_path / 'd')
+    cfg = load_config('yolo11n_coco')
+    set_common_options(cfg, root)
+    names = find_data(root).classes
+    set_training_options(cfg, classes=[str(len(names) - 1) if number else names[-1]])
+    assert cfg.model.bbox_head.head_module.num_classes == 1
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        dataset = DATASETS.build(dict(loader.dataset, pipeline=[]))
+        assert dataset.metainfo['classes'] == names[-1:]
+        assert [(i['bbox'], i['bbox_label']) for i in dataset[0]['instances']] == [([15, 15, 45, 25], 0)]
 
 
 def test_classes_of_a_config_of_mmdets_habit(tmp_path):

@@ -64,6 +64,14 @@ def test_tiles_larger_than_the_image_are_said(dota, tmp_path, capsys):
     assert 'larger than all images, the largest of which has 180' in capsys.readouterr().out
 
 
+@pytest.mark.parametrize('out', ['', 'train', 'train/images', 'train/labelTxt/P1.txt'])
+def test_nothing_is_written_beside_data(dota, out):
+    before = {p: p.read_bytes() for p in dota.rglob('*') if p.is_file()}
+    with pytest.raises(UserError, match='is not empty: set a new folder for the tiles'):
+        write_tiles(find_data(dota, 'corners'), dota / out, size=100, gap=20)
+    assert {p: p.read_bytes() for p in dota.rglob('*') if p.is_file()} == before
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [

@@ -24,6 +24,7 @@ def test_every_format_has_a_suffix_and_a_runtime(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 def test_formats_are_compared(call, digits, tmp_path):
     pytest.importorskip('pnnx', reason='needs requirements/deploy.txt')
     config, checkpoint = packaged('digits')

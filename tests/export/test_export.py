@@ -81,6 +81,25 @@ def test_the_result_does_not_depend_on_the_batch(files, reference, kind, form):
     assert np.abs(scores[0] - scores[1]).max() > 1e-5
 
 
+FAMILY = ('odconv-bn_experts4', 'c3k2_odconv-bn', 'fdconv-bn', 'dynconv-bn_normalised-mlp')
+
+
+@pytest.mark.processes
+@pytest.mark.parametrize('name', FAMILY)
+def test_the_family_is_exported(alike, tmp_path, name):
+    cfg, checkpoint = alike(f'ablations/yolo11n_{name}_digits.py')
+    model = load_checkpoint_model(cfg, checkpoint).model
+    images = examples(model, (320, 320), 3)
+    with torch.no_grad():
+        boxes, scores = DetectionGraph(model)(images)
+    session = open_exported(export_detector(cfg, checkpoint, tmp_path / 'x.onnx', ExportOptions()).path)
+    for batch in (1, 3):
+        found_boxes, found_scores = session.run(images[:batch].numpy())
+        np.testing.assert_allclose(found_boxes, boxes[:batch], atol=0.01)
+        np.testing.assert_allclose(found_scores, scores[:batch], atol=1e-5)
+    assert 'FFT' not in ' '.join(operators(tmp_path / 'x.onnx'))
+
+
 @pytest.mark.parametrize('options', [dict(batch=1), dict(batch=3), dict(format='openvino', batch=1)], ids=str)
 def test_a_fixed_batch_is_filled_up(files, reference, options):
     images, _, scores = reference
@@ -367,6 +386,7 @@ def test_the_runtime_needs_no_pytorch(run, files, tmp_path, digits):
 
 @pytest.mark.parametrize('kind', ['onnx', 'openvino'])
 @pytest.mark.slow
+@pytest.mark.processes
 def test_int8(files, dynamic, reference, kind):
     pytest.importorskip('nncf')
     images, _, scores = reference
@@ -425,8 +445,7 @@ def test_checkpoints_that_do_not_fit(dynamic, alike, tmp_path):
 def test_a_result_that_differs_is_not_published(dynamic, tmp_path, monkeypatch):
     from mmdyn.layers import export_forms
 
-    mixed = export_forms.mixed_kernels
-    monkeypatch.setattr(export_forms, 'mixed_kernels', lambda *a: 1.1 * mixed(*a))
+    monkeypatch.setitem(export_forms.FORMS, 'per_sample', lambda *a: 1.1 * export_forms.mixed_outputs(*a))
     target = tmp_path / 'x.onnx'
     target.write_text('the one before')
     with pytest.raises(UserError, match='differs from PyTorch'):

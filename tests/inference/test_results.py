@@ -58,11 +58,13 @@ def test_media_names_what_is_wrong(tmp_path):
     (tmp_path / 'text.jpg').write_text('no image')
     (tmp_path / 'text.mp4').write_text('no video')
     (tmp_path / 'empty').mkdir()
+    (tmp_path / 'deep/er').mkdir(parents=True)
     for source, message in (
         (tmp_path / 'none.jpg', 'no image, folder or video at'),
         (tmp_path / 'text.jpg', r'text\.jpg is not an image that OpenCV reads'),
         (tmp_path / 'text.mp4', r'text\.mp4 is not a video that OpenCV reads'),
         (tmp_path / 'empty', 'no image in'),
+        (tmp_path / 'deep', r"no image in .*Its folders are not searched: give '.*/\*\*/\*\.jpg' for them"),
         ('97', 'no camera with number 97'),
     ):
         with pytest.raises(UserError, match=message):
@@ -201,6 +203,18 @@ def test_oriented_boxes_are_written_as_labels_json_and_for_dota(tmp_path):
     assert not drawn[30, 60].any()
     with pytest.raises(UserError, match='--save-dota is for models of oriented boxes: omit it'):
         written(tmp_path / 'P1.png', tmp_path / 'other', dota=True)
+    assert not [path for path in (tmp_path / 'other').rglob('*') if path.is_file()]
+
+
+def test_lines_name_the_files_of_images(tmp_path):
+    files = [tmp_path / folder / '1.png' for folder in ('a', 'b')]
+    for file in files:
+        file.parent.mkdir()
+        cv2.imwrite(str(file), np.zeros((64, 64, 3), np.uint8))
+    lines = io.StringIO()
+    written(f'{tmp_path}/**/*.png', tmp_path / 'out', lines=lines)
+    rows = [json.loads(line) for line in lines.getvalue().splitlines()]
+    assert [(row['image'], row['path']) for row in rows] == [('1.png', str(files[0])), ('1-2.png', str(files[1]))]
 
 
 def test_labels_are_a_data_set_again(digits, tmp_path):

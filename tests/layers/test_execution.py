@@ -293,6 +293,7 @@ def test_compiles_under_autocast(compile_once):
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.skipif(shutil.which('g++') is None, reason='the default backend of torch.compile needs a C++ compiler')
 def test_compiles_with_the_default_backend():
     torch._dynamo.reset()
@@ -356,6 +357,7 @@ print('equal')
 """
 
 
+@pytest.mark.processes
 def test_two_processes_learn_what_one_does(run, tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 

@@ -3,8 +3,10 @@
 import copy
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
+from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
 from mmdyn.layers import (
@@ -255,3 +257,20 @@ def test_attention_computes_in_float32_under_autocast():
 def test_what_is_wrong_is_said(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+# Millions of parameters in the table of github.com/OSVAI/ODConv: every convolution of the blocks is ODConv.
+PUBLISHED = [('resnet18', 1, 11.94), ('resnet18', 4, 44.90), ('resnet50', 1, 28.64), ('resnet50', 4, 90.67)]
+
+
+@pytest.mark.parametrize(('name', 'experts', 'millions'), PUBLISHED)
+def test_odconv_has_the_published_number_of_parameters(name, experts, millions):
+    with torch.device('meta'):
+        model = timm.create_model(name)
+        for block in (m for m in model.modules() if isinstance(m, BasicBlock | Bottleneck)):
+            for key, conv in [(k, m) for k, m in block.named_children() if isinstance(m, nn.Conv2d)]:
+                layer = ODConv(conv.in_channels, conv.out_channels, conv.kernel_size, num_experts=experts)
+                setattr(block, key, layer)
+    layers = [m for m in model.modules() if isinstance(m, ODConv)]
+    norms = sum(2 * m.gates.features.out_channels for m in layers)  # of their attention
+    assert round((sum(p.numel() for p in model.parameters()) + norms) / 1e6, 2) == millions

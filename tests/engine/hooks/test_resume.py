@@ -218,6 +218,7 @@ def start(launcher: str, port: int, *folders: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.processes
 @pytest.mark.parametrize(('launcher', 'port'), [('slurm', 29642), ('mpi', 29643)])
 def test_every_process_resumes_what_the_first_one_sees(tmp_path, launcher, port):
     """The second process sees an older checkpoint in a folder of its own, and does not resume that."""
