@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import lru_cache
 from pathlib import Path
 from statistics import mean, median
 from typing import NamedTuple
@@ -93,7 +94,7 @@ def read_run(run: Run, last: int = 1) -> RunResult:
                 if key.startswith(ROUTING):
                     layer, _, name = key.removeprefix(ROUTING).rpartition('/')
                     routing.setdefault(layer, {})[name] = value
-    epochs = Config.fromfile(run.config).train_cfg.max_epochs
+    epochs = _epochs(run.config, run.config.stat().st_mtime_ns)
     return RunResult(
         run=run,
         epochs=epochs,
@@ -108,6 +109,12 @@ def read_run(run: Run, last: int = 1) -> RunResult:
         last=last,
         machines=machines(run),
     )
+
+
+@lru_cache(maxsize=64)
+def _epochs(config: Path, _changed: int) -> int:
+    """Epochs of a config, which all seeds of an arm share; read again when the file has changed."""
+    return Config.fromfile(config).train_cfg.max_epochs
 
 
 def machines(run: Run) -> tuple[str, ...]:
