@@ -84,7 +84,7 @@ def test_every_model_is_there_for_oriented_boxes():
 
 @pytest.mark.parametrize('name', YOLO)
 def test_states_the_class_count_once(name):
-    assert str(load(name).to_dict()).count("'num_classes'") == 1
+    assert str(load(name).to_dict()).count('num_classes') == 1
 
 
 def test_published_recipe():

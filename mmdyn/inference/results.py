@@ -419,10 +419,10 @@ def _targets(media: Media, out_dir: Path, outputs: Outputs, stack: contextlib.Ex
 
     if outputs.show:
         add(Window())
-    if outputs.dota:  # first: it may refuse the model
-        add(DotaFiles(out_dir / 'dota', names))
-    if outputs.lines is not None:  # whoever reads them may stop, and the others have as many images
+    if outputs.lines is not None:  # first: whoever reads them may stop, and the others have as many images
         add(JsonLines(outputs.lines))
+    if outputs.dota:  # before all files: it may refuse the model
+        add(DotaFiles(out_dir / 'dota', names))
     if video:
         add(VideoFile(pictures / f'{media.name}.mp4', media.fps or 25.0))
         add(JsonLines(notes / f'{media.name}.jsonl'))
