@@ -149,13 +149,11 @@ def _read(
         if any(map(len, outlines))
         else None,
         keypoints=points,
-        notes=dict(
-            background=counts.count(0), orphans=_orphans(labels), repeated=sum(each.repeated for each in parsed)
-        ),
+        notes=dict(background=counts.count(0), orphans=orphans(labels), repeated=sum(each.repeated for each in parsed)),
     )
 
 
-def _orphans(labels: Sequence[Path]) -> int:
+def orphans(labels: Sequence[Path]) -> int:
     """Label files without an image, in the folders of the labels."""
     known = set(labels)
     folders = {label.parent for label in labels}

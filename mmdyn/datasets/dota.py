@@ -7,7 +7,7 @@ from mmyolo.registry import DATASETS
 
 from mmdyn.annotations import Annotations, read_dota
 from mmdyn.annotations.image_files import ImageFiles
-from mmdyn.annotations.yolo import images_of
+from mmdyn.annotations.yolo import images_of, orphans
 
 from .array_dataset import ArrayDataset
 
@@ -48,10 +48,11 @@ class DOTADataset(ArrayDataset):
         """Read the labels, or take what was read from them before."""
         images = images_of([self.images], self.source)
         annotations, files = read_dota(images, self.labels, self.source, self._metainfo.get('classes'))
-        named, labelled = {image.stem for image in images}, {text.stem for text in self.labels.glob('*.txt')}
+        texts = [self.labels / f'{image.stem}.txt' for image in images]
+        absent = sum(not text.is_file() for text in texts)
         print_log(
             f'{self.source}: {len(images)} images, {len(annotations.boxes)} objects, {annotations.crowd.sum()} of them '
-            f'difficult; {len(named - labelled)} images and {len(labelled - named)} label files have no other',
+            f'difficult; {absent} images have no label file, {orphans(texts)} label files have no image',
             'current',
         )
         return annotations, files
