@@ -9,7 +9,7 @@
 PYTHON ?= python3
 BIN = .venv/bin
 
-.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei study-nuclei-obb study-pretraining study-routers test test-all test-classify test-mobile test-processes weights
+.PHONY: ablation-smoke bench check clean coverage demo docs fuzz help install lifecycle mutants parity parity-all study study-aids study-bccd study-digits study-finetune study-nuclei study-nuclei-obb study-pretraining study-routers study-routing-pilot test test-all test-classify test-mobile test-processes weights
 .DEFAULT_GOAL := help
 
 help:  ## show this
@@ -124,6 +124,12 @@ routers = configs/yolo11n_bccd.py configs/yolo11n_dynconv-bn_bccd.py $(foreach a
 	configs/ablations/yolo11n_dynconv-bn_$(arm)_bccd.py)
 study-routers: .venv/runtime
 	$(call ablate,$(routers),routers)
+
+# The study of routing, on DEEPPCB: the pilot of static seeds fixes its epochs and the window of its score.
+routing = $(call ablate,$(foreach arm,$(2),configs/$(arm)_deeppcb.py),$(1))
+study-routing-%: MORE = --data $(DEEPPCB) --imgsz 320 --latency-rounds 0
+study-routing-pilot: .venv/runtime
+	$(call routing,routing_pilot,yolo11n) --first-seed 100 --epochs 60
 
 # 480 and 120 images of DEEPPCB, a folder in COCO's format, ten epochs from the packaged static digits and from nothing.
 finetune = $(call ablate,$(2),finetune_$(1)) train_dataloader.batch_size=16 \
