@@ -96,7 +96,9 @@ def test_the_wider_detector_as_control():
     assert CONTRAST.findall((ROOT / 'docs/study.md').read_text()) == expected
 
 
-@pytest.mark.parametrize(('data', 'columns'), [('bccd', ('ap', 'ap_not_clipped')), ('nuclei', ('ap',))])
+@pytest.mark.parametrize(
+    ('data', 'columns'), [('bccd', ('ap', 'ap_not_clipped')), ('nuclei', ('ap',)), ('nuclei_obb', ('ap',))]
+)
 def test_the_original_beside_it(data, columns):
     page, found = (ROOT / 'docs/study.md').read_text(), rows(data, 'original.csv')
     for column in columns:
